@@ -1,0 +1,1 @@
+//! The Vault HTTP API over the keeper.

@@ -1,0 +1,2 @@
+//! The gridkeep program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The domain: grants, credentials, keeper tokens, rules, refresh engine, login sessions, events.

@@ -1,0 +1,1 @@
+//! Transactional, versioned, sealed key-value store.

@@ -1,0 +1,1 @@
+//! Logs of every gridkeep program: one way to set them up.

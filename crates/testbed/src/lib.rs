@@ -1,0 +1,1 @@
+//! Token issuer, demo and faults for tests; nothing of it is in production.

@@ -1,0 +1,2 @@
+//! The test bed of gridkeep.
+fn main() {}
