@@ -1,1 +1,17 @@
 //! What runs on a user's machine: the htgettoken family.
+//!
+//! Every command is a function `run(args, &Environment, &mut Streams) -> i32` in the module of its name: `args` without the
+//! program's name, the answer an exit code. A command touches the process only through its [`Environment`] and [`Streams`], so
+//! one command can run another inside itself and tests run side by side.
+//!
+//! * [`get`]: `htgettoken`, obtain a bearer token from a Vault-like server;
+//! * [`options`]: its command line, which its companions read too;
+//! * [`vault`], [`http`]: the requests it makes, and the connection they go over.
+//!
+//! A further command is one more module, one line here, and one line where the program chooses by name.
+
+pub mod environment;
+pub mod http;
+pub mod options;
+
+pub use environment::{Environment, Streams, Terminals, Timing};
