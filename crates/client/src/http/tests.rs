@@ -1,0 +1,1 @@
+//! Failover, against servers in this process.
