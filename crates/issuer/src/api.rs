@@ -36,7 +36,10 @@ pub trait TokenIssuer: Send + Sync {
     ///
     /// # Errors
     /// [`IssuerError::Unsupported`] without an authorization endpoint; those of [`metadata`](Self::metadata).
-    async fn authorization_url(&self, request: &AuthorizationRequest) -> Result<String, IssuerError>;
+    async fn authorization_url(
+        &self,
+        request: &AuthorizationRequest,
+    ) -> Result<String, IssuerError>;
 
     /// Exchanges an authorization code for tokens (RFC 6749 4.1.3, RFC 7636 4.5).
     ///
@@ -87,7 +90,10 @@ pub trait TokenIssuer: Send + Sync {
     ///
     /// # Errors
     /// All of [`IssuerError`]; `InvalidToken` when a signed answer does not verify.
-    async fn userinfo(&self, access_token: &SecretString) -> Result<Map<String, Value>, IssuerError>;
+    async fn userinfo(
+        &self,
+        access_token: &SecretString,
+    ) -> Result<Map<String, Value>, IssuerError>;
 
     /// Verifies an ID token and returns its claims (OpenID Connect Core 1.0, 3.1.3.7): signature by a key of the
     /// issuer, `iss` exact, `aud` and `azp`, times with 60 s of tolerance around `now` (seconds since 1970), `nonce`

@@ -80,7 +80,13 @@ impl IssuerError {
 
     /// Whether the issuer may have acted on the request although no usable answer came.
     pub fn may_have_acted(&self) -> bool {
-        matches!(self, Self::Temporary { sent: Sent::Maybe, .. })
+        matches!(
+            self,
+            Self::Temporary {
+                sent: Sent::Maybe,
+                ..
+            }
+        )
     }
 
     /// How long to wait before asking again, where that is known.
@@ -94,7 +100,11 @@ impl IssuerError {
 
     /// A failure before anything was sent.
     pub(crate) fn unsent(what: impl Into<String>) -> Self {
-        Self::Temporary { what: what.into(), sent: Sent::No, retry_after: None }
+        Self::Temporary {
+            what: what.into(),
+            sent: Sent::No,
+            retry_after: None,
+        }
     }
 }
 
@@ -117,7 +127,9 @@ fn refused_text(_status: u16, error: &str, description: Option<&str>, uri: Optio
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The issuer's address cannot be used.
-    #[error("the issuer URL {url:?} cannot be used: {why}; write it exactly as the issuer's discovery document does")]
+    #[error(
+        "the issuer URL {url:?} cannot be used: {why}; write it exactly as the issuer's discovery document does"
+    )]
     Url {
         /// As configured.
         url: String,
@@ -125,13 +137,17 @@ pub enum ConfigError {
         why: &'static str,
     },
     /// The client id is empty.
-    #[error("the client id for issuer {url} is empty; enter the id under which the client is registered there")]
+    #[error(
+        "the client id for issuer {url} is empty; enter the id under which the client is registered there"
+    )]
     ClientId {
         /// The issuer.
         url: String,
     },
     /// A CA file has no certificate that can be used.
-    #[error("the CA certificates given for issuer {url} cannot be used: {why}; they must be PEM certificates")]
+    #[error(
+        "the CA certificates given for issuer {url} cannot be used: {why}; they must be PEM certificates"
+    )]
     Ca {
         /// The issuer.
         url: String,
@@ -148,7 +164,9 @@ pub enum ConfigError {
         url: String,
     },
     /// An extra authorization parameter would change what the protocol itself says.
-    #[error("authorization parameter {name:?} is set by the login itself and cannot be configured; remove it")]
+    #[error(
+        "authorization parameter {name:?} is set by the login itself and cannot be configured; remove it"
+    )]
     ReservedParameter {
         /// Name of the parameter.
         name: String,
@@ -160,7 +178,9 @@ pub enum ConfigError {
         what: &'static str,
     },
     /// The TLS or HTTP stack refused to start.
-    #[error("the HTTP client for issuer {url} cannot be set up: {why}; this is a defect of the program or its build")]
+    #[error(
+        "the HTTP client for issuer {url} cannot be set up: {why}; this is a defect of the program or its build"
+    )]
     Http {
         /// The issuer.
         url: String,

@@ -21,15 +21,27 @@
 //! # Ok(()) }
 //! ```
 
+mod answer;
 mod api;
+mod authenticate;
+mod backoff;
+mod client;
 mod discovery;
 mod error;
+mod flow;
+mod form;
+mod gate;
+mod id_token;
+mod kept;
 mod options;
+mod roots;
+mod transport;
 
 pub use api::{
-    AuthorizationRequest, BreakerState, DevicePoll, DeviceStart, ExchangeRequest, IssuerStatus, TokenHint, TokenIssuer,
-    TokenResponse,
+    AuthorizationRequest, BreakerState, DevicePoll, DeviceStart, ExchangeRequest, IssuerStatus,
+    TokenHint, TokenIssuer, TokenResponse,
 };
+pub use client::{Client, WallClock};
 pub use discovery::Metadata;
 pub use error::{ConfigError, IssuerError, Sent};
 pub use options::{BreakerOptions, Budget, ClientAuth, ClientOptions};

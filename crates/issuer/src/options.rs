@@ -99,7 +99,10 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { per_second: 20.0, burst: 100 }
+        Self {
+            per_second: 20.0,
+            burst: 100,
+        }
     }
 }
 

@@ -1,0 +1,15 @@
+//! Client credentials grant (RFC 6749 section 4.4).
+
+use crate::api::TokenResponse;
+use crate::client::Client;
+use crate::error::IssuerError;
+use crate::form::Form;
+
+pub(crate) async fn obtain(
+    client: &Client,
+    scopes: &[String],
+) -> Result<TokenResponse, IssuerError> {
+    client
+        .ask_tokens(Form::grant("client_credentials").scopes(scopes))
+        .await
+}
