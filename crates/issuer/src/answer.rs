@@ -50,8 +50,9 @@ pub(crate) fn check(reply: &Reply, sent: &Form, now: i64) -> Result<(), IssuerEr
         && status != StatusCode::TOO_MANY_REQUESTS
         && status != StatusCode::REQUEST_TIMEOUT;
     if definite {
-        let refused = object(&reply.body).and_then(|object| refusal(reply, &object, sent, now));
-        if let Some(error) = refused.or_else(|| challenge(reply, sent)) {
+        if let Some(error) =
+            object(&reply.body).and_then(|object| refusal(reply, &object, sent, now))
+        {
             return Err(error);
         }
     }
@@ -114,6 +115,23 @@ pub(crate) fn device(
             .get("expires_in")
             .and_then(seconds)
             .unwrap_or(DEFAULT_DEVICE_LIFE),
+    })
+}
+
+/// The error code of a bearer challenge (RFC 6750 section 3), which the userinfo endpoint uses instead of a body. Only there: at the token endpoint a
+/// challenge may be a proxy's.
+pub(crate) fn challenge(reply: &Reply, sent: &Form) -> Option<IssuerError> {
+    let header = reply.headers.get(WWW_AUTHENTICATE)?.to_str().ok()?;
+    let parameter = |name: &str| {
+        let (_, rest) = header.split_once(&format!("{name}=\""))?;
+        Some(rest.split_once('"')?.0)
+    };
+    let error = parameter("error").filter(|error| is_code(error))?;
+    Some(IssuerError::Refused {
+        status: reply.status.as_u16(),
+        error: sent.clean(error),
+        description: parameter("error_description").map(|text| sent.clean(text)),
+        uri: None,
     })
 }
 
@@ -180,22 +198,6 @@ fn refusal(
             .get("error_uri")
             .and_then(Value::as_str)
             .map(|text| sent.clean(text)),
-    })
-}
-
-/// The error code of a bearer challenge (RFC 6750 section 3), which the userinfo endpoint uses instead of a body.
-fn challenge(reply: &Reply, sent: &Form) -> Option<IssuerError> {
-    let header = reply.headers.get(WWW_AUTHENTICATE)?.to_str().ok()?;
-    let parameter = |name: &str| {
-        let (_, rest) = header.split_once(&format!("{name}=\""))?;
-        Some(rest.split_once('"')?.0)
-    };
-    let error = parameter("error").filter(|error| is_code(error))?;
-    Some(IssuerError::Refused {
-        status: reply.status.as_u16(),
-        error: sent.clean(error),
-        description: parameter("error_description").map(|text| sent.clean(text)),
-        uri: None,
     })
 }
 
@@ -271,6 +273,7 @@ fn is_page(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use secrecy::ExposeSecret;
     use serde_json::json;
     use zeroize::Zeroizing;
@@ -372,15 +375,20 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_is_a_refusal_too() {
+    fn a_challenge_is_a_refusal_where_one_is_expected() {
         let mut reply = reply(401, "");
         let header = r#"Bearer realm="x", error="invalid_token", error_description="expired""#;
         reply
             .headers
             .insert(WWW_AUTHENTICATE, header.parse().unwrap());
-        let error = check(&reply, &Form::default(), NOW).unwrap_err();
+        let error = challenge(&reply, &Form::default()).unwrap();
         assert_eq!(error.to_string(), "invalid_token: expired");
         assert!(!error.is_permanent());
+        assert!(
+            check(&reply, &Form::default(), NOW)
+                .unwrap_err()
+                .may_have_acted()
+        );
     }
 
     #[test]
@@ -443,6 +451,79 @@ mod tests {
             json!({"device_code": "d", "user_code": "U", "verification_uri": "javascript:alert(1)"}),
         ] {
             device("h", map(bad)).unwrap_err();
+        }
+    }
+
+    fn anything() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-z_]{0,20}".prop_map(Value::from),
+            ".{0,60}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(2, 8, 3, |inner| {
+            prop::collection::vec(inner, 0..3).prop_map(Value::from)
+        })
+    }
+
+    fn any_object() -> impl Strategy<Value = Map<String, Value>> {
+        let names = prop::sample::select(vec![
+            "access_token",
+            "token_type",
+            "expires_in",
+            "refresh_token",
+            "id_token",
+            "scope",
+            "error",
+            "error_description",
+            "error_uri",
+            "device_code",
+            "user_code",
+            "verification_uri",
+            "interval",
+        ]);
+        prop::collection::vec((names, anything()), 0..8).prop_map(|pairs| {
+            pairs
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn only_a_json_error_code_with_a_fitting_status_refuses(
+            status in 200_u16..600,
+            body in prop_oneof![
+                any_object().prop_map(|object| Value::from(object).to_string()),
+                ".{0,80}".prop_map(String::from),
+            ],
+        ) {
+            let object = object(body.as_bytes());
+            let code = object.as_ref().and_then(|object| object.get("error")).and_then(Value::as_str);
+            match judged(status, &body) {
+                Ok(read) => prop_assert!(status < 300 && Some(read) == object),
+                Err(IssuerError::Refused { error, .. }) => {
+                    prop_assert_eq!(Some(error.as_str()), code);
+                    prop_assert!(status < 300 || ((400..500).contains(&status) && status != 429 && status != 408));
+                }
+                Err(error) => prop_assert!(error.may_have_acted()),
+            }
+        }
+
+        #[test]
+        fn any_object_is_read_or_called_garbage(answer in any_object()) {
+            if let Ok(read) = tokens("h", answer.clone()) {
+                prop_assert_eq!(Some(read.access_token.expose_secret()), answer["access_token"].as_str());
+                prop_assert!(read.refresh_token.is_none_or(|token| !token.expose_secret().is_empty()));
+            }
+            if let Ok(read) = device("h", answer) {
+                prop_assert!(read.interval > 0);
+            }
         }
     }
 }

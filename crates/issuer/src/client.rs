@@ -245,6 +245,7 @@ impl Client {
     }
 
     async fn fetch_metadata(&self, deadline: Instant) -> Result<Fetched<Metadata>, IssuerError> {
+        let deadline = half_way(deadline);
         let allow = self.options.allow_http_loopback;
         discovery::fetch(
             &self.transport,
@@ -257,6 +258,7 @@ impl Client {
     }
 
     async fn fetch_keys(&self, deadline: Instant) -> Result<Fetched<JwkSet>, IssuerError> {
+        let deadline = half_way(deadline);
         let metadata = self.metadata_by(deadline).await?;
         let address = required(&metadata.jwks_uri, "jwks_uri")?;
         let reply = self
@@ -391,6 +393,12 @@ async fn within<T>(
             "the issuer's metadata did not come in time",
         )),
     }
+}
+
+/// Reading a document takes half of the time that is left, so that a copy in hand can still be used in the other half.
+fn half_way(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / 2
 }
 
 /// Counts a background task while it runs.

@@ -18,7 +18,7 @@ pub enum Sent {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IssuerError {
     /// A definite OAuth error answer (RFC 6749 5.2). Whether asking again can help is [`IssuerError::is_permanent`].
-    #[error("{}", refused_text(*.status, .error, .description.as_deref(), .uri.as_deref()))]
+    #[error("{}", refused_text(.error, .description.as_deref(), .uri.as_deref()))]
     Refused {
         /// HTTP status.
         status: u16,
@@ -109,7 +109,7 @@ impl IssuerError {
 }
 
 /// `<code>: <description> (see <uri>)`, the wording that Vault clients know.
-fn refused_text(_status: u16, error: &str, description: Option<&str>, uri: Option<&str>) -> String {
+fn refused_text(error: &str, description: Option<&str>, uri: Option<&str>) -> String {
     let mut text = error.to_owned();
     if let Some(description) = description.filter(|text| !text.is_empty()) {
         text.push_str(": ");

@@ -84,8 +84,11 @@ impl Form {
     pub(crate) fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in self.secrets().filter(|secret| secret.len() > 3) {
-            if text.contains(secret) {
-                text = text.replace(secret, "[removed]");
+            let encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+            for spelling in [secret, &encoded] {
+                if text.contains(spelling) {
+                    text = text.replace(spelling, "[removed]");
+                }
             }
         }
         clean(&text)

@@ -161,15 +161,12 @@ impl<T> Kept<T> {
         let _flight = match self.decide(&need, Instant::now()) {
             Step::Use(value) => return Ok(value),
             Step::Fail(error) => return Err(error),
-            // Somebody else is reading: what we have will do.
-            Step::Fetch {
-                fallback: Some(value),
-                early: false,
-            } => match self.flight.try_lock() {
-                Ok(flight) => flight,
-                Err(_) => return Ok(value),
+            Step::Fetch { fallback, .. } => match (&need, fallback, self.flight.try_lock()) {
+                (_, _, Ok(flight)) => flight,
+                // Somebody else is reading: what we have will do.
+                (Need::Any { .. }, Some(value), Err(_)) => return Ok(value),
+                (_, _, Err(_)) => self.flight.lock().await,
             },
-            Step::Fetch { .. } => self.flight.lock().await,
         };
         let (fallback, early) = match self.decide(&need, Instant::now()) {
             Step::Use(value) => return Ok(value),
@@ -356,6 +353,40 @@ mod tests {
             assert_eq!(*reader.await.unwrap().unwrap(), 1);
         }
         assert_eq!(source.reads(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_who_leaves_is_replaced_by_the_next() {
+        let (kept, source) = (Arc::new(kept()), Arc::new(Source::new()));
+        let read = || {
+            let (kept, source) = (Arc::clone(&kept), Arc::clone(&source));
+            tokio::spawn(async move { kept.get(false, || source.read()).await })
+        };
+        let (first, second) = (read(), read());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        first.abort();
+        assert_eq!(*second.await.unwrap().unwrap(), 2);
+        assert_eq!(source.reads(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_waits_for_a_reading_under_way() {
+        let (kept, source) = (Arc::new(kept()), Arc::new(Source::new()));
+        let first = kept.get(false, || source.read()).await.unwrap();
+        tokio::time::advance(MAX_LIFE).await;
+        let early = {
+            let (kept, source) = (Arc::clone(&kept), Arc::clone(&source));
+            tokio::spawn(async move { kept.other_than(&first, || source.read()).await })
+        };
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(
+            *kept.get(true, || source.read()).await.unwrap(),
+            1,
+            "a caller does not wait"
+        );
+        assert_eq!(*kept.renew(|| source.read()).await.unwrap(), 2);
+        early.await.unwrap().unwrap();
+        assert_eq!(source.reads(), 2);
     }
 
     #[tokio::test(start_paused = true)]

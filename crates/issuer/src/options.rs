@@ -7,7 +7,6 @@ use gridkeep_token::jws::SigningKey;
 use secrecy::SecretString;
 
 /// All a [`Client`](crate::Client) needs to know of its issuer.
-#[derive(Debug)]
 pub struct ClientOptions {
     /// The issuer's identifier, exactly as its discovery document spells it; a trailing slash is significant.
     pub url: String,
@@ -47,6 +46,16 @@ impl ClientOptions {
             breaker: BreakerOptions::default(),
             allow_http_loopback: false,
         }
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("url", &self.url)
+            .field("client_id", &self.client_id)
+            .field("auth", &self.auth)
+            .finish_non_exhaustive()
     }
 }
 

@@ -38,10 +38,20 @@ pub(crate) struct Reply {
 impl Reply {
     /// How long the server says the answer stays good.
     pub(crate) fn life(&self) -> Option<Duration> {
-        let text = self.headers.get(CACHE_CONTROL)?.to_str().ok()?;
-        let seconds = text
-            .split(',')
-            .find_map(|part| part.trim().strip_prefix("max-age="))?;
+        let text = self
+            .headers
+            .get(CACHE_CONTROL)?
+            .to_str()
+            .ok()?
+            .to_ascii_lowercase();
+        let mut directives = text.split(',').map(str::trim);
+        if directives
+            .clone()
+            .any(|name| matches!(name, "no-store" | "no-cache"))
+        {
+            return Some(Duration::ZERO);
+        }
+        let seconds = directives.find_map(|directive| directive.strip_prefix("max-age="))?;
         seconds
             .trim_matches('"')
             .parse()
@@ -256,5 +266,44 @@ fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         Some(Host::Domain(name)) => name == "localhost",
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_life_of_an_answer_is_read_from_its_header() {
+        for (text, seconds) in [
+            (Some("public, Max-Age=7200"), Some(7200)),
+            (Some("max-age=\"60\""), Some(60)),
+            (Some("no-store, max-age=60"), Some(0)),
+            (Some("private"), None),
+            (Some("max-age=soon"), None),
+            (None, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(text) = text {
+                headers.insert(CACHE_CONTROL, text.parse().unwrap());
+            }
+            let reply = Reply {
+                host: String::new(),
+                status: StatusCode::OK,
+                headers,
+                body: Zeroizing::default(),
+            };
+            assert_eq!(reply.life(), seconds.map(Duration::from_secs), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_grows_without_losing_bytes() {
+        let mut body = Zeroizing::new(Vec::new());
+        let whole: Vec<u8> = (0..50_000_u32).map(|at| at.to_le_bytes()[0]).collect();
+        for chunk in whole.chunks(777) {
+            grow(&mut body, chunk);
+        }
+        assert_eq!(*body, whole);
     }
 }

@@ -15,7 +15,7 @@ use crate::form::Form;
 use super::with_openid;
 
 /// Parameters that the login itself sets.
-const RESERVED: [&str; 10] = [
+const RESERVED: [&str; 11] = [
     "response_type",
     "client_id",
     "client_secret",
@@ -26,6 +26,7 @@ const RESERVED: [&str; 10] = [
     "code_challenge",
     "code_challenge_method",
     "request",
+    "request_uri",
 ];
 
 /// Whether an operator may not set this parameter.

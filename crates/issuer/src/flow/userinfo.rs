@@ -41,5 +41,10 @@ fn understand(reply: &Reply, form: &Form, now: i64) -> Result<Answer, IssuerErro
         })?;
         return Ok(Answer::Signed(text.trim().to_owned()));
     }
+    if reply.status.is_client_error()
+        && let Some(refused) = answer::challenge(reply, form)
+    {
+        return Err(refused);
+    }
     answer::judge(reply, form, now).map(Answer::Plain)
 }

@@ -1,6 +1,7 @@
 //! Certificates: those of a configured CA are trusted, no others, and only under the right name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gridkeep_issuer::{Client, ClientOptions, IssuerError, Sent, TokenIssuer};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -82,4 +83,44 @@ async fn a_configured_ca_is_trusted_and_no_other() {
 async fn the_name_must_be_right() {
     let (ca, server) = server_called("issuer.example.org").await;
     assert_distrusted(https_client(&server, &[&ca]).metadata().await);
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_ends_means_nothing_was_sent() {
+    let (ca, server) = server_called("localhost").await;
+    // Takes connections (the backlog does) and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = ClientOptions {
+        url: format!("https://localhost:{}", silent.local_addr().unwrap().port()),
+        ca_pem: vec![ca.into_bytes()],
+        connect_timeout: Duration::from_millis(200),
+        ..options(&server)
+    };
+    let error = client_of(options).refresh(&"rt".into()).await.unwrap_err();
+    assert!(
+        matches!(error, IssuerError::Temporary { sent: Sent::No, .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_ends_at_the_token_endpoint_means_nothing_was_sent() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let server = Server::start(move |request| {
+        let mut document = discovery(&request.base);
+        document["token_endpoint"] = serde_json::json!(format!("https://127.0.0.1:{port}/token"));
+        Answer::Json(200, document)
+    })
+    .await;
+    let options = ClientOptions {
+        connect_timeout: Duration::from_millis(200),
+        ..options(&server)
+    };
+    let error = client_of(options).refresh(&"rt".into()).await.unwrap_err();
+    assert!(
+        matches!(error, IssuerError::Temporary { sent: Sent::No, .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("no connection"), "{error}");
 }
