@@ -1,0 +1,254 @@
+//! Rotation: a new data key, sealing old records under it, and a new root key.
+//!
+//! Every commit is guarded by the keyring's version, so no record sealed under a key that was taken away can arrive late.
+
+use std::sync::PoisonError;
+
+use crate::engine::{RawCommitError, RawEntry, RawGuard, RawPut, RawTransaction};
+use crate::keyring::Keyring;
+use crate::name::all_records;
+use crate::store::{
+    Cursor, FORMAT_KEY, Format, KEYRING_KEY, MAX_PAGE, format_bytes, load, meta_put,
+};
+use crate::{RootKey, Store, StoreError, Transaction, sealing};
+
+/// What one round of sealing anew did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resealed {
+    /// Records sealed under the newest key.
+    pub resealed: usize,
+    /// One error for each record that can not be read.
+    pub damaged: Vec<StoreError>,
+    /// Where to go on, if there is more.
+    pub next: Option<Cursor>,
+}
+
+impl Store {
+    /// Adds a data key; new records are sealed under it from now on. Returns its generation. Old records stay readable; call
+    /// [`Store::reseal_all`] to seal them anew and let the old keys go.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rotate_keyring(&self) -> Result<u32, StoreError> {
+        loop {
+            let keyring = self.inner.keyring();
+            let next = keyring.rotated()?;
+            if self.replace_keyring(&keyring, &next).await? {
+                return Ok(next.newest());
+            }
+        }
+    }
+
+    /// Seals up to `limit` records under the newest key, where they are not yet. Versions stay, and no watch sees it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reseal(
+        &self,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Resealed, StoreError> {
+        let keyring = self.inner.keyring();
+        let after = after.as_ref().map(|cursor| cursor.0.as_slice());
+        let page = self
+            .inner
+            .engine
+            .scan(&all_records(), after, limit.clamp(1, MAX_PAGE))
+            .await?;
+        let next = page
+            .entries
+            .last()
+            .filter(|_| page.more)
+            .map(|entry| Cursor(entry.key.clone()));
+        let mut done = Resealed {
+            next,
+            ..Resealed::default()
+        };
+        let mut chunk = Vec::new();
+        let mut bytes = 0;
+        for raw in page.entries {
+            if sealing::generation(&raw.value) == Ok(keyring.newest()) {
+                continue;
+            }
+            let size = raw.value.len() + raw.key.len() + 64;
+            if bytes + size > Transaction::MAX_BYTES
+                || chunk.len() >= Transaction::MAX_OPERATIONS / 2
+            {
+                self.reseal_chunk(std::mem::take(&mut chunk), &mut done)
+                    .await?;
+                bytes = 0;
+            }
+            bytes += size;
+            chunk.push(raw);
+        }
+        self.reseal_chunk(chunk, &mut done).await?;
+        Ok(done)
+    }
+
+    async fn reseal_chunk(
+        &self,
+        mut chunk: Vec<RawEntry>,
+        done: &mut Resealed,
+    ) -> Result<(), StoreError> {
+        let mut keyring = self.inner.keyring();
+        loop {
+            let mut transaction = RawTransaction::default();
+            let mut kept = Vec::with_capacity(chunk.len());
+            for raw in chunk {
+                let entry = match self.inner.open(&keyring, raw.clone()).await {
+                    Ok(entry) => entry,
+                    Err(error) if error.is_temporary() => return Err(error),
+                    Err(error) => {
+                        done.damaged.push(error);
+                        continue;
+                    }
+                };
+                let value =
+                    sealing::seal(keyring.sealing_key()?, &raw.key, &entry.name, &entry.record)?;
+                transaction
+                    .guards
+                    .push(RawGuard::At(raw.key.clone(), raw.version));
+                transaction.puts.push(RawPut {
+                    key: raw.key.clone(),
+                    value,
+                    expires_at: entry.record.expires_at,
+                    keep_version: true,
+                });
+                kept.push(raw);
+            }
+            chunk = kept;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            transaction
+                .guards
+                .push(RawGuard::At(KEYRING_KEY.to_vec(), keyring.version));
+            match self.inner.engine.commit(transaction).await {
+                Ok(_) => {
+                    done.resealed += chunk.len();
+                    return Ok(());
+                }
+                // Written anew since it was read, and so under the newest key.
+                Err(RawCommitError::Conflict(index)) if index < chunk.len() => {
+                    drop(chunk.remove(index))
+                }
+                Err(RawCommitError::Conflict(_)) => {
+                    keyring = self.inner.reload_keyring(keyring.version).await?
+                }
+                Err(RawCommitError::Store(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Seals all records under the newest key and then forgets the older keys, unless a record could not be read.
+    ///
+    /// # Errors
+    /// [`StoreError`]; calling again goes on where it stopped.
+    pub async fn reseal_all(&self) -> Result<Resealed, StoreError> {
+        // What is written from here on is sealed under this generation or a later one.
+        let oldest = self.inner.keyring().newest();
+        let mut all = Resealed::default();
+        loop {
+            let round = self.reseal(all.next.take(), MAX_PAGE).await?;
+            all.resealed += round.resealed;
+            all.damaged.extend(round.damaged);
+            all.next = round.next;
+            if all.next.is_none() {
+                break;
+            }
+        }
+        while all.damaged.is_empty() {
+            let keyring = self.inner.keyring();
+            let next = keyring.since(oldest)?;
+            if next.generations() == keyring.generations()
+                || self.replace_keyring(&keyring, &next).await?
+            {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Seals the keyring under another root key. The old one is of no use for this store afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn replace_root_key(&self, root_key: &RootKey) -> Result<(), StoreError> {
+        loop {
+            let keyring = self.inner.keyring();
+            let next = (root_key.id(), root_key.wrapping_key());
+            let format = Format {
+                format: crate::store::FORMAT,
+                write_level: self.inner.write_level,
+                store: self.inner.store_id.clone(),
+                root_key: next.0.clone(),
+            };
+            let sealed = keyring.seal(&next.1, self.inner.store_id.as_bytes())?;
+            let transaction = RawTransaction {
+                guards: vec![RawGuard::At(KEYRING_KEY.to_vec(), keyring.version)],
+                puts: vec![
+                    meta_put(FORMAT_KEY, format_bytes(&format)?),
+                    meta_put(KEYRING_KEY, sealed),
+                ],
+                ..RawTransaction::default()
+            };
+            match self.inner.engine.commit(transaction).await {
+                Ok(_) => {
+                    *self
+                        .inner
+                        .wrapping_key
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner) = next;
+                    self.inner.reload_keyring(keyring.version).await?;
+                    return Ok(());
+                }
+                Err(RawCommitError::Conflict(_)) => {
+                    self.inner.reload_keyring(keyring.version).await?;
+                }
+                Err(RawCommitError::Store(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// False if the keyring was changed by somebody else; then it has been read again.
+    async fn replace_keyring(&self, keyring: &Keyring, next: &Keyring) -> Result<bool, StoreError> {
+        let wrapping_key = self
+            .inner
+            .wrapping_key
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .clone();
+        let sealed = next.seal(&wrapping_key, self.inner.store_id.as_bytes())?;
+        let transaction = RawTransaction {
+            guards: vec![RawGuard::At(KEYRING_KEY.to_vec(), keyring.version)],
+            puts: vec![meta_put(KEYRING_KEY, sealed)],
+            ..RawTransaction::default()
+        };
+        let replaced = match self.inner.engine.commit(transaction).await {
+            Ok(_) => true,
+            Err(RawCommitError::Conflict(_)) => false,
+            Err(RawCommitError::Store(error)) => return Err(error),
+        };
+        self.inner.reload_keyring(keyring.version).await?;
+        Ok(replaced)
+    }
+
+    /// True if this key is the one the store is sealed under.
+    ///
+    /// # Errors
+    /// [`StoreError`] but for [`StoreError::ForeignRootKey`].
+    pub async fn is_sealed_under(&self, root_key: &RootKey) -> Result<bool, StoreError> {
+        match load(
+            &*self.inner.engine,
+            &root_key.id(),
+            &root_key.wrapping_key(),
+        )
+        .await
+        {
+            Ok(found) => Ok(found.is_some()),
+            Err(StoreError::ForeignRootKey { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

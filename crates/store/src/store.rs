@@ -1,0 +1,561 @@
+//! The typed store: names and records above, hashed keys and sealed bytes below.
+//!
+//! Owns reading and committing. Watching is in `watching`, leases are in `lease`, rotation is in `rotate`, deletion of what has
+//! expired in `sweep`. Never hides an
+//! expired record: that is for readers, who have the clock.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use aws_lc_rs::hmac;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::engine::{Engine, RawCommitError, RawEntry, RawGuard, RawPut, RawTransaction};
+use crate::keyring::Keyring;
+use crate::name::NameHasher;
+use crate::{
+    CommitError, Committed, Entry, Guard, Kind, Name, RootKey, StoreError, Transaction, Version,
+    sealing,
+};
+
+/// Newest format of a store that this program reads, and the one it makes.
+pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT_KEY: &[u8] = b"m/format";
+pub(crate) const KEYRING_KEY: &[u8] = b"m/keyring";
+/// Most entries a page of a scan has.
+pub const MAX_PAGE: usize = 1000;
+
+/// What a store says of itself in the clear.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Format {
+    pub(crate) format: u32,
+    /// Form that records may be written in: rises only when every live node can read it.
+    pub(crate) write_level: u16,
+    pub(crate) store: String,
+    pub(crate) root_key: String,
+}
+
+pub(crate) struct Inner {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) hasher: NameHasher,
+    pub(crate) store_id: String,
+    pub(crate) write_level: u16,
+    pub(crate) wrapping_key: RwLock<(String, Zeroizing<[u8; 32]>)>,
+    keyring: RwLock<Arc<Keyring>>,
+}
+
+/// A store. Clones are the same store.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("id", &self.inner.store_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a scan goes on. Opaque, and good for the same kind and prefix only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub(crate) Vec<u8>);
+
+impl Cursor {
+    /// As bytes, to be kept by whoever pages on later.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// From the bytes of [`Cursor::as_bytes`]. Other bytes lead to a page from elsewhere in the same prefix, never out of it.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+/// Which part of a scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Behind the entry at which the last page ended.
+    pub after: Option<Cursor>,
+    /// At most so many entries, from 1 to [`MAX_PAGE`]; others count as the nearest of these.
+    pub limit: usize,
+}
+
+impl Page {
+    /// From the beginning.
+    #[must_use]
+    pub fn first(limit: usize) -> Self {
+        Self { after: None, limit }
+    }
+
+    /// Behind this cursor.
+    #[must_use]
+    pub fn after(cursor: Cursor, limit: usize) -> Self {
+        Self {
+            after: Some(cursor),
+            limit,
+        }
+    }
+}
+
+/// Part of a scan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanPage {
+    /// In an order that is stable and means nothing (that of the hashed keys). What is written during a scan of several pages
+    /// may be missing or be there.
+    pub entries: Vec<Entry>,
+    /// One error for each record that is there and can not be read. The others are not affected.
+    pub damaged: Vec<StoreError>,
+    /// Where to go on, if there is more.
+    pub next: Option<Cursor>,
+}
+
+/// What the store says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Name of the engine.
+    pub engine: &'static str,
+    /// Random identifier of the store, given when it was made.
+    pub store_id: String,
+    /// Public identifier of the root key.
+    pub root_key_id: String,
+    /// Generation of the data key that new records are sealed under.
+    pub key_generation: u32,
+    /// Generations in the keyring; more than one until all records are sealed under the newest.
+    pub key_generations: usize,
+    /// Form that records are written in.
+    pub write_level: u16,
+    /// Times the data was opened. Never goes back, but where an older copy was restored.
+    pub epoch: u64,
+    /// Number of the newest commit. Never goes back, but where an older copy was restored.
+    pub commit_sequence: u64,
+    /// Entries held, those of the store itself included, if known cheaply.
+    pub entries: Option<u64>,
+    /// Bytes on disk, the reserve not counted.
+    pub bytes: u64,
+    /// Why writes are refused at the moment, if they are.
+    pub refusing_writes: Option<StoreError>,
+}
+
+impl Store {
+    /// The store on an engine. Makes it if `initialise`, which the engine's owner must have decided with care: a store that was
+    /// made where another had been lost hides the loss.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerFormat`], [`StoreError::ForeignRootKey`], [`StoreError::Corrupt`] if something is missing or damaged.
+    pub async fn assemble(
+        engine: Arc<dyn Engine>,
+        root_key: &RootKey,
+        initialise: bool,
+    ) -> Result<Self, StoreError> {
+        let (given, wrapping_key) = (root_key.id(), root_key.wrapping_key());
+        let (format, keyring) = match load(&*engine, &given, &wrapping_key).await? {
+            Some(found) => found,
+            None if initialise => {
+                make(&*engine, &given, &wrapping_key).await?;
+                load(&*engine, &given, &wrapping_key)
+                    .await?
+                    .ok_or_else(missing)?
+            }
+            None => return Err(missing()),
+        };
+        let inner = Inner {
+            hasher: NameHasher::new(&keyring.derive(b"gridkeep index", b"names")),
+            engine,
+            store_id: format.store,
+            write_level: format.write_level,
+            wrapping_key: RwLock::new((given, wrapping_key)),
+            keyring: RwLock::new(Arc::new(keyring)),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The record of a name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get(&self, name: &Name) -> Result<Option<Entry>, StoreError> {
+        let found = self.get_many(std::slice::from_ref(name)).await?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    /// The records of several names, in their order, all as of one moment.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Corrupt`] if any of them is damaged.
+    pub async fn get_many(&self, names: &[Name]) -> Result<Vec<Option<Entry>>, StoreError> {
+        // Taken before reading, so that it knows every generation that what is read can be sealed under.
+        let keyring = self.inner.keyring();
+        let keys: Vec<_> = names
+            .iter()
+            .map(|name| self.inner.hasher.key(name))
+            .collect();
+        let mut entries = Vec::with_capacity(keys.len());
+        for found in self.inner.engine.read(&keys).await? {
+            entries.push(match found {
+                None => None,
+                Some(raw) => Some(self.inner.open(&keyring, raw).await?),
+            });
+        }
+        Ok(entries)
+    }
+
+    /// A page of the records of a kind whose names begin with these components; the name of exactly these is one of them.
+    ///
+    /// # Errors
+    /// [`StoreError`]. A damaged record is no error of the page: see [`ScanPage::damaged`].
+    pub async fn scan(
+        &self,
+        kind: Kind,
+        prefix: &[&[u8]],
+        page: Page,
+    ) -> Result<ScanPage, StoreError> {
+        let keyring = self.inner.keyring();
+        let prefix = self.inner.hasher.prefix(kind, prefix);
+        let after = page.after.as_ref().map(|cursor| cursor.0.as_slice());
+        let found = self
+            .inner
+            .engine
+            .scan(&prefix, after, page.limit.clamp(1, MAX_PAGE))
+            .await?;
+        let next = found
+            .entries
+            .last()
+            .filter(|_| found.more)
+            .map(|entry| Cursor(entry.key.clone()));
+        let mut page = ScanPage {
+            next,
+            ..ScanPage::default()
+        };
+        for raw in found.entries {
+            match self.inner.open(&keyring, raw).await {
+                Ok(entry) => page.entries.push(entry),
+                Err(error) if error.is_temporary() => return Err(error),
+                Err(error) => page.damaged.push(error),
+            }
+        }
+        Ok(page)
+    }
+
+    /// Commits a transaction; returns once it is durable. Dropping the future does not take a commit back that is on its way.
+    ///
+    /// # Errors
+    /// [`CommitError`]. On all but [`crate::Outcome::Unknown`] nothing was recorded.
+    pub async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
+        self.commit_as(transaction, false).await
+    }
+
+    /// As [`Store::commit`], but on a full disk takes from the space set aside. For what can not be had again, such as a rotated
+    /// refresh token; not for what a client can ask for once more.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn commit_critical(
+        &self,
+        transaction: Transaction,
+    ) -> Result<Committed, CommitError> {
+        self.commit_as(transaction, true).await
+    }
+
+    async fn commit_as(
+        &self,
+        transaction: Transaction,
+        critical: bool,
+    ) -> Result<Committed, CommitError> {
+        transaction.check()?;
+        loop {
+            let keyring = self.inner.keyring();
+            let raw = self.inner.seal(&transaction, &keyring, critical)?;
+            match self.inner.engine.commit(raw).await {
+                Ok(version) => {
+                    return Ok(Committed {
+                        version: Version(version),
+                    });
+                }
+                // The guard behind the caller's is ours: the keyring has changed, and so must the seals.
+                Err(RawCommitError::Conflict(guard)) if guard >= transaction.guards.len() => {
+                    self.inner.reload_keyring(keyring.version).await?;
+                }
+                Err(RawCommitError::Conflict(guard)) => {
+                    return Err(CommitError::Conflict { guard });
+                }
+                Err(RawCommitError::Store(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// A key for a purpose, derived from a secret of the store; the same for the life of the store, whatever is rotated.
+    #[must_use]
+    pub fn derive_key(&self, label: &str) -> Zeroizing<[u8; 32]> {
+        self.inner
+            .keyring()
+            .derive(b"gridkeep derived", label.as_bytes())
+    }
+
+    /// HMAC-SHA256 of `data` under [`Store::derive_key`] of `label`.
+    #[must_use]
+    pub fn index_mac(&self, label: &str, data: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &*self.derive_key(label));
+        let mut out = [0; 32];
+        out.copy_from_slice(hmac::sign(&key, data).as_ref());
+        out
+    }
+
+    /// What the store says of itself.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let engine = self.inner.engine.status();
+        let keyring = self.inner.keyring();
+        Status {
+            engine: engine.engine,
+            store_id: self.inner.store_id.clone(),
+            root_key_id: self
+                .inner
+                .wrapping_key
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .0
+                .clone(),
+            key_generation: keyring.newest(),
+            key_generations: keyring.generations(),
+            write_level: self.inner.write_level,
+            epoch: engine.epoch,
+            commit_sequence: engine.sequence,
+            entries: engine.entries,
+            bytes: engine.bytes,
+            refusing_writes: engine.refusing_writes,
+        }
+    }
+
+    /// Finishes the commits that are on their way, flushes and lets go of the data. Clones are answered
+    /// [`StoreError::Closed`] or [`StoreError::Unavailable`] from then on.
+    ///
+    /// # Errors
+    /// [`StoreError`] if flushing failed; all that was acknowledged is there nevertheless.
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.inner.engine.close().await
+    }
+}
+
+fn missing() -> StoreError {
+    StoreError::Corrupt {
+        what: "the store (its keyring is missing)".to_owned(),
+    }
+}
+
+/// Format and keyring of what is on an engine; `None` if there is neither.
+pub(crate) async fn load(
+    engine: &dyn Engine,
+    given: &str,
+    wrapping_key: &[u8; 32],
+) -> Result<Option<(Format, Keyring)>, StoreError> {
+    let mut found = engine
+        .read(&[FORMAT_KEY.to_vec(), KEYRING_KEY.to_vec()])
+        .await?
+        .into_iter();
+    let (format, keyring) = match (found.next().flatten(), found.next().flatten()) {
+        (None, None) => return Ok(None),
+        (Some(format), Some(keyring)) => (format, keyring),
+        _ => return Err(missing()),
+    };
+    // The format number alone first: nothing else of a newer format may be taken for known.
+    #[derive(Deserialize)]
+    struct Number {
+        format: u32,
+    }
+    let damaged = |_| StoreError::Corrupt {
+        what: "the store (its format record)".to_owned(),
+    };
+    let Number { format: number } = serde_json::from_slice(&format.value).map_err(damaged)?;
+    if number > FORMAT {
+        return Err(StoreError::NewerFormat {
+            found: number,
+            supported: FORMAT,
+        });
+    }
+    let format: Format = serde_json::from_slice(&format.value).map_err(damaged)?;
+    if format.write_level > u16::from(sealing::FORM) {
+        return Err(StoreError::NewerFormat {
+            found: format.write_level.into(),
+            supported: sealing::FORM.into(),
+        });
+    }
+    if format.root_key != given {
+        return Err(StoreError::ForeignRootKey {
+            expected: format.root_key,
+            given: given.to_owned(),
+        });
+    }
+    let keyring = Keyring::open(
+        wrapping_key,
+        format.store.as_bytes(),
+        keyring.version,
+        &keyring.value,
+    )?;
+    Ok(Some((format, keyring)))
+}
+
+pub(crate) fn meta_put(key: &[u8], value: Vec<u8>) -> RawPut {
+    RawPut {
+        key: key.to_vec(),
+        value,
+        expires_at: None,
+        keep_version: false,
+    }
+}
+
+pub(crate) fn format_bytes(format: &Format) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(format).map_err(|_| StoreError::Sealing)
+}
+
+async fn make(
+    engine: &dyn Engine,
+    root_key: &str,
+    wrapping_key: &[u8; 32],
+) -> Result<(), StoreError> {
+    let store: String = sealing::random::<16>()?
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let keyring = Keyring::generate()?.seal(wrapping_key, store.as_bytes())?;
+    let format = Format {
+        format: FORMAT,
+        write_level: sealing::FORM.into(),
+        store,
+        root_key: root_key.to_owned(),
+    };
+    let transaction = RawTransaction {
+        guards: vec![
+            RawGuard::Absent(FORMAT_KEY.to_vec()),
+            RawGuard::Absent(KEYRING_KEY.to_vec()),
+        ],
+        puts: vec![
+            meta_put(FORMAT_KEY, format_bytes(&format)?),
+            meta_put(KEYRING_KEY, keyring),
+        ],
+        ..RawTransaction::default()
+    };
+    match engine.commit(transaction).await {
+        // Another node was quicker: its keyring is ours.
+        Ok(_) | Err(RawCommitError::Conflict(_)) => Ok(()),
+        Err(RawCommitError::Store(error)) => Err(error),
+    }
+}
+
+impl Inner {
+    pub(crate) fn keyring(&self) -> Arc<Keyring> {
+        self.keyring
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Reads the keyring again, because it is no longer at version `known`.
+    pub(crate) async fn reload_keyring(&self, known: u64) -> Result<Arc<Keyring>, StoreError> {
+        let current = self.keyring();
+        if current.version > known {
+            return Ok(current);
+        }
+        let (given, wrapping_key) = self
+            .wrapping_key
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (_, keyring) = load(&*self.engine, &given, &wrapping_key)
+            .await?
+            .ok_or_else(missing)?;
+        if keyring.version <= known {
+            return Err(StoreError::unavailable("the keyring is about to change"));
+        }
+        let keyring = Arc::new(keyring);
+        let mut slot = self.keyring.write().unwrap_or_else(PoisonError::into_inner);
+        if slot.version < keyring.version {
+            *slot = keyring;
+        }
+        Ok(slot.clone())
+    }
+
+    fn seal(
+        &self,
+        transaction: &Transaction,
+        keyring: &Keyring,
+        critical: bool,
+    ) -> Result<RawTransaction, CommitError> {
+        let mut bytes = 0;
+        let mut raw = RawTransaction {
+            critical,
+            ..RawTransaction::default()
+        };
+        for guard in &transaction.guards {
+            let key = self.hasher.key(guard.name());
+            raw.guards.push(match guard {
+                Guard::Absent(_) => RawGuard::Absent(key),
+                Guard::At(_, version) => RawGuard::At(key, version.0),
+            });
+        }
+        for (name, record) in &transaction.puts {
+            let key = self.hasher.key(name);
+            let value = sealing::seal(keyring.sealing_key()?, &key, name, record)?;
+            bytes += key.len() + value.len();
+            raw.puts.push(RawPut {
+                key,
+                value,
+                expires_at: record.expires_at,
+                keep_version: false,
+            });
+        }
+        raw.deletes = transaction
+            .deletes
+            .iter()
+            .map(|name| self.hasher.key(name))
+            .collect();
+        bytes += raw.deletes.iter().map(Vec::len).sum::<usize>();
+        if bytes > Transaction::MAX_BYTES {
+            return Err(CommitError::TooLarge {
+                operations: raw.puts.len() + raw.deletes.len(),
+                bytes,
+            });
+        }
+        if !raw.puts.is_empty() {
+            raw.guards
+                .push(RawGuard::At(KEYRING_KEY.to_vec(), keyring.version));
+        }
+        Ok(raw)
+    }
+
+    /// Opens what was read; fetches the keyring if another node has added a generation.
+    pub(crate) async fn open(&self, keyring: &Keyring, raw: RawEntry) -> Result<Entry, StoreError> {
+        let generation = sealing::generation(&raw.value).map_err(|error| match error {
+            StoreError::Corrupt { .. } => sealing::damaged(&raw.key),
+            other => other,
+        })?;
+        let opened = if let Some(key) = keyring.key(generation) {
+            sealing::open(key, &raw.key, &raw.value)
+        } else if generation > keyring.newest() {
+            // A damaged number looks the same; then there is nothing newer.
+            let newer = match self.reload_keyring(keyring.version).await {
+                Ok(newer) => newer,
+                Err(StoreError::Unavailable { .. }) => self.keyring(),
+                Err(error) => return Err(error),
+            };
+            newer.key(generation).map_or_else(
+                || Err(sealing::damaged(&raw.key)),
+                |key| sealing::open(key, &raw.key, &raw.value),
+            )
+        } else {
+            Err(sealing::damaged(&raw.key))
+        };
+        let (name, record) = opened?;
+        Ok(Entry {
+            name,
+            version: Version(raw.version),
+            record,
+        })
+    }
+}
