@@ -1,1 +1,48 @@
-//! The domain: grants, credentials, keeper tokens, rules, refresh engine, login sessions, events.
+//! The domain of gridkeep: issuers and roles, grants, credentials, keeper tokens, rules, login sessions and events.
+//!
+//! Owns what may be done with a credential, by whom, and how a refresh token is kept from being lost. Refuses to know HTTP,
+//! HTML, YAML and status codes: every call answers with a value or with one of the failures of [`failure`], which a dialect
+//! translates. The three things a caller wants first:
+//!
+//! * [`Keeper::open`] with a store and a [`setup::Setup`];
+//! * [`Keeper::authenticate`] and [`Keeper::authorize`] for every request;
+//! * [`Keeper::read`], the access token of a credential.
+//!
+//! A new thing that is kept gets its record in [`records`], its operations in a module of its own, and its failures as
+//! variants in [`failure`].
+
+pub mod clock;
+pub mod failure;
+pub mod policy;
+pub mod records;
+pub mod secret;
+pub mod setup;
+
+mod background;
+mod credentials;
+mod database;
+mod events;
+mod exchange;
+mod grants;
+mod keeper;
+mod login;
+mod refresh;
+mod spool;
+mod tokens;
+
+pub use credentials::{AccessToken, CredentialName, CredentialSummary, PutCredential, Want};
+pub use events::Event;
+pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
+pub use gridkeep_token::time::{Seconds, UnixSeconds};
+pub use keeper::{ClusterIdentity, Keeper, KeeperOptions, Mount};
+pub use login::{Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome};
+pub use policy::{Granted, Operation, Policy};
+pub use records::{Identity, KeeperToken};
+pub use secret::TokenId;
+pub use setup::{
+    CallbackMode, IssuerSetup, KeepAlive, Lifetimes, Limits, OperatorRule, RoleSetup, Setup,
+};
+pub use tokens::{Bearer, CreateToken, Issued, Renewed};
+
+#[cfg(test)]
+mod tests;

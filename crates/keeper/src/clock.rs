@@ -1,0 +1,213 @@
+//! Time: wall clock for meaning, boot-time clock for waiting, and when the wall clock is not believed.
+//!
+//! A jump of more than [`TOLERANCE`] against the boot-time clock makes the time doubtful until the kernel reports the clock
+//! synchronised or an operator confirms it. While it is doubtful nothing is deleted and nothing is called expired for ever.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use gridkeep_token::time::UnixSeconds;
+
+/// How far clocks may disagree before it counts.
+pub const TOLERANCE: Duration = Duration::from_secs(60);
+
+/// Where time comes from.
+pub trait Clock: Send + Sync + 'static {
+    /// Time since the Unix epoch.
+    fn wall(&self) -> Duration;
+    /// Time since the machine started, sleep included. Never goes backwards.
+    fn boot(&self) -> Duration;
+    /// Whether the kernel says that something keeps the wall clock right; `None` when it cannot be asked.
+    fn synchronised(&self) -> Option<bool>;
+}
+
+/// The clocks of the machine.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn wall(&self) -> Duration {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default()
+    }
+
+    fn boot(&self) -> Duration {
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+            .map(|time| {
+                Duration::new(
+                    time.tv_sec().max(0).unsigned_abs(),
+                    u32::try_from(time.tv_nsec()).unwrap_or(0),
+                )
+            })
+            .unwrap_or_default()
+    }
+
+    fn synchronised(&self) -> Option<bool> {
+        const TIME_ERROR: i32 = 5;
+        // SAFETY: `timex` is plain integers for which zero is valid, and adjtimex(2) with modes 0 only fills it in.
+        #[expect(unsafe_code, reason = "adjtimex(2) has no safe wrapper")]
+        let state = unsafe {
+            let mut timex: libc::timex = std::mem::zeroed();
+            libc::adjtimex(&raw mut timex)
+        };
+        if state < 0 {
+            None
+        } else {
+            Some(state != TIME_ERROR)
+        }
+    }
+}
+
+/// The keeper's view of a [`Clock`]: notices jumps.
+pub struct Time {
+    clock: std::sync::Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+struct State {
+    wall: Duration,
+    boot: Duration,
+    doubtful: bool,
+}
+
+impl Time {
+    /// Starts trusting the clock as it is now, unless it lies before `high_water`, the latest time this store has seen.
+    pub fn new(clock: std::sync::Arc<dyn Clock>, high_water: Option<UnixSeconds>) -> Self {
+        let (wall, boot) = (clock.wall(), clock.boot());
+        let behind = high_water.is_some_and(|mark| {
+            seconds(wall).0 + i64::try_from(TOLERANCE.as_secs()).unwrap_or(60) < mark.0
+        });
+        Time {
+            clock,
+            state: Mutex::new(State {
+                wall,
+                boot,
+                doubtful: behind,
+            }),
+        }
+    }
+
+    /// Now, in seconds since the epoch, and in passing looks for a jump.
+    pub fn now(&self) -> UnixSeconds {
+        seconds(self.now_exact())
+    }
+
+    /// Now with its fraction.
+    pub fn now_exact(&self) -> Duration {
+        let (wall, boot) = (self.clock.wall(), self.clock.boot());
+        let mut state = self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let expected = state.wall + boot.saturating_sub(state.boot);
+        if expected.abs_diff(wall) > TOLERANCE {
+            state.doubtful = true;
+            tracing::warn!(
+                expected = expected.as_secs(),
+                found = wall.as_secs(),
+                "the wall clock jumped: nothing is deleted or called expired until the kernel reports it synchronised or an operator confirms it"
+            );
+        }
+        state.wall = wall;
+        state.boot = boot;
+        wall
+    }
+
+    /// Whether the wall clock is in doubt. Ends the doubt when the kernel reports synchronisation.
+    pub fn doubtful(&self) -> bool {
+        self.now_exact();
+        let mut state = self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if state.doubtful && self.clock.synchronised() == Some(true) {
+            state.doubtful = false;
+            tracing::info!("the kernel reports the wall clock synchronised: it is trusted again");
+        }
+        state.doubtful
+    }
+
+    /// An operator says that the clock is right.
+    pub fn confirm(&self) {
+        self.now_exact();
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .doubtful = false;
+    }
+
+    /// Time since the machine started.
+    pub fn boot(&self) -> Duration {
+        self.clock.boot()
+    }
+}
+
+fn seconds(wall: Duration) -> UnixSeconds {
+    UnixSeconds(i64::try_from(wall.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// A clock that tests set.
+#[derive(Debug)]
+pub struct ManualClock {
+    inner: Mutex<(Duration, Duration, Option<bool>)>,
+}
+
+impl ManualClock {
+    /// A clock that stands at `wall` seconds after the epoch.
+    pub fn at(wall: i64) -> Self {
+        let wall = Duration::from_secs(wall.unsigned_abs());
+        ManualClock {
+            inner: Mutex::new((wall, Duration::from_secs(1000), Some(false))),
+        }
+    }
+
+    /// Lets `by` pass on both clocks.
+    pub fn pass(&self, by: Duration) {
+        let mut inner = self
+            .inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        inner.0 += by;
+        inner.1 += by;
+    }
+
+    /// Sets the wall clock alone, as a jump does.
+    pub fn jump_to(&self, wall: i64) {
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .0 = Duration::from_secs(wall.unsigned_abs());
+    }
+
+    /// What the kernel says about synchronisation.
+    pub fn set_synchronised(&self, to: Option<bool>) {
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .2 = to;
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall(&self) -> Duration {
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .0
+    }
+
+    fn boot(&self) -> Duration {
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .1
+    }
+
+    fn synchronised(&self) -> Option<bool> {
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .2
+    }
+}

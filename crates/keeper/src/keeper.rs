@@ -1,0 +1,372 @@
+//! The keeper itself: what its parts share, opening, reconfiguring, draining.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use gridkeep_issuer::IssuerStatus;
+use gridkeep_store::{Guard, Store};
+use gridkeep_token::time::UnixSeconds;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+
+use crate::clock::{Clock, Time};
+use crate::database::{Change, Database, NotCommitted, name};
+use crate::failure::{Failure, Later, LaterKind};
+use crate::grants::Sealer;
+use crate::login::Logins;
+use crate::policy::Policies;
+use crate::records::{KEEPER, KeeperRecord};
+use crate::refresh::Flights;
+use crate::secret::{Mint, random_id};
+use crate::setup::Setup;
+use crate::spool::Spool;
+
+/// A removed issuer is answered for with an explanation for this long, in seconds.
+pub(crate) const REMOVED_ISSUER_KEPT: i64 = 7 * 86_400;
+
+/// What differs between nodes and between tests.
+#[derive(Debug, Clone)]
+pub struct KeeperOptions {
+    /// Name of this node.
+    pub node: String,
+    /// Private directory for received refresh tokens that the store could not take.
+    pub spool: PathBuf,
+    /// How long somebody waits for the issuer before being told to come back.
+    pub waiter: Duration,
+    /// How long a request to the issuer may take in all.
+    pub flight: Duration,
+}
+
+impl KeeperOptions {
+    /// The stated times: 8 s for a waiter, 60 s for a flight.
+    pub fn new(node: impl Into<String>, spool: impl Into<PathBuf>) -> Self {
+        KeeperOptions {
+            node: node.into(),
+            spool: spool.into(),
+            waiter: Duration::from_secs(8),
+            flight: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Name and identifier of the installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterIdentity {
+    /// `vault-cluster-` and four digits of the id, as tools of the original show it.
+    pub name: String,
+    /// A UUID that never changes.
+    pub id: String,
+}
+
+/// Something that answers below a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// With a final slash: `auth/oidc-dune/`, `secret/oauth/`.
+    pub path: String,
+    /// `oidc`, `token`, `oauth` …
+    pub kind: &'static str,
+    /// Accessor, as policies refer to it.
+    pub accessor: String,
+    /// Stable identifier.
+    pub uuid: String,
+    /// For people.
+    pub description: &'static str,
+}
+
+/// The domain. Cheap to clone.
+#[derive(Clone)]
+pub struct Keeper {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub db: Database,
+    pub setup: RwLock<Arc<Setup>>,
+    pub clock: Arc<dyn Clock>,
+    pub time: Time,
+    pub mint: Mint,
+    pub sealer: Sealer,
+    pub spool: Spool,
+    pub options: KeeperOptions,
+    /// Distinguishes this run of the node from its earlier ones.
+    pub process: String,
+    pub cluster: ClusterIdentity,
+    pub policies: Policies,
+    pub flights: Flights,
+    pub logins: Logins,
+    pub exchanges: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Grants that were used since they were last refreshed, and when (Unix seconds) each is to be refreshed ahead of need.
+    pub used: Mutex<HashMap<String, i64>>,
+    tasks: Mutex<JoinSet<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Keeper {
+    /// Opens the keeper over `store`, takes up what an earlier run left unfinished, and starts its background tasks.
+    ///
+    /// # Errors
+    /// [`Failure::Later`] when the store cannot be read or written.
+    pub async fn open(
+        store: Store,
+        setup: Setup,
+        clock: Arc<dyn Clock>,
+        options: KeeperOptions,
+    ) -> Result<Keeper, Failure> {
+        let db = Database { store };
+        let record = open_record(&db, &clock).await?;
+        let time = Time::new(clock.clone(), Some(UnixSeconds(record.high_water)));
+        let mint = Mint::new(&db.store.derive_key("keeper secrets"));
+        let sealer = Sealer::new(db.store.derive_key("grant slot server"));
+        let spool = Spool::open(&options.spool, db.store.derive_key("spool")).await?;
+        let policies = Policies::load(&db).await?;
+        let cluster = ClusterIdentity {
+            name: format!(
+                "vault-cluster-{}",
+                record.cluster_id.get(..4).unwrap_or("0000")
+            ),
+            id: record.cluster_id.clone(),
+        };
+        let keeper = Keeper {
+            inner: Arc::new(Inner {
+                db,
+                setup: RwLock::new(Arc::new(Setup::default())),
+                clock,
+                time,
+                mint,
+                sealer,
+                spool,
+                options,
+                process: random_id(),
+                cluster,
+                policies,
+                flights: Flights::default(),
+                logins: Logins::default(),
+                exchanges: Mutex::default(),
+                used: Mutex::default(),
+                tasks: Mutex::default(),
+                stop: watch::Sender::new(false),
+            }),
+        };
+        keeper.reconfigure(setup).await?;
+        keeper.take_up_spool().await?;
+        keeper.start_background();
+        Ok(keeper)
+    }
+
+    /// Puts a new configuration into force. Issuers that are gone are remembered for a week.
+    ///
+    /// # Errors
+    /// [`Failure::Later`] when the store cannot be written; the old configuration then stays in force.
+    pub async fn reconfigure(&self, mut setup: Setup) -> Result<(), Failure> {
+        let key = name(KEEPER, &[]);
+        loop {
+            let stored = self
+                .inner
+                .db
+                .get::<KeeperRecord>(&key)
+                .await?
+                .ok_or_else(missing_record)?;
+            let mut record = stored.value.clone();
+            let now = self.inner.time.now();
+            let present: Vec<String> = setup
+                .issuers
+                .iter()
+                .map(|issuer| issuer.name.clone())
+                .collect();
+            for gone in record.issuers.iter().filter(|old| !present.contains(old)) {
+                record.removed_issuers.entry(gone.clone()).or_insert(now.0);
+            }
+            record.removed_issuers.retain(|issuer, since| {
+                !present.contains(issuer) && now.0 - *since < REMOVED_ISSUER_KEPT
+            });
+            record.issuers = present;
+            let unchanged = record.issuers == stored.value.issuers
+                && record.removed_issuers == stored.value.removed_issuers;
+            if !unchanged {
+                let mut change = Change::new();
+                change
+                    .guard(stored.unchanged())
+                    .put(key.clone(), &record, None)?;
+                match self.inner.db.commit(change).await {
+                    Ok(()) => {}
+                    Err(NotCommitted::Conflict) => continue,
+                    Err(other) => return Err(other.into()),
+                }
+            }
+            setup.removed_issuers = record.removed_issuers;
+            break;
+        }
+        let setup = Arc::new(setup);
+        self.inner.policies.rebuild(&setup, &self.inner.mint);
+        *self
+            .inner
+            .setup
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = setup;
+        Ok(())
+    }
+
+    /// Waits until every request to an issuer has ended and its answer is stored, but at most `within`; stops background work.
+    pub async fn drain(&self, within: Duration) {
+        let _ = self.inner.stop.send(true);
+        let tasks = std::mem::take(
+            &mut *self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let finished = tokio::time::timeout(within, async move {
+            let mut tasks = tasks;
+            while tasks.join_next().await.is_some() {}
+        })
+        .await;
+        if finished.is_err() {
+            tracing::warn!(
+                "requests to issuers were still under way when the time to drain was over; their intents are stored"
+            );
+        }
+    }
+
+    /// The configuration in force.
+    pub fn setup(&self) -> Arc<Setup> {
+        self.inner
+            .setup
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The clock the keeper was opened with.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    /// Now, by the wall clock.
+    pub fn now(&self) -> UnixSeconds {
+        self.inner.time.now()
+    }
+
+    /// Whether the wall clock is in doubt.
+    pub fn clock_doubtful(&self) -> bool {
+        self.inner.time.doubtful()
+    }
+
+    /// An operator says that the wall clock is right.
+    pub fn confirm_clock(&self) {
+        self.inner.time.confirm();
+    }
+
+    /// What the store says of itself.
+    pub fn store_status(&self) -> gridkeep_store::Status {
+        self.inner.db.store.status()
+    }
+
+    /// How each issuer is doing.
+    pub fn issuer_status(&self) -> Vec<(String, IssuerStatus)> {
+        self.setup()
+            .issuers
+            .iter()
+            .map(|issuer| (issuer.name.clone(), issuer.client.status()))
+            .collect()
+    }
+
+    /// A key for a purpose outside the keeper, such as the audit log's HMAC.
+    pub fn derive_key(&self, label: &str) -> Zeroizing<[u8; 32]> {
+        self.inner.db.store.derive_key(&format!("dialect {label}"))
+    }
+
+    /// Name and identifier of the installation.
+    pub fn cluster(&self) -> ClusterIdentity {
+        self.inner.cluster.clone()
+    }
+
+    /// What answers below which path.
+    pub fn mounts(&self) -> Vec<Mount> {
+        let mount = |path: String, kind: &'static str, description: &'static str| Mount {
+            accessor: self.inner.mint.mount_accessor(kind, &path),
+            uuid: self.inner.mint.stable_uuid("mount", &path),
+            path,
+            kind,
+            description,
+        };
+        let mut mounts = vec![mount(
+            "auth/token/".to_owned(),
+            "token",
+            "token based credentials",
+        )];
+        mounts.extend(
+            self.setup()
+                .issuers
+                .iter()
+                .map(|issuer| mount(format!("auth/oidc-{}/", issuer.name), "oidc", "")),
+        );
+        mounts.push(mount(
+            "secret/oauth/".to_owned(),
+            "oauth",
+            "credentials of token issuers",
+        ));
+        mounts.push(mount(
+            "sys/".to_owned(),
+            "system",
+            "system endpoints used for control, policy and debugging",
+        ));
+        mounts
+    }
+
+    /// Runs `work` as a task the keeper owns: no client's going away ends it, and [`Keeper::drain`] waits for it.
+    pub(crate) fn own(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self
+            .inner
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work);
+    }
+
+    /// Becomes true when the keeper stops.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.inner.stop.subscribe()
+    }
+}
+
+async fn open_record(db: &Database, clock: &Arc<dyn Clock>) -> Result<KeeperRecord, Failure> {
+    let key = name(KEEPER, &[]);
+    loop {
+        if let Some(stored) = db.get::<KeeperRecord>(&key).await? {
+            return Ok(stored.value);
+        }
+        let id = crate::secret::random_id();
+        let record = KeeperRecord {
+            cluster_id: format!(
+                "{}-{}-{}-{}-{}",
+                &id[..8],
+                &id[8..12],
+                &id[12..16],
+                &id[16..20],
+                &id[20..]
+            ),
+            high_water: i64::try_from(clock.wall().as_secs()).unwrap_or(0),
+            removed_issuers: BTreeMap::new(),
+            issuers: Vec::new(),
+        };
+        let mut change = Change::new();
+        change
+            .guard(Guard::Absent(key.clone()))
+            .put(key.clone(), &record, None)?;
+        match db.commit(change).await {
+            Ok(()) => return Ok(record),
+            Err(NotCommitted::Conflict) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+}
+
+pub(crate) fn missing_record() -> Failure {
+    Later::new(LaterKind::Store, "the keeper's own record is missing from the store: the data directory may be incomplete; restore it").into()
+}

@@ -1,0 +1,146 @@
+//! The policies that follow from the configuration, as text in the language operators know.
+
+use super::{DEFAULT, OPERATOR, TOKENOPS};
+use crate::secret::Mint;
+use crate::setup::Setup;
+
+const DEFAULT_TEXT: &str = r#"# What a token may do with itself.
+path "auth/token/lookup-self" { capabilities = ["read"] }
+path "auth/token/renew-self" { capabilities = ["update"] }
+path "auth/token/revoke-self" { capabilities = ["update"] }
+path "sys/capabilities-self" { capabilities = ["update"] }
+"#;
+
+const TOKENOPS_TEXT: &str = r#"# What a login token may do with itself.
+path "auth/token/create" { capabilities = ["update"] }
+path "auth/token/lookup-self" { capabilities = ["read"] }
+path "auth/token/revoke-self" { capabilities = ["update"] }
+"#;
+
+const OPERATOR_TEXT: &str = r#"# Everything but other people's access tokens.
+path "*" { capabilities = ["create", "read", "update", "delete", "list", "scan", "patch", "sudo"] }
+path "secret/oauth/creds/*" { capabilities = ["list", "delete"] }
+path "secret/oauth/sts/*" { capabilities = ["deny"] }
+"#;
+
+/// Name of the policy of a role of an issuer.
+pub(crate) fn oidc_policy(issuer: &str, role: &str) -> String {
+    format!("oidc-{issuer}_{role}").to_lowercase()
+}
+
+/// The policies an OIDC login gets.
+pub(crate) fn login_policies(
+    setup: &Setup,
+    issuer: &str,
+    role: &str,
+    operator: bool,
+) -> Vec<String> {
+    let mut policies = vec![oidc_policy(issuer, role), TOKENOPS.to_owned()];
+    if setup.self_registration {
+        policies.push(format!("sshregister-{issuer}").to_lowercase());
+    }
+    if operator {
+        policies.push(OPERATOR.to_owned());
+    }
+    policies
+}
+
+/// Name and text of every built-in policy.
+pub(super) fn all(setup: &Setup, mint: &Mint) -> Vec<(String, String)> {
+    let mut policies = vec![
+        (DEFAULT.to_owned(), DEFAULT_TEXT.to_owned()),
+        (TOKENOPS.to_owned(), TOKENOPS_TEXT.to_owned()),
+        (OPERATOR.to_owned(), OPERATOR_TEXT.to_owned()),
+    ];
+    for issuer in &setup.issuers {
+        let accessor = mint.mount_accessor("oidc", &format!("auth/oidc-{}/", issuer.name));
+        let name = &issuer.name;
+        let owner = format!("{{{{identity.entity.aliases.{accessor}.name}}}}");
+        for role in &issuer.roles {
+            let role = &role.name;
+            let mut text = String::new();
+            for path in [
+                format!("{name}/{owner}:{role}"),
+                format!("{name}/{owner}/*"),
+            ] {
+                text.push_str(&format!(
+                    "path \"secret/oauth/creds/{path}\" {{\n  capabilities = [\"update\"]\n  allowed_parameters = {{ \"server\" = [\"{name}\"], \"*\" = [] }}\n}}\n\
+                     path \"secret/oauth/creds/{path}\" {{ capabilities = [\"list\", \"read\", \"delete\"] }}\n\
+                     path \"secret/oauth/sts/{path}\" {{ capabilities = [\"list\", \"read\", \"delete\"] }}\n"
+                ));
+            }
+            // Listing what one keeps is not in the original; it shows names the policy covers and nothing else.
+            text.push_str(&format!(
+                "path \"secret/oauth/creds/{name}\" {{ capabilities = [\"list\"] }}\n"
+            ));
+            policies.push((oidc_policy(name, role), text));
+        }
+        if setup.self_registration {
+            policies.push((
+                format!("sshregister-{name}").to_lowercase(),
+                format!("path \"auth/ssh/role/{owner}\" {{\n  capabilities = [\"create\", \"update\"]\n  allowed_parameters = {{ \"public_keys\" = [] }}\n}}\n"),
+            ));
+        }
+    }
+    policies
+}
+
+/// Whether `path` asks for the capability sudo besides the ordinary one (section 5.9 of the Vault API specification).
+pub(super) fn needs_sudo(path: &str) -> bool {
+    const EXACT: [&str; 8] = [
+        "sys/audit",
+        "sys/leases",
+        "sys/seal",
+        "sys/step-down",
+        "sys/remount",
+        "sys/config/cors",
+        "auth/token/accessors",
+        "auth/token/revoke-orphan",
+    ];
+    const BELOW: [&str; 12] = [
+        "sys/auth/",
+        "sys/audit/",
+        "sys/raw",
+        "sys/rotate",
+        "sys/config/auditing/",
+        "sys/config/ui/headers/",
+        "sys/plugins/catalog/",
+        "sys/revoke-prefix/",
+        "sys/revoke-force/",
+        "sys/leases/revoke-prefix/",
+        "sys/leases/revoke-force/",
+        "sys/internal/inspect/",
+    ];
+    let path = path.strip_suffix('/').unwrap_or(path);
+    EXACT.contains(&path)
+        || path.starts_with("sys/leases/lookup/")
+        || BELOW.iter().any(|prefix| path.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sudo_is_asked_for_where_the_original_does() {
+        for path in [
+            "auth/token/accessors",
+            "auth/token/accessors/",
+            "sys/auth/oidc-x",
+            "sys/seal",
+            "auth/token/revoke-orphan",
+            "sys/leases/lookup/x",
+        ] {
+            assert!(needs_sudo(path), "{path}");
+        }
+        for path in [
+            "sys/auth",
+            "sys/mounts",
+            "sys/health",
+            "auth/token/create",
+            "sys/policies/acl/x",
+        ] {
+            assert!(!needs_sudo(path), "{path}");
+        }
+    }
+}

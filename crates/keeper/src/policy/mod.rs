@@ -1,0 +1,465 @@
+//! Rules: what a keeper token may do, as policies in the language of the Vault API.
+//!
+//! Owns the policies that follow from the configuration ([`builtin`]), those that operators write, and deciding with them
+//! ([`acl`]). Refuses to know where a request came from. Another built-in policy is one function in [`builtin`].
+
+mod acl;
+mod builtin;
+mod syntax;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use gridkeep_store::Guard;
+use gridkeep_token::time::UnixSeconds;
+use serde_json::{Map, Value};
+
+use crate::database::{Change, Database, NotCommitted, name};
+use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
+use crate::keeper::Keeper;
+use crate::records::{KeeperToken, POLICY, PolicyRecord};
+use crate::secret::{Mint, TokenId};
+use crate::setup::Setup;
+use crate::tokens::Bearer;
+
+pub use acl::Capability;
+use acl::{Acl, Subject};
+pub(crate) use builtin::login_policies;
+use syntax::PathRule;
+
+/// May do everything.
+pub const ROOT: &str = "root";
+/// What every ordinary token of the original may do with itself.
+pub const DEFAULT: &str = "default";
+/// Everything but reading other people's access tokens.
+pub const OPERATOR: &str = "operator";
+/// What every login token may do with itself.
+pub const TOKENOPS: &str = "tokenops";
+
+/// What a request does to its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Writing something that is not there.
+    Create,
+    /// Reading.
+    Read,
+    /// Writing.
+    Update,
+    /// Deleting.
+    Delete,
+    /// Listing one level.
+    List,
+    /// Listing all levels.
+    Scan,
+    /// Merging into what is there.
+    Patch,
+}
+
+impl Operation {
+    /// The word in policies and audit lines.
+    pub fn word(self) -> &'static str {
+        self.capability().word()
+    }
+
+    fn capability(self) -> Capability {
+        match self {
+            Operation::Create => Capability::Create,
+            Operation::Read => Capability::Read,
+            Operation::Update => Capability::Update,
+            Operation::Delete => Capability::Delete,
+            Operation::List => Capability::List,
+            Operation::Scan => Capability::Scan,
+            Operation::Patch => Capability::Patch,
+        }
+    }
+}
+
+/// A permission that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// The policies whose rule applied.
+    pub policies: Vec<String>,
+    /// Whether that rule also gives sudo.
+    pub sudo: bool,
+    /// Whether the token is root.
+    pub root: bool,
+}
+
+/// A policy with its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name, in lower case.
+    pub name: String,
+    /// Its text as it was written.
+    pub text: String,
+    /// Whether it follows from the configuration and so cannot be written.
+    pub builtin: bool,
+    /// Counts its writings.
+    pub version: u64,
+    /// Whether identity values with `/` may be put into its paths.
+    pub allow_slashes: bool,
+    /// Whether identity values with `*` or `+` may be put into its paths.
+    pub allow_wildcards: bool,
+    /// When it was last written; `None` for a built-in one.
+    pub modified: Option<UnixSeconds>,
+    rules: Vec<PathRule>,
+}
+
+impl Policy {
+    fn parse(name: &str, text: &str) -> Result<Policy, BadInput> {
+        let rules = syntax::parse(text).map_err(|text| BadInput::PolicySyntax { text })?;
+        Ok(Policy {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            builtin: false,
+            version: 1,
+            allow_slashes: false,
+            allow_wildcards: false,
+            modified: None,
+            rules,
+        })
+    }
+
+    fn from_record(name: &str, record: &PolicyRecord) -> Result<Policy, BadInput> {
+        let mut policy = Policy::parse(name, &record.text)?;
+        policy.version = record.version;
+        policy.allow_slashes = record.allow_slashes;
+        policy.allow_wildcards = record.allow_wildcards;
+        policy.modified = Some(record.modified);
+        Ok(policy)
+    }
+}
+
+/// All policies, ready for use.
+pub(crate) struct Policies {
+    builtin: RwLock<HashMap<String, Arc<Policy>>>,
+    written: RwLock<HashMap<String, Arc<Policy>>>,
+    /// Moves on with every change, so that nothing compiled before it is used after it.
+    epoch: AtomicU64,
+    compiled: quick_cache::sync::Cache<(TokenId, u64), Arc<Acl>>,
+}
+
+const COMPILED: usize = 4096;
+
+impl Policies {
+    pub async fn load(db: &Database) -> Result<Policies, Failure> {
+        let mut written = HashMap::new();
+        db.each::<PolicyRecord>(POLICY, &[], |stored| {
+            let name = stored.name.parts().first().map(|part| String::from_utf8_lossy(part).into_owned()).unwrap_or_default();
+            match Policy::from_record(&name, &stored.value) {
+                Ok(policy) => {
+                    written.insert(name, Arc::new(policy));
+                }
+                Err(error) => tracing::error!(policy = name, %error, "a stored policy cannot be read and grants nothing; write it again"),
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .await?;
+        Ok(Policies {
+            builtin: RwLock::default(),
+            written: RwLock::new(written),
+            epoch: AtomicU64::new(0),
+            compiled: quick_cache::sync::Cache::new(COMPILED),
+        })
+    }
+
+    /// Makes the built-in policies of `setup`.
+    pub fn rebuild(&self, setup: &Setup, mint: &Mint) {
+        let mut policies = HashMap::new();
+        for (name, text) in builtin::all(setup, mint) {
+            match Policy::parse(&name, &text) {
+                Ok(mut policy) => {
+                    policy.builtin = true;
+                    policies.insert(name, Arc::new(policy));
+                }
+                // Unreachable for names that passed the validation of the configuration; without the policy nothing is granted.
+                Err(error) => {
+                    tracing::error!(policy = name, %error, "a policy of the configuration cannot be made and grants nothing")
+                }
+            }
+        }
+        *self.builtin.write().unwrap_or_else(PoisonError::into_inner) = policies;
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn get(&self, name: &str) -> Option<Arc<Policy>> {
+        if let Some(policy) = self
+            .builtin
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+        {
+            return Some(policy.clone());
+        }
+        self.written
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .builtin
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .cloned()
+            .collect();
+        names.extend(
+            self.written
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .keys()
+                .cloned(),
+        );
+        names.push(ROOT.to_owned());
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn set(&self, name: &str, policy: Option<Policy>) {
+        let mut written = self.written.write().unwrap_or_else(PoisonError::into_inner);
+        match policy {
+            Some(policy) => written.insert(name.to_owned(), Arc::new(policy)),
+            None => written.remove(name),
+        };
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn acl(&self, token: &KeeperToken) -> Arc<Acl> {
+        let key = (token.id, self.epoch.load(Ordering::Acquire));
+        if let Some(acl) = self.compiled.get(&key) {
+            return acl;
+        }
+        let subject = Subject {
+            identity: token.identity.as_ref(),
+            entity: token.entity.as_deref(),
+        };
+        let policies: Vec<Arc<Policy>> = token
+            .policies
+            .iter()
+            .filter_map(|name| self.get(name))
+            .collect();
+        let acl = Arc::new(Acl::compile(policies.iter().map(AsRef::as_ref), &subject));
+        self.compiled.insert(key, acl.clone());
+        acl
+    }
+}
+
+impl Keeper {
+    /// Whether `bearer` may do `operation` on `path` with these parameters.
+    ///
+    /// # Errors
+    /// [`Refused::Policy`] when a live token's policies refuse something that exists; for a credential of an issuer or role that
+    /// does not exist the failure says so instead.
+    pub fn authorize(
+        &self,
+        bearer: &Bearer,
+        operation: Operation,
+        path: &str,
+        parameters: &Map<String, Value>,
+    ) -> Result<Granted, Failure> {
+        let token = &bearer.token;
+        if token.policies.iter().any(|policy| policy == ROOT) {
+            return Ok(Granted {
+                policies: vec![ROOT.to_owned()],
+                sudo: true,
+                root: true,
+            });
+        }
+        let acl = self.inner.policies.acl(token);
+        if let Some(rule) = acl.find(path, matches!(operation, Operation::List | Operation::Scan)) {
+            let sudo = rule.has(Capability::Sudo);
+            if rule.has(operation.capability())
+                && rule.allows(parameters)
+                && (sudo || !builtin::needs_sudo(path))
+            {
+                return Ok(Granted {
+                    policies: rule.policies().to_vec(),
+                    sudo,
+                    root: false,
+                });
+            }
+        }
+        self.refusal_needs_proof(path)?;
+        Err(Refused::Policy {
+            operation: operation.word(),
+            path: path.to_owned(),
+        }
+        .into())
+    }
+
+    /// A refusal is said only about an issuer and role that exist (decision 6).
+    fn refusal_needs_proof(&self, path: &str) -> Result<(), Failure> {
+        let Some(text) = path
+            .strip_prefix("secret/oauth/creds/")
+            .or_else(|| path.strip_prefix("secret/oauth/sts/"))
+        else {
+            return Ok(());
+        };
+        let setup = self.setup();
+        let issuer = text.split('/').next().unwrap_or_default();
+        known_issuer(&setup, issuer, self.now())?;
+        if let Some((_, role)) = text.rsplit_once(':') {
+            let known = setup
+                .issuer(issuer)
+                .is_some_and(|issuer| issuer.role(role).is_some());
+            if !known {
+                return Err(BadInput::UnknownRole {
+                    role: role.to_owned(),
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The capabilities of `token` on `path`, as `sys/capabilities` shows them.
+    pub fn capabilities(&self, token: &KeeperToken, path: &str) -> Vec<String> {
+        if token.policies.iter().any(|policy| policy == ROOT) {
+            return vec![ROOT.to_owned()];
+        }
+        let acl = self.inner.policies.acl(token);
+        let words = acl
+            .find(path, path.ends_with('/'))
+            .map(acl::Rule::words)
+            .unwrap_or_default();
+        if words.is_empty() {
+            vec!["deny".to_owned()]
+        } else {
+            words
+        }
+    }
+
+    /// Names of all policies, sorted.
+    ///
+    /// # Errors
+    /// None at present; a store that has to be asked may fail.
+    pub async fn policies(&self) -> Result<Vec<String>, Failure> {
+        Ok(self.inner.policies.names())
+    }
+
+    /// The policy called `name`, in whatever case.
+    ///
+    /// # Errors
+    /// [`Failure::NotFound`].
+    pub async fn policy(&self, name: &str) -> Result<Policy, Failure> {
+        let name = name.to_lowercase();
+        if name == ROOT {
+            let mut policy = Policy::parse(ROOT, "")?;
+            policy.builtin = true;
+            return Ok(policy);
+        }
+        self.inner
+            .policies
+            .get(&name)
+            .map(|policy| policy.as_ref().clone())
+            .ok_or(Failure::NotFound)
+    }
+
+    /// Writes a policy.
+    ///
+    /// # Errors
+    /// [`BadInput::PolicySyntax`], [`BadInput::BuiltinPolicy`], [`BadInput::CannotChangeRootPolicy`].
+    pub async fn put_policy(
+        &self,
+        policy_name: &str,
+        text: &str,
+        allow_slashes: bool,
+        allow_wildcards: bool,
+    ) -> Result<(), Failure> {
+        let policy_name = policy_name.to_lowercase();
+        self.refuse_builtin(&policy_name)?;
+        Policy::parse(&policy_name, text)?;
+        let key = name(POLICY, &[&policy_name]);
+        loop {
+            let stored = self.inner.db.get::<PolicyRecord>(&key).await?;
+            let record = PolicyRecord {
+                text: text.to_owned(),
+                version: stored.as_ref().map_or(1, |stored| stored.value.version + 1),
+                allow_slashes,
+                allow_wildcards,
+                modified: self.now(),
+            };
+            let mut change = Change::new();
+            change.guard(stored.as_ref().map_or_else(
+                || Guard::Absent(key.clone()),
+                crate::database::Stored::unchanged,
+            ));
+            change.put(key.clone(), &record, None)?;
+            match self.inner.db.commit(change).await {
+                Ok(()) => {
+                    self.inner.policies.set(
+                        &policy_name,
+                        Some(Policy::from_record(&policy_name, &record)?),
+                    );
+                    return Ok(());
+                }
+                Err(NotCommitted::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+
+    /// Deletes a policy; one that is not there stays so.
+    ///
+    /// # Errors
+    /// [`BadInput::CannotDeleteDefaultPolicy`], [`BadInput::BuiltinPolicy`], [`BadInput::CannotChangeRootPolicy`].
+    pub async fn delete_policy(&self, policy_name: &str) -> Result<(), Failure> {
+        let policy_name = policy_name.to_lowercase();
+        if policy_name == DEFAULT {
+            return Err(BadInput::CannotDeleteDefaultPolicy.into());
+        }
+        self.refuse_builtin(&policy_name)?;
+        let mut change = Change::new();
+        change.delete(name(POLICY, &[&policy_name]));
+        self.inner.db.commit(change).await?;
+        self.inner.policies.set(&policy_name, None);
+        Ok(())
+    }
+
+    fn refuse_builtin(&self, policy_name: &str) -> Result<(), BadInput> {
+        if policy_name == ROOT {
+            return Err(BadInput::CannotChangeRootPolicy);
+        }
+        if self
+            .inner
+            .policies
+            .builtin
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(policy_name)
+        {
+            return Err(BadInput::BuiltinPolicy {
+                name: policy_name.to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The configured issuer `issuer`, or why it cannot be used.
+pub(crate) fn known_issuer<'a>(
+    setup: &'a Setup,
+    issuer: &str,
+    now: UnixSeconds,
+) -> Result<&'a crate::setup::IssuerSetup, Failure> {
+    if let Some(found) = setup.issuer(issuer) {
+        return Ok(found);
+    }
+    if let Some(since) = setup.removed_issuers.get(issuer) {
+        let days = (now.0 - since) / 86_400;
+        return Err(Later::new(
+            LaterKind::IssuerRemoved,
+            format!("issuer \"{issuer}\" was taken out of this server's configuration {days} days ago; its logins are kept for a week; ask the operators of this server whether it comes back"),
+        )
+        .into());
+    }
+    Err(BadInput::UnknownIssuer {
+        issuer: issuer.to_owned(),
+    }
+    .into())
+}

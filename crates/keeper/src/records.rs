@@ -1,0 +1,340 @@
+//! What the store holds for the keeper: one kind per sort of record, and the structures inside.
+//!
+//! Fields are only ever added, with a default, so that an older record can be read by a newer program.
+
+use std::collections::BTreeMap;
+
+use gridkeep_store::Kind;
+use gridkeep_token::time::{Seconds, UnixSeconds};
+use serde::{Deserialize, Serialize};
+
+use crate::secret::TokenId;
+
+pub(crate) const TOKEN: Kind = Kind(1);
+pub(crate) const ACCESSOR: Kind = Kind(2);
+pub(crate) const POLICY: Kind = Kind(3);
+pub(crate) const CREDENTIAL: Kind = Kind(4);
+pub(crate) const GRANT: Kind = Kind(5);
+pub(crate) const INTENT: Kind = Kind(6);
+pub(crate) const EXCHANGED: Kind = Kind(7);
+pub(crate) const LOGIN: Kind = Kind(8);
+pub(crate) const HANDLE: Kind = Kind(9);
+pub(crate) const EVENT: Kind = Kind(10);
+pub(crate) const DUE: Kind = Kind(11);
+pub(crate) const REVOCATION: Kind = Kind(12);
+pub(crate) const KEEPER: Kind = Kind(13);
+
+/// How long a dead token's record stays, so that its death can be proven.
+pub(crate) const TOMBSTONE: i64 = 40 * 86_400;
+
+/// Who a token speaks for: an alias on a login mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Accessor of the login mount.
+    pub mount_accessor: String,
+    /// The alias, for an OIDC login the owner key.
+    pub alias: String,
+    /// Facts about this login that policies may refer to.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A keeper token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperToken {
+    /// Its id.
+    pub id: TokenId,
+    /// A name for it that gives no power.
+    pub accessor: String,
+    /// Names of its policies, sorted.
+    pub policies: Vec<String>,
+    /// Free facts, shown at look-up.
+    #[serde(default)]
+    pub meta: BTreeMap<String, String>,
+    /// A name for people.
+    pub display_name: String,
+    /// The path of the request that made it.
+    pub path: String,
+    /// The token it was made with, unless it is an orphan.
+    #[serde(default)]
+    pub parent: Option<TokenId>,
+    /// All tokens whose death is its death, nearest first.
+    #[serde(default)]
+    pub ancestors: Vec<TokenId>,
+    /// Whether it has no parent.
+    pub orphan: bool,
+    /// When it was made.
+    pub created_at: UnixSeconds,
+    /// The fraction of that second.
+    #[serde(default)]
+    pub created_nanos: u32,
+    /// The life it was given.
+    pub creation_ttl: Seconds,
+    /// When it ends; `None` for a root token.
+    pub expires_at: Option<UnixSeconds>,
+    /// A hard end counted from its making; 0 = none.
+    #[serde(default)]
+    pub explicit_max_ttl: Seconds,
+    /// Each renewal gives it this long, without limit; 0 = not periodic.
+    #[serde(default)]
+    pub period: Seconds,
+    /// How many uses it has left; 0 = no limit.
+    #[serde(default)]
+    pub num_uses: u64,
+    /// Whether it may be renewed.
+    pub renewable: bool,
+    /// Identifier of the identity.
+    #[serde(default)]
+    pub entity: Option<String>,
+    /// When it was last renewed.
+    #[serde(default)]
+    pub last_renewal: Option<UnixSeconds>,
+    /// Who it speaks for.
+    #[serde(default)]
+    pub identity: Option<Identity>,
+    /// Addresses it may be used from, as CIDR; empty = anywhere.
+    #[serde(default)]
+    pub bound_cidrs: Vec<String>,
+    /// Set once it was revoked.
+    #[serde(default)]
+    pub revoked: Option<Revoked>,
+}
+
+impl KeeperToken {
+    /// Seconds left at `now`; 0 for a token without end.
+    pub fn ttl(&self, now: UnixSeconds) -> Seconds {
+        self.expires_at.map_or(Seconds(0), |end| {
+            Seconds((end.0 - now.0).max(0).unsigned_abs())
+        })
+    }
+}
+
+/// The death of a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// When.
+    pub at: UnixSeconds,
+    /// Whether its children live on as orphans.
+    #[serde(default)]
+    pub children_survive: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct AccessorRecord {
+    pub token: TokenId,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PolicyRecord {
+    pub text: String,
+    pub version: u64,
+    #[serde(default)]
+    pub allow_slashes: bool,
+    #[serde(default)]
+    pub allow_wildcards: bool,
+    pub modified: UnixSeconds,
+}
+
+/// A name that points to a grant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CredentialRecord {
+    pub grant: String,
+    pub created_at: UnixSeconds,
+    /// Display name of the token that bound it.
+    pub bound_by: String,
+    /// Issuer URL and client id at the time: the grant is never shown to another.
+    pub issuer_url: String,
+    pub client_id: String,
+    /// Scopes the role asked for at that time.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+}
+
+/// One login at an issuer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct GrantRecord {
+    pub id: String,
+    pub issuer: String,
+    pub issuer_url: String,
+    pub client_id: String,
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// Counts the refresh tokens this grant has had.
+    pub generation: u64,
+    pub created_at: UnixSeconds,
+    pub refreshed_at: UnixSeconds,
+    pub used_at: UnixSeconds,
+    /// Names of the credentials that point here, as `issuer/owner:role`.
+    #[serde(default)]
+    pub references: Vec<String>,
+    pub state: GrantState,
+    /// The grant key, wrapped for each way to open it.
+    pub slots: Vec<Slot>,
+    /// [`GrantSecrets`] under the grant key, base64.
+    pub sealed: String,
+    /// Day (since the epoch) under which it stands in the keep-alive index.
+    #[serde(default)]
+    pub due: Option<i64>,
+    /// A refresh may have been acted on at the issuer without its answer having arrived.
+    #[serde(default)]
+    pub answer_lost: Option<AnswerLost>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AnswerLost {
+    pub at: UnixSeconds,
+    pub node: String,
+    pub how: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub(crate) enum GrantState {
+    Live,
+    Dead {
+        at: UnixSeconds,
+        error: String,
+        description: Option<String>,
+        cause: String,
+    },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Slot {
+    /// `server`, or `token <id>`.
+    pub opener: String,
+    /// The grant key, sealed, base64.
+    pub wrapped: String,
+}
+
+/// What only the holder of a slot sees.
+#[derive(
+    Debug, Clone, Default, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop,
+)]
+pub(crate) struct GrantSecrets {
+    pub refresh_token: Option<String>,
+    /// Tokens that were received but lost a race, and the one before the present: tried before the grant is called dead.
+    #[serde(default)]
+    pub alternates: Vec<String>,
+    pub access: Option<CachedToken>,
+}
+
+/// An access token and its life.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop,
+)]
+pub(crate) struct CachedToken {
+    pub token: String,
+    pub token_type: String,
+    pub issued_at: i64,
+    pub expires_at: Option<i64>,
+    #[serde(default)]
+    pub scope: Option<String>,
+}
+
+impl CachedToken {
+    /// Whether it lives for at least `minimum` more seconds at `now`.
+    pub fn lasts(&self, now: UnixSeconds, minimum: Seconds) -> bool {
+        self.expires_at
+            .is_none_or(|end| end - now.0 >= i64::try_from(minimum.0).unwrap_or(i64::MAX))
+    }
+
+    /// Whether at `now` more than 90 % of its life is left: no refresh would give a longer one.
+    pub fn is_fresh(&self, now: UnixSeconds) -> bool {
+        self.expires_at
+            .is_none_or(|end| (end - now.0) * 10 > (end - self.issued_at) * 9)
+    }
+}
+
+/// Written before a refresh token is sent: who sends which generation, and until when nobody else may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Intent {
+    pub id: String,
+    pub generation: u64,
+    pub node: String,
+    /// Start of the node's process, so that a restarted node knows its own dead flights.
+    pub process: String,
+    pub started_at: UnixSeconds,
+    pub deadline: UnixSeconds,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ExchangedRecord {
+    /// [`CachedToken`] under the grant key, base64.
+    pub sealed: String,
+}
+
+/// A login under way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LoginRecord {
+    pub issuer: String,
+    pub role: String,
+    pub client_nonce: String,
+    pub started_at: UnixSeconds,
+    pub deadline: UnixSeconds,
+    pub from: Option<std::net::IpAddr>,
+    pub step: LoginStep,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "at")]
+pub(crate) enum LoginStep {
+    Device {
+        device_code: String,
+        interval: u64,
+    },
+    Code {
+        redirect_uri: String,
+        code_verifier: String,
+        nonce: String,
+    },
+    /// The code was taken by one callback and is being redeemed.
+    Redeeming,
+    Failed {
+        code: String,
+    },
+    Ready {
+        login: Box<ReadyLogin>,
+    },
+}
+
+/// A login that the issuer has confirmed and the client has not picked up yet.
+#[derive(Debug, Clone, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+pub(crate) struct ReadyLogin {
+    pub owner: String,
+    pub subject: Option<String>,
+    pub operator: bool,
+    pub refresh_token: Option<String>,
+    pub access: CachedToken,
+}
+
+/// What a `gkh.` handle stands for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct HandleRecord {
+    pub grant: String,
+    pub issuer: String,
+    pub role: String,
+    pub owner: String,
+    pub login_token: TokenId,
+    pub expires_at: UnixSeconds,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RevocationRecord {
+    pub since: UnixSeconds,
+    pub attempts: u32,
+}
+
+/// The keeper's own state: one record.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct KeeperRecord {
+    pub cluster_id: String,
+    /// The latest wall-clock time seen.
+    pub high_water: i64,
+    /// Issuers taken out of the configuration, and when.
+    #[serde(default)]
+    pub removed_issuers: BTreeMap<String, i64>,
+    /// Issuers that were configured last.
+    #[serde(default)]
+    pub issuers: Vec<String>,
+}

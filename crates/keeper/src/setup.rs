@@ -1,0 +1,171 @@
+//! What the operator configured, as the keeper needs it. Where it was read from is nobody's business here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gridkeep_issuer::TokenIssuer;
+use gridkeep_token::time::Seconds;
+
+/// Longest life of a token, in seconds: 672 hours, the system limit that clients of the original count on.
+pub const SYSTEM_MAX_TTL: Seconds = Seconds(2_419_200);
+
+/// How a person logs in at an issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallbackMode {
+    /// RFC 8628: the person types a code at the issuer.
+    Device,
+    /// Authorization code returning to this server, with a confirmation page.
+    Direct,
+    /// The same without the confirmation page.
+    NoConfirm,
+}
+
+/// One role of an issuer: a name for a list of scopes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleSetup {
+    /// The role's name with the operator's spelling; compared without regard to case.
+    pub name: String,
+    /// The scopes asked for at login, without `openid`, which is always added in front.
+    pub scopes: Vec<String>,
+}
+
+/// One configured token issuer.
+#[derive(Clone)]
+pub struct IssuerSetup {
+    /// The name users give with `htgettoken -i`.
+    pub name: String,
+    /// The issuer's URL, to the letter.
+    pub url: String,
+    /// Our client id there.
+    pub client_id: String,
+    /// How to talk to it.
+    pub client: Arc<dyn TokenIssuer>,
+    /// How people log in.
+    pub callback_mode: CallbackMode,
+    /// The top-level claim whose value is the owner key.
+    pub credclaim: String,
+    /// Its roles.
+    pub roles: Vec<RoleSetup>,
+}
+
+impl IssuerSetup {
+    /// The role called `name`, whatever its case.
+    pub fn role(&self, name: &str) -> Option<&RoleSetup> {
+        self.roles
+            .iter()
+            .find(|role| role.name.eq_ignore_ascii_case(name))
+    }
+}
+
+impl std::fmt::Debug for IssuerSetup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IssuerSetup")
+            .field("name", &self.name)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who is an operator: a login at `issuer` whose `claim` is, or contains, `value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorRule {
+    /// Name of the issuer.
+    pub issuer: String,
+    /// Top-level claim.
+    pub claim: String,
+    /// The text it has to be, or to contain when it is a list.
+    pub value: String,
+}
+
+/// How long tokens live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Life of a token nobody asked a life for.
+    pub default_ttl: Seconds,
+    /// Upper limit for every token that is not periodic.
+    pub max_ttl: Seconds,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Lifetimes {
+            default_ttl: SYSTEM_MAX_TTL,
+            max_ttl: SYSTEM_MAX_TTL,
+        }
+    }
+}
+
+/// When an unused grant is refreshed only to keep it alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Refresh a grant that was not refreshed for this long.
+    pub after: Seconds,
+    /// Stop when nobody used the grant for this long.
+    pub limit: Seconds,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        KeepAlive {
+            after: Seconds(7 * 86_400),
+            limit: Seconds(180 * 86_400),
+        }
+    }
+}
+
+/// Bounds against floods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Login sessions under way in total.
+    pub login_sessions_total: usize,
+    /// Login sessions under way from one address.
+    pub login_sessions_per_address: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            login_sessions_total: 10_000,
+            login_sessions_per_address: 200,
+        }
+    }
+}
+
+/// Everything that was configured.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// The issuers.
+    pub issuers: Vec<IssuerSetup>,
+    /// Name under which clients and browsers reach the service.
+    pub service_name: String,
+    /// Port of the callback address, 8200 unless the operator changed it.
+    pub callback_port: Option<u16>,
+    /// Whether an OIDC login may register ssh keys.
+    pub self_registration: bool,
+    /// Who is an operator.
+    pub operators: Vec<OperatorRule>,
+    /// Token lifetimes.
+    pub lifetimes: Lifetimes,
+    /// Keep-alive of idle grants.
+    pub keep_alive: KeepAlive,
+    /// Flood limits.
+    pub limits: Limits,
+    /// Issuers taken out of the configuration, with the time (Unix seconds) that was noticed.
+    pub removed_issuers: BTreeMap<String, i64>,
+}
+
+impl Setup {
+    /// The issuer called `name`, to the letter.
+    pub fn issuer(&self, name: &str) -> Option<&IssuerSetup> {
+        self.issuers.iter().find(|issuer| issuer.name == name)
+    }
+
+    /// The one address an issuer may send a browser back to.
+    pub fn callback_url(&self, issuer: &str) -> String {
+        format!(
+            "https://{}:{}/v1/auth/oidc-{issuer}/oidc/callback",
+            self.service_name,
+            self.callback_port.unwrap_or(8200)
+        )
+    }
+}
