@@ -11,7 +11,13 @@
 //! A further command is one more module, one line here, and one line where the program chooses by name.
 
 pub mod environment;
+pub mod files;
+pub mod get;
 pub mod http;
 pub mod options;
+pub mod vault;
+
+#[cfg(test)]
+mod testserver;
 
 pub use environment::{Environment, Streams, Terminals, Timing};

@@ -93,7 +93,7 @@ mod tests {
         assert!(!shown.contains("tok\""), "{shown}");
         assert!(shown.contains("alice") && shown.contains("\"ttl\":5"));
         assert!(
-            shown.contains("<redacted len=3 sha256=3c469e9d>"),
+            shown.contains("<redacted len=3 sha256=1a7674eb>"),
             "{shown}"
         );
         assert!(body(b"tok", false).contains("3 bytes"));

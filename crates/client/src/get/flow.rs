@@ -1,0 +1,675 @@
+//! The ways to a bearer token, in the order of the original: the vault token at hand, Kerberos, ssh-agent, a login in a browser.
+//!
+//! Owns what a failure of one way means for the next. Refuses to know wire formats (`vault`) and defaults (`settings`).
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use gridkeep_token::file::{self, Lock, ReadPolicy};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::report::Report;
+use super::settings::{Place, Settings, VaultTokenIn, audience, scopes};
+use crate::environment::Environment;
+use crate::files::{self, Keep};
+use crate::options::Options;
+use crate::vault::{Auth, BearerQuery, Vault, VaultError};
+
+/// Standard input, or any file, is read up to here for a vault token.
+const LARGEST_TOKEN: u64 = 65_536;
+
+/// How a run ends.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Well; what is for standard output can be written.
+    Done,
+    /// Badly, for this reason.
+    Fatal(String),
+    /// Nobody reads what is written; no text helps.
+    NobodyReads,
+}
+
+/// What a vault token was good for.
+enum Tried {
+    /// A bearer token.
+    Bearer(SecretString),
+    /// Nothing; another vault token may do.
+    TryOther,
+    /// Nothing, and only a new login of the person helps: the server has no refresh token that works.
+    OnlyLogin,
+}
+
+/// A vault token and where it is from.
+struct Candidate {
+    token: SecretString,
+    from: String,
+}
+
+/// One run.
+pub(super) struct Run<'a, 's> {
+    pub(super) options: &'a Options,
+    pub(super) environment: &'a Environment,
+    pub(super) settings: Settings,
+    pub(super) vault: Vault,
+    pub(super) report: Report<'a, 's>,
+    pub(super) keep: Keep,
+    pub(super) credkey: Option<String>,
+    /// Why each way so far did not lead to a token.
+    reasons: Vec<String>,
+    /// Vault tokens that were of no use.
+    tried: Vec<SecretString>,
+    vault_token_line: Option<Zeroizing<String>>,
+    bearer_url_line: Option<Zeroizing<String>>,
+    bearer_token_line: Option<Zeroizing<String>>,
+}
+
+impl<'a, 's> Run<'a, 's> {
+    pub(super) fn new(
+        options: &'a Options,
+        environment: &'a Environment,
+        settings: Settings,
+        vault: Vault,
+        report: Report<'a, 's>,
+    ) -> Self {
+        let keep = Keep::new(
+            settings.config_dir.clone(),
+            &settings.server.to_string(),
+            &options.issuer,
+            &options.role,
+            environment,
+        );
+        Self {
+            options,
+            environment,
+            settings,
+            vault,
+            report,
+            keep,
+            credkey: None,
+            reasons: Vec::new(),
+            tried: Vec::new(),
+            vault_token_line: None,
+            bearer_url_line: None,
+            bearer_token_line: None,
+        }
+    }
+
+    /// What belongs on standard output: vault token, bearer URL, bearer token.
+    pub(super) fn data_lines(&mut self) -> Vec<Zeroizing<String>> {
+        [
+            self.vault_token_line.take(),
+            self.bearer_url_line.take(),
+            self.bearer_token_line.take(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    pub(super) async fn go(&mut self) -> Stop {
+        self.vault
+            .client()
+            .limit(Some(self.environment.timing.unattended));
+        self.find_credkey();
+        let ended = self.obtain().await;
+        let bearer = match ended {
+            Ok(bearer) => bearer,
+            Err(stop) => return stop,
+        };
+        match self.write_bearer(&bearer) {
+            Ok(()) => Stop::Done,
+            Err(stop) => stop,
+        }
+    }
+
+    fn find_credkey(&mut self) {
+        if let Some(credkey) = self
+            .options
+            .credkey
+            .clone()
+            .filter(|credkey| !credkey.is_empty())
+        {
+            self.credkey = Some(credkey);
+            return;
+        }
+        let wanted =
+            !self.options.nobearertoken || self.options.showbearerurl || !self.options.nossh;
+        if wanted && let Some((credkey, path)) = self.keep.credkey() {
+            self.report
+                .detail(format_args!("credkey {credkey} from {}", path.display()));
+            self.credkey = Some(credkey);
+        }
+    }
+
+    /// The bearer token, by the first way that works. `Err(Stop::Done)` when none was asked for.
+    async fn obtain(&mut self) -> Result<SecretString, Stop> {
+        let known = self.credkey.is_some();
+        if !known && self.options.nobearertoken && self.options.showbearerurl {
+            return Err(Stop::Fatal(format!(
+                "no credkey is known for issuer {} and role {}, so the bearer URL is not either; give --credkey, or log in once without --nobearertoken",
+                self.options.issuer, self.options.role
+            )));
+        }
+        if self.url_is_enough() {
+            self.queue_url();
+            return Err(Stop::Done);
+        }
+        let mut only_login = false;
+        if known || self.options.nobearertoken {
+            match self.with_existing_token().await? {
+                Tried::Bearer(bearer) => return Ok(bearer),
+                Tried::OnlyLogin => only_login = true,
+                Tried::TryOther => {}
+            }
+        } else {
+            self.reasons.push(format!(
+                "no credkey is known for issuer {} and role {} (--credkey), so an existing vault token cannot be used",
+                self.options.issuer, self.options.role
+            ));
+        }
+        if !only_login {
+            self.skip_unsupported();
+        }
+        if let Some(reason) = self.no_browser_because() {
+            self.reasons.push(reason);
+            return Err(self.give_up());
+        }
+        let _lock = self.lock();
+        // Another run may have logged in while this one waited.
+        if known && !self.options.nobearertoken {
+            let again = self.candidates();
+            if let Tried::Bearer(bearer) = self.try_all(again).await? {
+                return Ok(bearer);
+            }
+        }
+        match self.log_in_with_browser().await? {
+            Some(bearer) => Ok(bearer),
+            None => Err(self.give_up()),
+        }
+    }
+
+    /// `--nobearertoken --showbearerurl` needs no request when there is a vault token already, or none may be obtained.
+    fn url_is_enough(&mut self) -> bool {
+        if !(self.options.nobearertoken && self.options.showbearerurl) {
+            return false;
+        }
+        let no_way = self.options.nokerberos && self.options.nossh && self.options.nooidc;
+        match self.settings.vault_in {
+            VaultTokenIn::Device(_) => false,
+            _ => no_way || !self.candidates().is_empty(),
+        }
+    }
+
+    fn give_up(&mut self) -> Stop {
+        Stop::Fatal(format!(
+            "Failure getting token from {}: {}",
+            self.settings.server,
+            self.reasons.join("; ")
+        ))
+    }
+
+    /// Remembers why a way failed.
+    pub(super) fn failed(&mut self, reason: String) {
+        self.report.detail(&reason);
+        self.reasons.push(reason);
+    }
+
+    async fn with_existing_token(&mut self) -> Result<Tried, Stop> {
+        if let VaultTokenIn::Device(name) = self.settings.vault_in.clone() {
+            return self.exchange(&name).await;
+        }
+        if self.options.nobearertoken && !self.options.showbearerurl {
+            return Ok(Tried::TryOther);
+        }
+        let candidates = self.candidates();
+        if candidates.is_empty() {
+            self.failed("there is no vault token that could be used".to_owned());
+        }
+        self.try_all(candidates).await
+    }
+
+    async fn try_all(&mut self, candidates: Vec<Candidate>) -> Result<Tried, Stop> {
+        for candidate in candidates {
+            match self.try_candidate(candidate).await? {
+                Tried::TryOther => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Tried::TryOther)
+    }
+
+    async fn try_candidate(&mut self, candidate: Candidate) -> Result<Tried, Stop> {
+        let Candidate { token, from } = candidate;
+        self.report.detail(format_args!("vault token from {from}"));
+        if self.settings.min_ttl > 0 {
+            match self.vault.lookup_self(&token, &mut self.report).await {
+                Ok(ttl) if ttl >= self.settings.min_ttl => {}
+                Ok(ttl) => {
+                    self.failed(format!(
+                        "the vault token from {from} lives {ttl} s, less than the {} s of --vaulttokenminttl",
+                        self.settings.min_ttl
+                    ));
+                    self.tried.push(token);
+                    return Ok(Tried::TryOther);
+                }
+                Err(error) if error.error.is_temporary() => return Err(self.temporary(&error)),
+                Err(error) => {
+                    self.failed(error.to_string());
+                    self.tried.push(token);
+                    return Ok(Tried::TryOther);
+                }
+            }
+        }
+        let tried = self.read_bearer(&token).await?;
+        if !matches!(tried, Tried::Bearer(_)) {
+            self.tried.push(token);
+        }
+        Ok(tried)
+    }
+
+    /// A long-lived token from a pipe becomes a shorter one that may lie on disk.
+    async fn exchange(&mut self, name: &str) -> Result<Tried, Stop> {
+        let token = self.read_device(name).map_err(Stop::Fatal)?;
+        self.report
+            .detail(format_args!("exchanging the vault token from {name}"));
+        let child = self
+            .vault
+            .create(&token, self.settings.ttl, None, &mut self.report)
+            .await
+            .map_err(|error| Stop::Fatal(error.to_string()))?
+            .client_token;
+        self.write_vault_token(&child)?;
+        if self.options.nobearertoken {
+            self.queue_url_if_wanted();
+            return Err(Stop::Done);
+        }
+        self.read_bearer(&child).await
+    }
+
+    fn read_device(&mut self, name: &str) -> Result<SecretString, String> {
+        let unreadable = |error: &dyn std::fmt::Display| {
+            format!("cannot read a vault token from {name}: {error}")
+        };
+        let empty = || format!("no vault token came from {name}");
+        if matches!(name, "/dev/stdin" | "/dev/fd/0") {
+            let mut text = Zeroizing::new(String::new());
+            let mut input = (&mut *self.report.streams.input).take(LARGEST_TOKEN);
+            input
+                .read_to_string(&mut text)
+                .map_err(|error| unreadable(&error))?;
+            let token = text.trim();
+            return if token.is_empty() {
+                Err(empty())
+            } else {
+                Ok(SecretString::from(token))
+            };
+        }
+        match file::read_secret(Path::new(name), ReadPolicy::Named) {
+            Ok(Some(token)) => Ok(token),
+            Ok(None) => Err(empty()),
+            Err(error) => Err(unreadable(&error)),
+        }
+    }
+
+    /// Existing vault tokens that have not been tried, in order.
+    fn candidates(&mut self) -> Vec<Candidate> {
+        let places: Vec<(PathBuf, ReadPolicy)> = match &self.settings.vault_in {
+            VaultTokenIn::None | VaultTokenIn::Device(_) => Vec::new(),
+            VaultTokenIn::Named(path) => vec![(path.clone(), ReadPolicy::Named)],
+            VaultTokenIn::Usual => self.usual_places(),
+        };
+        let mut found: Vec<Candidate> = Vec::new();
+        for (path, policy) in places {
+            let report = &mut self.report;
+            let read = file::read_secret_noting(&path, policy, &mut |doubt| {
+                report.detail(format_args!("note on {}: {doubt}", path.display()));
+            });
+            match read {
+                Ok(None) => {}
+                Ok(Some(token)) => {
+                    let is = |known: &SecretString| known.expose_secret() == token.expose_secret();
+                    if !self.tried.iter().any(is) && !found.iter().any(|other| is(&other.token)) {
+                        let from = path.display().to_string();
+                        found.push(Candidate { token, from });
+                    }
+                }
+                // A file that cannot be read or trusted is as good as none.
+                Err(error @ file::FileError::Ignored { .. }) => self.report.line(error),
+                Err(error) => self.report.detail(error),
+            }
+        }
+        found
+    }
+
+    fn usual_places(&self) -> Vec<(PathBuf, ReadPolicy)> {
+        let mut places = Vec::new();
+        if let Some(credkey) = &self.credkey {
+            places.extend(self.keep.private_vault_token(credkey));
+        }
+        if let Place::File(path) = &self.settings.vault_out {
+            places.push(path.clone());
+        }
+        let Options { issuer, role, .. } = self.options;
+        if !issuer.contains('/') && !role.contains('/') {
+            let uid = self.environment.euid;
+            let name = if role == "default" {
+                format!("vt_u{uid}-{issuer}")
+            } else {
+                format!("vt_u{uid}-{issuer}_{role}")
+            };
+            places.push(self.environment.tmp.join(name));
+        }
+        places
+            .into_iter()
+            .map(|path| (path, ReadPolicy::DefaultLocation))
+            .collect()
+    }
+
+    /// Reads the bearer token and says what a failure means for the other ways.
+    async fn read_bearer(&mut self, token: &SecretString) -> Result<Tried, Stop> {
+        let Some(credkey) = self.credkey.clone() else {
+            self.failed("no credkey is known (--credkey)".to_owned());
+            return Ok(Tried::OnlyLogin);
+        };
+        self.queue_url_if_wanted();
+        let path = Settings::bearer_path(self.options, &credkey);
+        self.report.step(format_args!(
+            "Attempting to get token from {}",
+            self.settings.server
+        ));
+        self.report.detail(format_args!("at path {path}"));
+        let query = BearerQuery {
+            minimum_seconds: self.options.minimum_seconds(),
+            scopes: scopes(self.options),
+            audience: audience(self.options),
+        };
+        let read = self
+            .vault
+            .read_bearer(&path, &query, token, &mut self.report)
+            .await;
+        match read {
+            Ok(bearer) => {
+                self.report.outcome("succeeded");
+                Ok(Tried::Bearer(bearer))
+            }
+            Err(error) => {
+                self.report.outcome("failed");
+                match error.error.status() {
+                    Some(400 | 404) => {
+                        self.failed(explain(&error));
+                        Ok(Tried::OnlyLogin)
+                    }
+                    _ if matches!(error.error, crate::http::HttpError::Malformed(_)) => {
+                        self.failed(error.to_string());
+                        Ok(Tried::TryOther)
+                    }
+                    _ if error.error.is_temporary() => Err(self.temporary(&error)),
+                    _ => {
+                        self.failed(explain(&error));
+                        Ok(Tried::TryOther)
+                    }
+                }
+            }
+        }
+    }
+
+    /// No other way of logging in is the remedy, so the run ends here.
+    pub(super) fn temporary(&mut self, error: &VaultError) -> Stop {
+        self.reasons.push(error.to_string());
+        self.give_up()
+    }
+
+    /// Kerberos and ssh-agent.
+    fn skip_unsupported(&mut self) {
+        if !self.options.nokerberos {
+            self.failed("Kerberos is not yet supported".to_owned());
+        }
+        if !self.options.nossh && self.environment.var("SSH_AUTH_SOCK").is_some() {
+            self.failed("logging in with the ssh-agent is not yet supported".to_owned());
+        }
+    }
+
+    fn no_browser_because(&mut self) -> Option<String> {
+        if self.options.novaulttoken {
+            Some("no new login, because of --novaulttoken".to_owned())
+        } else if self.options.nooidc {
+            Some("no login in a browser, because of --nooidc".to_owned())
+        } else if self.environment.terminals.any() {
+            None
+        } else {
+            let reason = "no login in a browser, because there is no terminal";
+            self.report.detail(reason);
+            Some(reason.to_owned())
+        }
+    }
+
+    /// Waits for other runs that are logging in. Without a lock the run goes on: two logins are better than none.
+    fn lock(&mut self) -> Option<Lock> {
+        let path = self.keep.lock()?;
+        match file::lock(&path, self.environment.timing.lock) {
+            Ok(lock) => Some(lock),
+            Err(error) => {
+                self.report.detail(error);
+                None
+            }
+        }
+    }
+
+    /// Turns what a login gave into a bearer token; `None` when it cannot be read.
+    pub(super) async fn after_login(&mut self, auth: &Auth) -> Result<Option<SecretString>, Stop> {
+        let token = self.vault_token_to_keep(auth).await?;
+        if self.credkey.is_none() {
+            self.credkey = auth.credkey.clone();
+        }
+        self.write_vault_token(&token)?;
+        self.store_grant(auth, &token).await?;
+        if self.options.nobearertoken {
+            self.queue_url_if_wanted();
+            return Err(Stop::Done);
+        }
+        match self.read_bearer(&token).await? {
+            Tried::Bearer(bearer) => Ok(Some(bearer)),
+            Tried::TryOther | Tried::OnlyLogin => Ok(None),
+        }
+    }
+
+    /// The login's own token if it lives no longer than wanted and cannot register ssh keys, else a child without these powers.
+    async fn vault_token_to_keep(&mut self, auth: &Auth) -> Result<SecretString, Stop> {
+        let registers = |policy: &String| policy.starts_with("sshregister");
+        let may_register = auth.policies.iter().any(registers);
+        let short = auth
+            .lease_duration
+            .is_some_and(|life| life <= self.settings.ttl);
+        if short && !may_register {
+            return Ok(auth.client_token.clone());
+        }
+        let policies: Option<Vec<String>> = may_register.then(|| {
+            auth.policies
+                .iter()
+                .filter(|policy| !registers(policy))
+                .cloned()
+                .collect()
+        });
+        let child = self
+            .vault
+            .create(
+                &auth.client_token,
+                self.settings.ttl,
+                policies.as_deref(),
+                &mut self.report,
+            )
+            .await;
+        child
+            .map(|child| child.client_token)
+            .map_err(|error| Stop::Fatal(error.to_string()))
+    }
+
+    /// Remembers the credkey and gives the refresh token (or the handle that stands for it) to the server.
+    async fn store_grant(&mut self, auth: &Auth, token: &SecretString) -> Result<(), Stop> {
+        let missing = |what: &str| {
+            Stop::Fatal(format!(
+                "the server's answer to the login has no {what}; ask its operators to check the issuer's configuration"
+            ))
+        };
+        // Without a bearer token to fetch, a login that stores nothing was still what was asked for.
+        let optional = self.options.nobearertoken;
+        if !auth.has_metadata && !optional {
+            return Err(missing("metadata"));
+        }
+        let Some(credkey) = self.credkey.clone() else {
+            return if optional {
+                Ok(())
+            } else {
+                Err(missing("metadata.credkey"))
+            };
+        };
+        if self
+            .options
+            .credkey
+            .as_deref()
+            .unwrap_or_default()
+            .is_empty()
+        {
+            match self.keep.remember_credkey(&credkey) {
+                Ok(Some(path)) => self
+                    .report
+                    .line(format_args!("Saving credkey to {}", path.display())),
+                Ok(None) => {}
+                Err(error) => self.report.line(format_args!(
+                    "Cannot remember the credkey {credkey}, so give --credkey next time: {error}"
+                )),
+            }
+        }
+        let refresh_token = auth
+            .refresh_token
+            .clone()
+            .filter(|token| !token.expose_secret().is_empty());
+        let Some(refresh_token) = refresh_token else {
+            return if optional {
+                Ok(())
+            } else {
+                Err(missing("refresh token, so no bearer token can be made"))
+            };
+        };
+        self.report.step("Saving refresh token");
+        let path = Settings::credential_path(self.options, &credkey);
+        let stored = self
+            .vault
+            .store_refresh(
+                &path,
+                &self.options.issuer,
+                &refresh_token,
+                token,
+                &mut self.report,
+            )
+            .await;
+        match stored {
+            Ok(()) => {
+                self.report.outcome("done");
+                Ok(())
+            }
+            Err(error) => Err(Stop::Fatal(error.to_string())),
+        }
+    }
+
+    /// Writes a new vault token where it belongs, and its private copy.
+    pub(super) fn write_vault_token(&mut self, token: &SecretString) -> Result<(), Stop> {
+        let line = Zeroizing::new(format!("{}\n", token.expose_secret()));
+        let path = match self.settings.vault_out.clone() {
+            Place::Descriptor(1) => {
+                self.vault_token_line = Some(line);
+                return Ok(());
+            }
+            Place::Descriptor(number) => return self.write_to(number, &line),
+            Place::File(path) => path,
+        };
+        let mut private = None;
+        if self.settings.private_copies
+            && let Some(credkey) = self.credkey.clone()
+        {
+            match self
+                .keep
+                .make_private(&credkey, self.settings.ttl, line.as_bytes())
+            {
+                Ok(path) => private = path,
+                Err(error) => self.report.detail(error),
+            }
+        }
+        self.report.line(format_args!(
+            "Storing vault token in {}",
+            self.settings.vault_out_name
+        ));
+        match (files::write(&path, line.as_bytes()), private) {
+            (Ok(()), _) => Ok(()),
+            // Somebody else's file is in the way in the shared directory; ours is safe elsewhere.
+            (Err(error), Some(private)) => {
+                self.report
+                    .line(format_args!("{error}; it is kept in {}", private.display()));
+                Ok(())
+            }
+            (Err(error), None) => Err(Stop::Fatal(error.to_string())),
+        }
+    }
+
+    fn write_bearer(&mut self, bearer: &SecretString) -> Result<(), Stop> {
+        let line = Zeroizing::new(format!("{}\n", bearer.expose_secret()));
+        match self.settings.bearer_out.clone() {
+            Place::Descriptor(1) => {
+                self.bearer_token_line = Some(line);
+                Ok(())
+            }
+            Place::Descriptor(number) => self.write_to(number, &line),
+            Place::File(path) => {
+                self.report.line(format_args!(
+                    "Storing bearer token in {}",
+                    self.settings.bearer_out_name
+                ));
+                files::write(&path, line.as_bytes()).map_err(|error| Stop::Fatal(error.to_string()))
+            }
+        }
+    }
+
+    /// To a descriptor other than standard output, at once.
+    fn write_to(&mut self, number: i32, line: &str) -> Result<(), Stop> {
+        if number == 2 {
+            return super::write_all(self.report.streams.err, line.as_bytes()).map_err(|error| {
+                match error.kind() {
+                    std::io::ErrorKind::BrokenPipe => Stop::NobodyReads,
+                    _ => Stop::Fatal(format!("cannot write to standard error: {error}")),
+                }
+            });
+        }
+        file::write_descriptor(number, line.as_bytes()).map_err(|error| match &error {
+            file::FileError::Descriptor { source, .. }
+                if source.kind() == std::io::ErrorKind::BrokenPipe =>
+            {
+                Stop::NobodyReads
+            }
+            _ => Stop::Fatal(error.to_string()),
+        })
+    }
+
+    fn queue_url_if_wanted(&mut self) {
+        if self.options.showbearerurl {
+            self.queue_url();
+        }
+    }
+
+    fn queue_url(&mut self) {
+        if let Some(credkey) = &self.credkey {
+            let path = Settings::bearer_path(self.options, credkey);
+            self.bearer_url_line = Some(Zeroizing::new(format!("{}\n", self.vault.url(&path))));
+        }
+    }
+}
+
+/// What the failed reading of a bearer token means.
+fn explain(error: &VaultError) -> String {
+    let meaning = match error.error.status() {
+        Some(404) => " (the server stores no credential there)",
+        Some(400) => " (a new login is needed)",
+        _ => "",
+    };
+    format!("{error}{meaning}")
+}
