@@ -16,6 +16,12 @@ use crate::transport::Reply;
 const PASSING: [&str; 2] = ["temporarily_unavailable", "server_error"];
 const DEFAULT_INTERVAL: u64 = 5;
 const DEFAULT_DEVICE_LIFE: u64 = 600;
+/// Longer polling intervals than this are no login.
+const MAX_INTERVAL: u64 = 300;
+/// Lives beyond a hundred years are cut, so that nobody's sum of times overflows.
+const MAX_SECONDS: f64 = 3_155_760_000.0;
+/// Longer waits than a day are cut for the same reason.
+const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
 /// The JSON object of a success, or what the failure is. `now` in seconds since 1970, for dates in `Retry-After`.
 pub(crate) fn judge(
@@ -49,12 +55,11 @@ pub(crate) fn check(reply: &Reply, sent: &Form, now: i64) -> Result<(), IssuerEr
     let definite = status.is_client_error()
         && status != StatusCode::TOO_MANY_REQUESTS
         && status != StatusCode::REQUEST_TIMEOUT;
-    if definite {
-        if let Some(error) =
+    if definite
+        && let Some(error) =
             object(&reply.body).and_then(|object| refusal(reply, &object, sent, now))
-        {
-            return Err(error);
-        }
+    {
+        return Err(error);
     }
     Err(unclear(reply, now))
 }
@@ -110,7 +115,7 @@ pub(crate) fn device(
             .get("interval")
             .and_then(seconds)
             .unwrap_or(DEFAULT_INTERVAL)
-            .max(1),
+            .clamp(1, MAX_INTERVAL),
         expires_in: answer
             .get("expires_in")
             .and_then(seconds)
@@ -153,15 +158,14 @@ pub(crate) fn object(body: &[u8]) -> Option<Map<String, Value>> {
 pub(crate) fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+        return Some(Duration::from_secs(seconds).min(MAX_WAIT));
     }
     let date = jiff::fmt::rfc2822::parse(text)
         .ok()?
         .timestamp()
         .as_second();
-    Some(Duration::from_secs(
-        u64::try_from(date.saturating_sub(now)).unwrap_or(0),
-    ))
+    let seconds = u64::try_from(date.saturating_sub(now)).unwrap_or(0);
+    Some(Duration::from_secs(seconds).min(MAX_WAIT))
 }
 
 /// An OAuth error body (RFC 6749 section 5.2). Frameworks put `"error": "Bad Request"` into their own error pages: only
@@ -250,7 +254,7 @@ fn seconds(value: &Value) -> Option<u64> {
         clippy::cast_sign_loss,
         reason = "saturation is what is wanted"
     )]
-    number.is_finite().then_some(number as u64)
+    number.is_finite().then_some(number.min(MAX_SECONDS) as u64)
 }
 
 /// Scopes as one string, or as a list of strings (seen at some issuers).
@@ -361,6 +365,7 @@ mod tests {
             ("120", Some(120)),
             ("Fri, 15 Jan 2027 08:00:30 GMT", Some(30)),
             ("Wed, 21 Oct 2015 07:28:00 GMT", Some(0)),
+            ("18446744073709551615", Some(86_400)),
             ("soon", None),
         ] {
             let mut reply = reply(503, "");
@@ -416,6 +421,12 @@ mod tests {
             ("DPoP", Some(0))
         );
         assert_eq!(other.refresh_token.unwrap().expose_secret(), "r");
+
+        let endless = json!({"access_token": "a", "expires_in": 1e300});
+        assert_eq!(
+            tokens("h", map(endless)).unwrap().expires_in,
+            Some(3_155_760_000)
+        );
 
         for bad in [
             json!({}),

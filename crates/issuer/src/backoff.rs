@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+/// No wait is longer than this, whatever is configured.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// `first` doubled for every failure after the first, at most `max`, then between half and all of that.
 pub(crate) fn exponential(first: Duration, max: Duration, failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(20);
-    jittered(first.saturating_mul(1 << doublings).min(max))
+    jittered(first.saturating_mul(1 << doublings).min(max).min(LONGEST))
 }
 
 /// Between half of `wait` and all of it.

@@ -24,7 +24,7 @@ use crate::authenticate::{Authenticated, authenticate};
 use crate::discovery::{self, Metadata, required};
 use crate::error::{ConfigError, IssuerError};
 use crate::form::Form;
-use crate::gate::{Gate, Urgency};
+use crate::gate::{Change, Gate, Pass, Urgency};
 use crate::kept::{Fetched, Kept};
 use crate::options::ClientOptions;
 use crate::transport::{Reply, Transport, is_protected};
@@ -32,6 +32,8 @@ use crate::{answer, flow, id_token};
 
 /// A discovery document is used as long as no newer one can be had.
 const METADATA_TRUSTED: Duration = Duration::MAX;
+/// No call takes longer, whatever is configured.
+const LONGEST_CALL: Duration = Duration::from_secs(3600);
 /// Keys are used for two days after they were last read (WLCG profile 4.3.1).
 const KEYS_TRUSTED: Duration = Duration::from_secs(2 * 86_400);
 
@@ -137,7 +139,7 @@ impl Client {
 
     /// When a call that starts now must have ended.
     pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.options.request_timeout
+        Instant::now() + self.options.request_timeout.min(LONGEST_CALL)
     }
 
     pub(crate) fn now(&self) -> i64 {
@@ -219,7 +221,7 @@ impl Client {
             Ok(reply) => read(&reply, &form, self.now()),
             Err(error) => Err(error),
         };
-        pass.settle(&outcome, Instant::now(), self.now());
+        self.settle(pass, &outcome);
         outcome
     }
 
@@ -240,8 +242,27 @@ impl Client {
             Ok(reply) => read(&reply, &form, self.now()),
             Err(error) => Err(error),
         };
-        pass.settle(&outcome, Instant::now(), self.now());
+        self.settle(pass, &outcome);
         outcome
+    }
+
+    fn settle<T>(&self, pass: Pass<'_>, outcome: &Result<T, IssuerError>) {
+        let issuer = self.options.url.as_str();
+        if let Err(error) = outcome {
+            tracing::debug!(issuer, %error, "the issuer gave no usable answer");
+        }
+        match pass.settle(outcome, Instant::now(), self.now()) {
+            Change::None => {}
+            Change::Opened(wait) => {
+                let seconds = wait.as_secs_f64();
+                tracing::warn!(
+                    issuer,
+                    seconds,
+                    "the issuer keeps failing and is left alone for a while"
+                );
+            }
+            Change::Closed => tracing::info!(issuer, "the issuer answers again"),
+        }
     }
 
     async fn fetch_metadata(&self, deadline: Instant) -> Result<Fetched<Metadata>, IssuerError> {
@@ -263,16 +284,10 @@ impl Client {
         let address = required(&metadata.jwks_uri, "jwks_uri")?;
         let reply = self
             .transport
-            .get(address, None, deadline)
+            .read(address, self.options.allow_http_loopback, deadline)
             .await
             .map_err(discovery::unsent)?;
-        if reply.status.as_u16() != 200 {
-            answer::check(&reply, &Form::default(), self.now()).map_err(discovery::unsent)?;
-            return Err(IssuerError::unsent(format!(
-                "{address} answered {}",
-                reply.status
-            )));
-        }
+        discovery::expect_document(&reply, address, self.now())?;
         let value = JwkSet::from_json(&reply.body).map_err(|error| {
             IssuerError::unsent(format!("the keys at {address} cannot be read: {error}"))
         })?;

@@ -7,7 +7,7 @@ use url::Url;
 use crate::answer;
 use crate::error::{IssuerError, Sent};
 use crate::kept::Fetched;
-use crate::transport::{Transport, host, is_protected};
+use crate::transport::{Reply, Transport, host, is_protected};
 
 /// An issuer's metadata (OpenID Connect Discovery 1.0 section 3, RFC 8414 section 2, RFC 8628 section 4).
 ///
@@ -133,25 +133,21 @@ pub(crate) async fn fetch(
     let mut not_found = None;
     for address in addresses(url) {
         let reply = transport
-            .get(&address, None, deadline)
+            .read(&address, allow_http_loopback, deadline)
             .await
             .map_err(unsent)?;
         if reply.status.as_u16() == 404 {
             not_found.get_or_insert(address);
             continue;
         }
-        let problem = |what: &str| IssuerError::Temporary {
-            what: format!("issuer {} cannot be used: {what}", host(url)),
-            sent: Sent::No,
-            retry_after: answer::retry_after(&reply.headers, now),
+        expect_document(&reply, &address, now)?;
+        let unusable = |what: String| {
+            IssuerError::unsent(format!("issuer {} cannot be used: {what}", host(url)))
         };
-        if reply.status.as_u16() != 200 {
-            return Err(problem(&format!("{address} answered {}", reply.status)));
-        }
         let document = answer::object(&reply.body)
-            .ok_or_else(|| problem(&format!("{address} is not a JSON object")))?;
-        let value = Metadata::from_document(url, document, allow_http_loopback)
-            .map_err(|what| problem(&what))?;
+            .ok_or_else(|| unusable(format!("{address} is not a JSON object")))?;
+        let value =
+            Metadata::from_document(url, document, allow_http_loopback).map_err(unusable)?;
         return Ok(Fetched {
             value,
             life: reply.life(),
@@ -162,6 +158,18 @@ pub(crate) async fn fetch(
         "issuer {} cannot be used: there is nothing at {address}",
         host(url)
     )))
+}
+
+/// Only status 200 brings a document; all else is trouble that passes.
+pub(crate) fn expect_document(reply: &Reply, address: &str, now: i64) -> Result<(), IssuerError> {
+    if reply.status.as_u16() == 200 {
+        return Ok(());
+    }
+    Err(IssuerError::Temporary {
+        what: format!("{address} answered {}", reply.status),
+        sent: Sent::No,
+        retry_after: answer::retry_after(&reply.headers, now),
+    })
 }
 
 /// The same failure of a mere reading.

@@ -15,6 +15,8 @@ use crate::options::{BreakerOptions, Budget};
 
 /// How long others are told to wait while the one probe is under way.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait that is named to a caller whom the budget holds back.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Who asks for a part of the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,16 @@ enum Phase {
         until: Instant,
     },
     Probing,
+}
+
+/// What the end of a request did to the breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    None,
+    /// Nothing goes out for this long.
+    Opened(Duration),
+    /// Requests go out again.
+    Closed,
 }
 
 /// What [`Gate::view`] shows.
@@ -120,9 +132,9 @@ impl Gate {
         };
         if state.tokens < needed {
             let seconds = (needed - state.tokens) / self.rate(&state);
-            let wait = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+            let wait = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_WAIT);
             return Err(IssuerError::Throttled {
-                retry_after: wait.max(Duration::from_millis(1)),
+                retry_after: wait.clamp(Duration::from_millis(1), LONGEST_WAIT),
             });
         }
         state.tokens -= 1.0;
@@ -172,16 +184,28 @@ impl Gate {
         state.filled = state.filled.max(now);
     }
 
-    fn succeeded(&self, wall: i64) {
+    fn succeeded(&self, wall: i64) -> Change {
         let mut state = self.lock();
+        let was_open = state.phase != Phase::Closed;
         state.phase = Phase::Closed;
         state.failures = 0;
         state.opened = 0;
         state.last_error = None;
         state.last_success = Some(wall);
+        if was_open {
+            Change::Closed
+        } else {
+            Change::None
+        }
     }
 
-    fn failed(&self, probe: bool, what: &str, retry_after: Option<Duration>, now: Instant) {
+    fn failed(
+        &self,
+        probe: bool,
+        what: &str,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) -> Change {
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
         state.last_error = Some(what.to_owned());
@@ -195,12 +219,14 @@ impl Gate {
             Phase::Probing => probe,
             Phase::Open { .. } => false,
         };
-        if opens {
-            state.opened = state.opened.saturating_add(1);
-            let wait =
-                backoff::exponential(self.breaker.first_open, self.breaker.max_open, state.opened);
-            state.phase = Phase::Open { until: now + wait };
+        if !opens {
+            return Change::None;
         }
+        state.opened = state.opened.saturating_add(1);
+        let wait =
+            backoff::exponential(self.breaker.first_open, self.breaker.max_open, state.opened);
+        state.phase = Phase::Open { until: now + wait };
+        Change::Opened(wait)
     }
 
     /// A probe that was given up unanswered leaves the place to the next request.
@@ -226,14 +252,17 @@ pub(crate) struct Pass<'a> {
 impl Pass<'_> {
     /// Tells the breaker how the request ended. Only temporary failures count against the issuer; a refusal is an
     /// answer like any other.
-    pub(crate) fn settle<T>(mut self, outcome: &Result<T, IssuerError>, now: Instant, wall: i64) {
+    pub(crate) fn settle<T>(
+        mut self,
+        outcome: &Result<T, IssuerError>,
+        now: Instant,
+        wall: i64,
+    ) -> Change {
         self.settled = true;
         match outcome {
             Err(IssuerError::Temporary {
                 what, retry_after, ..
-            }) => {
-                self.gate.failed(self.probe, what, *retry_after, now);
-            }
+            }) => self.gate.failed(self.probe, what, *retry_after, now),
             _ => self.gate.succeeded(wall),
         }
     }

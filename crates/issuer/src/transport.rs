@@ -1,4 +1,5 @@
-//! HTTP towards one issuer: HTTP/1.1, TLS by our own configuration, no redirects, no retries, bounded answers.
+//! HTTP towards one issuer: HTTP/1.1, TLS by our own configuration, no retries, bounded answers; redirects only for
+//! public documents, never with credentials.
 //!
 //! `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` of the environment count, except for issuers on the loopback
 //! interface. Connections are not kept: a kept connection that the issuer has just closed would make a request that
@@ -7,7 +8,9 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION,
+};
 use reqwest::{Method, StatusCode, redirect, retry};
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
@@ -20,6 +23,8 @@ use crate::roots;
 
 /// The longest answer that is read, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
+/// Documents may be one or two hops away.
+const MAX_REDIRECTS: usize = 4;
 
 /// See the module.
 pub(crate) struct Transport {
@@ -103,6 +108,36 @@ impl Transport {
     ) -> Result<Reply, IssuerError> {
         self.send(self.request(Method::GET, url, authorization), url, deadline)
             .await
+    }
+
+    /// Reads a public document, following a few redirects to addresses as protected as the first.
+    pub(crate) async fn read(
+        &self,
+        url: &str,
+        allow_http_loopback: bool,
+        deadline: Instant,
+    ) -> Result<Reply, IssuerError> {
+        let mut url = url.to_owned();
+        for _ in 0..MAX_REDIRECTS {
+            let reply = self.get(&url, None, deadline).await?;
+            if !reply.status.is_redirection() {
+                return Ok(reply);
+            }
+            let location = reply
+                .headers
+                .get(LOCATION)
+                .and_then(|value| value.to_str().ok())
+                .and_then(|location| Url::parse(&url).ok()?.join(location).ok())
+                .filter(|target| is_protected(target, allow_http_loopback));
+            match location {
+                Some(target) => url = target.into(),
+                None => return Ok(reply),
+            }
+        }
+        Err(IssuerError::unsent(format!(
+            "{} redirects in circles",
+            host(&url)
+        )))
     }
 
     /// Posts a form.

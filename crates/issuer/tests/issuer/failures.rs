@@ -7,6 +7,7 @@ use std::time::Duration;
 use gridkeep_issuer::{
     BreakerState, Budget, ClientOptions, IssuerError, Sent, TokenHint, TokenIssuer,
 };
+use gridkeep_token::jws::{Algorithm, SigningKey};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -321,4 +322,45 @@ async fn a_document_of_another_issuer_is_refused_with_advice() {
             .contains(".well-known/openid-configuration"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn documents_may_be_moved_but_not_into_the_clear_or_in_circles() {
+    let moved = |location: &'static str| Answer::Raw {
+        status: 302,
+        headers: vec![("location", location.into())],
+        body: Vec::new(),
+    };
+    let server = Server::start(move |request| match request.path.as_str() {
+        DISCOVERY => moved("/one"),
+        "/one" => moved("two"),
+        "/two" => Answer::Json(200, discovery(&request.base)),
+        _ => Answer::Json(200, tokens()),
+    })
+    .await;
+    client(&server)
+        .refresh(&REFRESH_TOKEN.into())
+        .await
+        .unwrap();
+
+    for location in [
+        DISCOVERY,
+        "http://issuer.example.org/",
+        "file:///etc/passwd",
+    ] {
+        let server = Server::start(move |_| moved(location)).await;
+        assert_temporary(&refresh_error(&server).await, Sent::No);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_keys_is_no_refusal_of_the_token() {
+    let server = issuer(|_| Answer::Json(400, json!({"error": "invalid_request"}))).await;
+    let key = SigningKey::generate(Algorithm::Es256, "1").unwrap();
+    let token = key.sign(None, &json!({"sub": "anna"})).unwrap();
+    let error = client(&server)
+        .verify_id_token(&token, None, None, NOW)
+        .await
+        .unwrap_err();
+    assert_temporary(&error, Sent::No);
 }
