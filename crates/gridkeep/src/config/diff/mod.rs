@@ -1,0 +1,103 @@
+//! What would change from one configuration to another, in plain words, and who is affected (profile section 6).
+//!
+//! Compares types, not texts: moving a value to another file changes nothing. Knows no rule of reading and does
+//! nothing about the changes. `issuers` speaks of issuers and roles, `sections` of the other logins and of limits,
+//! `service` of names, addresses and our own settings; what is said of a new key goes where its section is.
+
+mod issuers;
+mod sections;
+mod service;
+
+use super::finding::Origin;
+use super::model::Config;
+use std::fmt;
+
+/// How a change meets people, from least to most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Impact {
+    /// Nobody notices.
+    Unnoticed,
+    /// Something becomes possible or behaves differently from now on; no login is lost.
+    FromNowOn,
+    /// The server has to be restarted before it takes effect.
+    Restart,
+    /// It shows at the next login of each person.
+    NextLogin,
+    /// The people named have to log in again.
+    LoginAgain,
+    /// The people named lose access.
+    AccessEnds,
+}
+
+impl fmt::Display for Impact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unnoticed => "unnoticed",
+            Self::FromNowOn => "from now on",
+            Self::Restart => "after restart",
+            Self::NextLogin => "at next login",
+            Self::LoginAgain => "login again",
+            Self::AccessEnds => "access ends",
+        })
+    }
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// How it meets people.
+    pub impact: Impact,
+    /// Which key, such as `issuers[default].url`.
+    pub key: String,
+    /// What changes, a sentence.
+    pub what: String,
+    /// Who is affected and how, a sentence.
+    pub affected: String,
+    /// Where the new value stands, or the old one when it is gone.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "[{}] {}: {} {} ({})",
+            self.impact, self.key, self.what, self.affected, self.origin
+        )
+    }
+}
+
+/// What would change when `new` takes the place of `old`.
+pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    let mut differ = Differ {
+        old,
+        new,
+        changes: Vec::new(),
+    };
+    differ.service();
+    differ.issuers();
+    differ.kerberos();
+    differ.ssh();
+    differ.ratelimits();
+    differ.cluster();
+    differ.own();
+    differ.changes
+}
+
+struct Differ<'a> {
+    old: &'a Config,
+    new: &'a Config,
+    changes: Vec<Change>,
+}
+
+impl Differ<'_> {
+    fn push(&mut self, impact: Impact, key: &str, what: String, affected: &str, origin: &Origin) {
+        self.changes.push(Change {
+            impact,
+            key: key.to_owned(),
+            what,
+            affected: affected.to_owned(),
+            origin: origin.clone(),
+        });
+    }
+}

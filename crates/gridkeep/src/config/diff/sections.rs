@@ -1,0 +1,194 @@
+//! Changes of Kerberos, ssh and rate limits.
+
+use super::{Differ, Impact};
+use crate::config::model::{Config, KerberosConfig, RateLimitConfig};
+
+impl Differ<'_> {
+    pub(super) fn kerberos(&mut self) {
+        let find = |config: &Config, name: &str| {
+            config
+                .kerberos
+                .iter()
+                .find(|s| s.name.value == name)
+                .cloned()
+        };
+        let (old, new) = (self.old, self.new);
+        for was in &old.kerberos {
+            let key = format!("kerberos[{}]", was.name.value);
+            let Some(now) = find(new, &was.name.value) else {
+                let affected = "Whoever logs in by Kerberos through it can do so no longer; other logins go on.";
+                self.push(
+                    Impact::AccessEnds,
+                    &key,
+                    "The Kerberos service is removed.".to_owned(),
+                    affected,
+                    &was.name.origin,
+                );
+                continue;
+            };
+            let domain = |service: &KerberosConfig| {
+                service
+                    .policydomain
+                    .as_ref()
+                    .map(|d| d.value.clone())
+                    .unwrap_or_default()
+            };
+            if domain(was) != domain(&now) {
+                let what = format!("It changes from `{}` to `{}`.", domain(was), domain(&now));
+                let origin = now
+                    .policydomain
+                    .as_ref()
+                    .map_or(&now.name.origin, |domain| &domain.origin);
+                let affected = "Whoever logs in by Kerberos reaches credentials under the user name with the new text only, and under the bare user name.";
+                self.push(
+                    Impact::AccessEnds,
+                    &format!("{key}.policydomain"),
+                    what,
+                    affected,
+                    origin,
+                );
+            }
+        }
+        for now in new
+            .kerberos
+            .iter()
+            .filter(|service| find(old, &service.name.value).is_none())
+        {
+            let key = format!("kerberos[{}]", now.name.value);
+            let affected = "People with a ticket may log in to the issuers that use it.";
+            self.push(
+                Impact::FromNowOn,
+                &key,
+                "The Kerberos service is added.".to_owned(),
+                affected,
+                &now.name.origin,
+            );
+        }
+    }
+
+    pub(super) fn ssh(&mut self) {
+        match (&self.old.ssh, &self.new.ssh) {
+            (None, None) => {}
+            (None, Some(now)) => {
+                let origin = now.self_registration.origin.clone();
+                self.push(
+                    Impact::FromNowOn,
+                    "ssh",
+                    "ssh login is switched on.".to_owned(),
+                    "People with a registered key may log in.",
+                    &origin,
+                );
+            }
+            (Some(was), None) => {
+                let origin = was.self_registration.origin.clone();
+                let affected = "Whoever logs in with an ssh key can do so no longer. Registered keys are kept, without effect, for 7 days.";
+                self.push(
+                    Impact::AccessEnds,
+                    "ssh",
+                    "ssh login is switched off.".to_owned(),
+                    affected,
+                    &origin,
+                );
+            }
+            (Some(was), Some(now)) => {
+                let (registration, cross) =
+                    (now.self_registration.clone(), now.cross_issuer.clone());
+                if was.self_registration.value != registration.value {
+                    let (what, affected) = if registration.value {
+                        (
+                            "People may register their own keys.",
+                            "Everybody, at the next login with --registerssh.",
+                        )
+                    } else {
+                        (
+                            "People may no longer register their own keys.",
+                            "Whoever has no key yet; keys registered before go on working.",
+                        )
+                    };
+                    self.push(
+                        Impact::FromNowOn,
+                        "ssh.self-registration",
+                        what.to_owned(),
+                        affected,
+                        &registration.origin,
+                    );
+                }
+                if was.cross_issuer.value != cross.value {
+                    let (impact, what) = if cross.value {
+                        (
+                            Impact::FromNowOn,
+                            "A key registered through one issuer opens credentials of all issuers.",
+                        )
+                    } else {
+                        (
+                            Impact::AccessEnds,
+                            "A key opens credentials of the issuer it was registered through only.",
+                        )
+                    };
+                    self.push(
+                        impact,
+                        "ssh.cross_issuer",
+                        what.to_owned(),
+                        "Whoever logs in with an ssh key.",
+                        &cross.origin,
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn ratelimits(&mut self) {
+        let (old, new) = (self.old, self.new);
+        for was in old.ratelimits.iter().filter(|was| {
+            !new.ratelimits
+                .iter()
+                .any(|now| now.name.value == was.name.value)
+        }) {
+            let key = format!("ratelimits[{}]", was.name.value);
+            self.push(
+                Impact::FromNowOn,
+                &key,
+                "The rate limit is removed.".to_owned(),
+                "Nobody is held back by it any more.",
+                &was.name.origin,
+            );
+        }
+        for now in &new.ratelimits {
+            let key = format!("ratelimits[{}]", now.name.value);
+            let values = |limit: &RateLimitConfig| {
+                (
+                    limit.path.value.clone(),
+                    limit.rate.value,
+                    limit.interval.value,
+                    limit.block_interval.value,
+                )
+            };
+            let was = old
+                .ratelimits
+                .iter()
+                .find(|was| was.name.value == now.name.value);
+            if was.is_some_and(|was| values(was) == values(now)) {
+                continue;
+            }
+            let path = if now.path.value.is_empty() {
+                "everything".to_owned()
+            } else {
+                format!("`{}`", now.path.value)
+            };
+            let what = format!(
+                "The rate limit is {}: {} requests in {:?} for {path}, then shut out for {:?}.",
+                if was.is_some() { "changed" } else { "added" },
+                now.rate.value,
+                now.interval.value,
+                now.block_interval.value
+            );
+            self.push(
+                Impact::FromNowOn,
+                &key,
+                what,
+                "Addresses that send more requests than that.",
+                &now.rate.origin,
+            );
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Changes of names, addresses, the audit log and our own settings.
+
+use super::{Differ, Impact};
+use crate::config::model::{AuditLog, Config, GridkeepConfig, IssuerConfig};
+use std::collections::BTreeSet;
+
+impl Differ<'_> {
+    pub(super) fn service(&mut self) {
+        let (old, new) = (self.old.service_name(), self.new.service_name());
+        if old.value != new.value {
+            let what = format!(
+                "The service name changes from `{}` to `{}`.",
+                old.value, new.value
+            );
+            let affected = "Everybody: clients need the new name, the certificate and the keytabs have to carry it.";
+            self.push(
+                Impact::NextLogin,
+                "cluster.name",
+                what,
+                affected,
+                &new.origin,
+            );
+        }
+        if self.old.service_url() != self.new.service_url() {
+            let issuers: Vec<&IssuerConfig> = self
+                .new
+                .issuers
+                .iter()
+                .filter(|issuer| issuer.uses_callback())
+                .collect();
+            let urls: Vec<String> = issuers
+                .iter()
+                .map(|issuer| self.new.callback_url(issuer))
+                .collect();
+            let what = format!(
+                "The service's address changes from {} to {}.",
+                self.old.service_url(),
+                self.new.service_url()
+            );
+            let affected = if urls.is_empty() {
+                "Clients have to use the new address.".to_owned()
+            } else {
+                format!(
+                    "Clients have to use the new address, and these callback addresses have to be registered with the issuers first, or nobody can log in there: {}.",
+                    urls.join(", ")
+                )
+            };
+            let port = &self.new.gridkeep.callback_port;
+            let moved = port.value != self.old.gridkeep.callback_port.value;
+            let origin = if moved {
+                port.origin.clone()
+            } else {
+                new.origin
+            };
+            self.push(
+                Impact::NextLogin,
+                "gridkeep.callback_port",
+                what,
+                &affected,
+                &origin,
+            );
+        }
+    }
+
+    pub(super) fn cluster(&mut self) {
+        let (old, new) = (&self.old.cluster.audit_log, &self.new.cluster.audit_log);
+        if old.value != new.value {
+            let name = |log: &AuditLog| match log {
+                AuditLog::Off => "none".to_owned(),
+                AuditLog::File(path) => format!("`{}`", path.display()),
+            };
+            let what = format!(
+                "The audit log moves from {} to {}.",
+                name(&old.value),
+                name(&new.value)
+            );
+            let affected = if new.value == AuditLog::Off {
+                "No user; from now on nobody can tell who did what."
+            } else {
+                "No user; whoever reads the log has to look there."
+            };
+            self.push(
+                Impact::Restart,
+                "cluster.auditlog",
+                what,
+                affected,
+                &new.origin.clone(),
+            );
+        }
+        let members = |config: &Config| config.member_names().into_iter().collect::<BTreeSet<_>>();
+        let (old, new) = (members(self.old), members(self.new));
+        let list = |names: Vec<&String>| names.into_iter().cloned().collect::<Vec<_>>().join(", ");
+        let (added, gone) = (
+            list(new.difference(&old).collect()),
+            list(old.difference(&new).collect()),
+        );
+        if !added.is_empty() || !gone.is_empty() {
+            let mut parts = Vec::new();
+            if !added.is_empty() {
+                parts.push(format!("added: {added}"));
+            }
+            if !gone.is_empty() {
+                parts.push(format!("removed: {gone}"));
+            }
+            let origin = self
+                .new
+                .cluster
+                .master
+                .as_ref()
+                .map(|name| name.origin.clone())
+                .unwrap_or_default();
+            let what = format!("Names of the service and its nodes, {}.", parts.join("; "));
+            self.push(
+                Impact::Unnoticed,
+                "cluster",
+                what,
+                "No user, as long as the service name stays.",
+                &origin,
+            );
+        }
+    }
+
+    pub(super) fn own(&mut self) {
+        let (old, new) = (&self.old.gridkeep, &self.new.gridkeep);
+        let addresses = |config: &GridkeepConfig| {
+            config
+                .listen
+                .iter()
+                .map(|a| a.value.to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let rows = [
+            (
+                "listen",
+                addresses(old),
+                addresses(new),
+                new.listen
+                    .first()
+                    .map(|a| a.origin.clone())
+                    .unwrap_or_default(),
+            ),
+            (
+                "data",
+                old.data.display().to_string(),
+                new.data.display().to_string(),
+                new.data.origin.clone(),
+            ),
+            (
+                "run_directory",
+                old.run_directory.display().to_string(),
+                new.run_directory.display().to_string(),
+                new.run_directory.origin.clone(),
+            ),
+            (
+                "seal.key_file",
+                key_file(old),
+                key_file(new),
+                new.seal_key_file
+                    .as_ref()
+                    .or(old.seal_key_file.as_ref())
+                    .map(|file| file.origin.clone())
+                    .unwrap_or_default(),
+            ),
+        ];
+        for (key, was, now, origin) in rows {
+            if was != now {
+                let affected = match key {
+                    "listen" => "Clients, if they use an address that is no longer served.",
+                    "data" => {
+                        "Everybody, unless the data is moved there first: an empty directory knows no login."
+                    }
+                    "seal.key_file" => {
+                        "Nobody, if the file holds the same key; with another one the server does not start."
+                    }
+                    _ => "Nobody but programs that use its sockets.",
+                };
+                self.push(
+                    Impact::Restart,
+                    &format!("gridkeep.{key}"),
+                    format!("It changes from {was} to {now}."),
+                    affected,
+                    &origin,
+                );
+            }
+        }
+        if (&old.certificate.value, &old.key.value) != (&new.certificate.value, &new.key.value) {
+            let what = format!(
+                "The certificate is taken from {}.",
+                new.certificate.value.display()
+            );
+            let affected = "Nobody, if clients trust it and it carries the service name.";
+            self.push(
+                Impact::Restart,
+                "gridkeep.tls",
+                what,
+                affected,
+                &new.certificate.origin,
+            );
+        }
+        let plain = |config: &GridkeepConfig| -> Vec<(String, String, String)> {
+            config
+                .operators
+                .iter()
+                .map(|o| {
+                    (
+                        o.issuer.value.clone(),
+                        o.claim.value.clone(),
+                        o.value.value.clone(),
+                    )
+                })
+                .collect()
+        };
+        let (was, now) = (plain(old), plain(new));
+        for (at, (issuer, claim, value)) in now
+            .iter()
+            .enumerate()
+            .filter(|(_, operator)| !was.contains(operator))
+        {
+            let what = format!("Logins at `{issuer}` with {claim} = {value} become operators.");
+            self.push(
+                Impact::FromNowOn,
+                "gridkeep.operators",
+                what,
+                "Those named gain power over everybody's credentials.",
+                &new.operators[at].issuer.origin,
+            );
+        }
+        for (at, (issuer, claim, value)) in was
+            .iter()
+            .enumerate()
+            .filter(|(_, operator)| !now.contains(operator))
+        {
+            let what =
+                format!("Logins at `{issuer}` with {claim} = {value} are no longer operators.");
+            self.push(
+                Impact::AccessEnds,
+                "gridkeep.operators",
+                what,
+                "Those named, at once.",
+                &old.operators[at].issuer.origin,
+            );
+        }
+    }
+}
+
+fn key_file(config: &GridkeepConfig) -> String {
+    config
+        .seal_key_file
+        .as_ref()
+        .map_or("the service manager's credential".to_owned(), |file| {
+            file.value.display().to_string()
+        })
+}

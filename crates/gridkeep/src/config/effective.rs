@@ -1,0 +1,389 @@
+//! The configuration in effect, as YAML for people (secrets masked, the place of every value beside it) and as a
+//! digest for nodes to compare.
+//!
+//! Both walk one tree made of [`Config`], so that a key shown is a key compared. Knows no rule of reading.
+
+use super::finding::{Origin, Setting};
+use super::model::{AuditLog, Config, IssuerConfig};
+use super::yaml11::{Reading, resolve};
+use aws_lc_rs::digest::{Context, SHA256};
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What stands for a secret.
+const MASK: &str = "********";
+
+enum Tree<'a> {
+    Map(Vec<(String, Tree<'a>)>),
+    List(Vec<Tree<'a>>),
+    Text(String, Origin),
+    Secret(&'a SecretString, Origin),
+}
+
+/// Which part of the configuration is meant.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Everything,
+    /// What all nodes of a cluster have in common.
+    Shared,
+}
+
+/// A digest of what all nodes of a cluster have in common: issuers, logins, limits, service name, audit log,
+/// operators. Places, node names, addresses and directories do not count. It depends on the client secrets and could
+/// confirm a guess of a weak one, so it is for nodes and operators, not for publication.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+/// The digest of the shared part.
+pub fn digest(config: &Config) -> Digest {
+    let mut context = Context::new(&SHA256);
+    context.update(b"gridkeep configuration 1\n");
+    hash(&tree(config, Part::Shared), &mut context);
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    Digest(bytes)
+}
+
+/// Every part carries its kind and length, so that no two trees give the same bytes.
+fn hash(tree: &Tree<'_>, context: &mut Context) {
+    let mut head = |kind: u8, length: usize| {
+        context.update(&[kind]);
+        context.update(&(length as u64).to_be_bytes());
+    };
+    match tree {
+        Tree::Map(entries) => {
+            head(b'm', entries.len());
+            for (key, value) in entries {
+                context.update(&(key.len() as u64).to_be_bytes());
+                context.update(key.as_bytes());
+                hash(value, context);
+            }
+        }
+        Tree::List(items) => {
+            head(b'l', items.len());
+            items.iter().for_each(|item| hash(item, context));
+        }
+        Tree::Text(text, _) => {
+            head(b't', text.len());
+            context.update(text.as_bytes());
+        }
+        Tree::Secret(secret, _) => {
+            head(b's', secret.expose_secret().len());
+            context.update(secret.expose_secret().as_bytes());
+        }
+    }
+}
+
+/// The configuration in effect as YAML; the comment behind each value says where it was written.
+pub fn show_effective(config: &Config) -> String {
+    let service = config.service_name();
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        out,
+        "# Service name {} ({}), address {}",
+        service.value,
+        service.origin,
+        config.service_url()
+    );
+    if let Tree::Map(entries) = tree(config, Part::Everything) {
+        render_map(&entries, 0, "", &mut out);
+    }
+    out
+}
+
+fn render_map(entries: &[(String, Tree<'_>)], indent: usize, first: &str, out: &mut String) {
+    for (at, (key, value)) in entries.iter().enumerate() {
+        let lead = if at == 0 && !first.is_empty() {
+            first.to_owned()
+        } else {
+            " ".repeat(indent)
+        };
+        let _ = write!(out, "{lead}{}:", quote(key));
+        render_value(value, indent, out);
+    }
+}
+
+fn render_value(value: &Tree<'_>, indent: usize, out: &mut String) {
+    match value {
+        Tree::Map(entries) if entries.is_empty() => out.push_str(" {}\n"),
+        Tree::List(items) if items.is_empty() => out.push_str(" []\n"),
+        Tree::Map(entries) => {
+            out.push('\n');
+            render_map(entries, indent + 2, "", out);
+        }
+        Tree::List(items) => {
+            out.push('\n');
+            let lead = format!("{}- ", " ".repeat(indent + 2));
+            for item in items {
+                match item {
+                    Tree::Map(entries) => render_map(entries, indent + 4, &lead, out),
+                    other => {
+                        out.push_str(lead.trim_end());
+                        render_value(other, indent + 4, out);
+                    }
+                }
+            }
+        }
+        Tree::Text(text, origin) => {
+            let _ = writeln!(out, " {}  # {origin}", quote(text));
+        }
+        Tree::Secret(_, origin) => {
+            let _ = writeln!(out, " \"{MASK}\"  # {origin}");
+        }
+    }
+}
+
+/// A YAML scalar that reads as this text, in YAML 1.1 and 1.2.
+fn quote(text: &str) -> String {
+    let simple =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '@' | '+');
+    let plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/' || c == '_')
+        && text.chars().all(simple)
+        && !text.ends_with(':')
+        && matches!(resolve(text), Reading::Text | Reading::Bool(_));
+    let number =
+        matches!(resolve(text), Reading::Int(_)) && resolve(text).other_text(text).is_none();
+    let boolean = matches!(text, "true" | "false");
+    if number || boolean || (plain && !matches!(resolve(text), Reading::Bool(_))) {
+        return text.to_owned();
+    }
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                quoted.push('\\');
+                quoted.push(c);
+            }
+            // Line separators would be folded, control characters are not allowed.
+            c if c.is_control() || matches!(c, '\u{a0}' | '\u{2028}' | '\u{2029}' | '\u{feff}') => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn text<T: ToString>(setting: &Setting<T>) -> Tree<'static> {
+    Tree::Text(setting.value.to_string(), setting.origin.clone())
+}
+
+fn path(setting: &Setting<PathBuf>) -> Tree<'static> {
+    Tree::Text(
+        setting.value.to_string_lossy().into_owned(),
+        setting.origin.clone(),
+    )
+}
+
+fn duration(setting: &Setting<Duration>) -> Tree<'static> {
+    Tree::Text(
+        format!("{}s", setting.value.as_secs_f64()),
+        setting.origin.clone(),
+    )
+}
+
+struct Entries<'a>(Vec<(String, Tree<'a>)>);
+
+impl<'a> Entries<'a> {
+    fn with(mut self, key: &str, value: Tree<'a>) -> Self {
+        self.0.push((key.to_owned(), value));
+        self
+    }
+
+    fn with_some(self, key: &str, value: Option<Tree<'a>>) -> Self {
+        match value {
+            Some(value) => self.with(key, value),
+            None => self,
+        }
+    }
+
+    fn tree(self) -> Tree<'a> {
+        Tree::Map(self.0)
+    }
+}
+
+fn entries<'a>() -> Entries<'a> {
+    Entries(Vec::new())
+}
+
+fn tree(config: &Config, part: Part) -> Tree<'_> {
+    let kerberos = config.kerberos.iter().map(|service| {
+        entries()
+            .with("name", text(&service.name))
+            .with_some("policydomain", service.policydomain.as_ref().map(text))
+            .tree()
+    });
+    let limits = config.ratelimits.iter().map(|limit| {
+        entries()
+            .with("name", text(&limit.name))
+            .with("path", text(&limit.path))
+            .with("rate", text(&limit.rate))
+            .with("interval", duration(&limit.interval))
+            .with("block_interval", duration(&limit.block_interval))
+            .tree()
+    });
+    let ssh = config.ssh.as_ref().map(|ssh| {
+        let word = if ssh.self_registration.value {
+            "allowed"
+        } else {
+            "disallowed"
+        };
+        entries()
+            .with(
+                "self-registration",
+                Tree::Text(word.to_owned(), ssh.self_registration.origin.clone()),
+            )
+            .with("cross_issuer", text(&ssh.cross_issuer))
+            .tree()
+    });
+    entries()
+        .with(
+            "issuers",
+            Tree::List(config.issuers.iter().map(issuer).collect()),
+        )
+        .with("kerberos", Tree::List(kerberos.collect()))
+        .with_some("ssh", ssh)
+        .with("ratelimits", Tree::List(limits.collect()))
+        .with("cluster", cluster(config, part))
+        .with("gridkeep", own(config, part))
+        .tree()
+}
+
+fn issuer(issuer: &IssuerConfig) -> Tree<'_> {
+    let roles = issuer.roles.iter().map(|role| {
+        entries()
+            .with("name", text(&role.name))
+            .with_some("credclaim", role.credclaim.as_ref().map(text))
+            .with("scopes", Tree::List(role.scopes.iter().map(text).collect()))
+            .tree()
+    });
+    let mode = Tree::Text(
+        issuer.callback_mode.value.as_str().to_owned(),
+        issuer.callback_mode.origin.clone(),
+    );
+    let auth = issuer
+        .client_auth
+        .as_ref()
+        .map(|auth| Tree::Text(auth.value.as_str().to_owned(), auth.origin.clone()));
+    let params: Vec<_> = issuer
+        .authorization_params
+        .iter()
+        .map(|(key, value)| (key.clone(), text(value)))
+        .collect();
+    let secret = issuer
+        .secret
+        .as_ref()
+        .map(|secret| Tree::Secret(&secret.value, secret.origin.clone()));
+    entries()
+        .with("name", text(&issuer.name))
+        .with("url", text(&issuer.url))
+        .with("clientid", text(&issuer.clientid))
+        .with_some("secret", secret)
+        .with("public_client", text(&issuer.public_client))
+        .with_some("client_auth", auth)
+        .with_some("private_key", issuer.private_key.as_ref().map(path))
+        .with_some("ca_file", issuer.ca_file.as_ref().map(path))
+        .with("callbackmode", mode)
+        .with("credclaim", text(&issuer.credclaim))
+        .with_some("kerbservice", issuer.kerbservice.as_ref().map(text))
+        .with("authorization_params", Tree::Map(params))
+        .with(
+            "reauth_on_scope_change",
+            text(&issuer.reauth_on_scope_change),
+        )
+        .with("roles", Tree::List(roles.collect()))
+        .tree()
+}
+
+fn cluster(config: &Config, part: Part) -> Tree<'_> {
+    let cluster = &config.cluster;
+    let audit = match &cluster.audit_log.value {
+        AuditLog::Off => "none".to_owned(),
+        AuditLog::File(path) => path.to_string_lossy().into_owned(),
+    };
+    let audit = Tree::Text(audit, cluster.audit_log.origin.clone());
+    if part == Part::Shared {
+        return entries()
+            .with("name", text(&config.service_name()))
+            .with("auditlog", audit)
+            .tree();
+    }
+    let mut shown = entries()
+        .with_some("name", cluster.name.as_ref().map(text))
+        .with_some("myname", cluster.myname.as_ref().map(text))
+        .with_some("master", cluster.master.as_ref().map(text));
+    for (key, peer) in ["peer1", "peer2"].into_iter().zip(&cluster.peers) {
+        shown = shown.with(key, text(peer));
+    }
+    if !cluster.members.is_empty() {
+        shown = shown.with(
+            "members",
+            Tree::List(cluster.members.iter().map(text).collect()),
+        );
+    }
+    shown.with("auditlog", audit).tree()
+}
+
+fn own(config: &Config, part: Part) -> Tree<'_> {
+    let own = &config.gridkeep;
+    let operators = own.operators.iter().map(|operator| {
+        entries()
+            .with("issuer", text(&operator.issuer))
+            .with("claim", text(&operator.claim))
+            .with("value", text(&operator.value))
+            .tree()
+    });
+    let operators = Tree::List(operators.collect());
+    if part == Part::Shared {
+        return entries()
+            .with("callback_port", text(&own.callback_port))
+            .with("operators", operators)
+            .tree();
+    }
+    let tls = entries()
+        .with("certificate", path(&own.certificate))
+        .with("key", path(&own.key))
+        .tree();
+    let seal = own
+        .seal_key_file
+        .as_ref()
+        .map(|file| entries().with("key_file", path(file)).tree());
+    entries()
+        .with("listen", Tree::List(own.listen.iter().map(text).collect()))
+        .with("callback_port", text(&own.callback_port))
+        .with("tls", tls)
+        .with("data", path(&own.data))
+        .with_some("seal", seal)
+        .with("operators", operators)
+        .with("run_directory", path(&own.run_directory))
+        .with(
+            "compat",
+            entries()
+                .with("shell_unescape", text(&own.shell_unescape))
+                .tree(),
+        )
+        .tree()
+}

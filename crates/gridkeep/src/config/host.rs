@@ -1,0 +1,360 @@
+//! Checks of the files that the configuration names on this host: modes, certificate, keytabs.
+//!
+//! Only warns: what is missing now may be there when it is needed. Knows nothing of how the files are used later.
+
+use super::finding::{Finding, Findings, Origin, Severity};
+use super::model::Config;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// What the loader needs to know of the host.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// `uname -n`.
+    pub hostname: String,
+    /// `/etc`, but in tests.
+    pub etc: PathBuf,
+    /// Look at the files that the configuration names?
+    pub look_at_files: bool,
+}
+
+impl Surroundings {
+    /// Those of the running system.
+    pub fn of_this_host() -> Self {
+        let hostname = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+        Self {
+            hostname: hostname.unwrap_or_else(|_| "localhost".to_owned()),
+            etc: PathBuf::from("/etc"),
+            look_at_files: true,
+        }
+    }
+}
+
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Runs all checks.
+pub fn check(config: &Config, surroundings: &Surroundings, findings: &mut Findings) {
+    readable_secrets(config, findings);
+    certificate(config, findings);
+    keytabs(config, &surroundings.etc, findings);
+}
+
+fn warn(findings: &mut Findings, origin: &Origin, key: &str, what: String, means: &str) {
+    findings.push(Finding::new(Severity::Warning, origin, key, what, means));
+}
+
+fn readable_secrets(config: &Config, findings: &mut Findings) {
+    let with_secrets: BTreeSet<&Path> = config
+        .issuers
+        .iter()
+        .filter_map(|issuer| issuer.secret.as_ref()?.origin.file())
+        .collect();
+    for file in with_secrets {
+        if is_world_readable(file) {
+            let what =
+                "The file holds a client secret and everybody on this host may read it.".to_owned();
+            warn(
+                findings,
+                &Origin::whole_file(file),
+                "",
+                what,
+                "Take the permission away (mode 0600 or 0640).",
+            );
+        }
+    }
+    let private = config.issuers.iter().filter_map(|issuer| {
+        Some((
+            issuer.private_key.as_ref()?,
+            format!("issuers[{}].private_key", issuer.name.value),
+        ))
+    });
+    let own = [(&config.gridkeep.key, "gridkeep.tls.key".to_owned())];
+    let seal = config
+        .gridkeep
+        .seal_key_file
+        .as_ref()
+        .map(|file| (file, "gridkeep.seal.key_file".to_owned()));
+    for (file, key) in private.chain(own).chain(seal) {
+        if is_world_readable(&file.value) {
+            let what = format!("Everybody on this host may read {}.", file.value.display());
+            warn(
+                findings,
+                &file.origin,
+                &key,
+                what,
+                "Take the permission away (mode 0600 or 0640).",
+            );
+        }
+    }
+    for issuer in &config.issuers {
+        let files = [
+            ("private_key", &issuer.private_key),
+            ("ca_file", &issuer.ca_file),
+        ];
+        for (key, file) in files
+            .into_iter()
+            .filter_map(|(key, file)| Some((key, file.as_ref()?)))
+        {
+            if let Err(error) = fs::metadata(&file.value) {
+                let key = format!("issuers[{}].{key}", issuer.name.value);
+                let what = format!("{} cannot be read: {error}.", file.value.display());
+                warn(
+                    findings,
+                    &file.origin,
+                    &key,
+                    what,
+                    "The issuer cannot be used until it can.",
+                );
+            }
+        }
+    }
+}
+
+fn is_world_readable(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o004 != 0)
+}
+
+fn contents(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(file)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn certificate(config: &Config, findings: &mut Findings) {
+    let setting = &config.gridkeep.certificate;
+    let (path, key) = (setting.value.display(), "gridkeep.tls.certificate");
+    let bytes = match contents(&setting.value) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let what = format!("The certificate {path} cannot be read: {error}.");
+            return warn(
+                findings,
+                &setting.origin,
+                key,
+                what,
+                "The server cannot start without it.",
+            );
+        }
+    };
+    if let Err(error) = fs::metadata(&config.gridkeep.key.value) {
+        let what = format!(
+            "The key {} cannot be read: {error}.",
+            config.gridkeep.key.value.display()
+        );
+        warn(
+            findings,
+            &config.gridkeep.key.origin,
+            "gridkeep.tls.key",
+            what,
+            "The server cannot start without it.",
+        );
+    }
+    let Some(Ok(first)) = CertificateDer::pem_slice_iter(&bytes).next() else {
+        let what = format!("{path} holds no PEM certificate.");
+        return warn(
+            findings,
+            &setting.origin,
+            key,
+            what,
+            "The server cannot start with it.",
+        );
+    };
+    let service = config.service_name();
+    let Ok(name) = ServerName::try_from(service.value.as_str()) else {
+        let what = format!(
+            "The service name `{}` is not a name that a certificate can carry.",
+            service.value
+        );
+        return warn(
+            findings,
+            &service.origin,
+            "cluster.name",
+            what,
+            "Clients will refuse the connection.",
+        );
+    };
+    match rustls::server::ParsedCertificate::try_from(&first) {
+        Err(error) => {
+            let what = format!("{path} is not a usable certificate: {error}.");
+            warn(
+                findings,
+                &setting.origin,
+                key,
+                what,
+                "The server cannot start with it.",
+            );
+        }
+        Ok(parsed) => {
+            if rustls::client::verify_server_name(&parsed, &name).is_err() {
+                let what = format!(
+                    "The certificate {path} is not valid for the service name `{}`.",
+                    service.value
+                );
+                let means = "Clients that use this name will refuse the connection; set `cluster.name`, or get a certificate with this subjectAltName.";
+                warn(findings, &setting.origin, key, what, means);
+            }
+        }
+    }
+}
+
+fn keytabs(config: &Config, etc: &Path, findings: &mut Findings) {
+    let hosts = config.member_names();
+    for service in &config.kerberos {
+        let places = config.keytab_places(service, etc);
+        let names: Vec<String> = places
+            .iter()
+            .map(|place| place.display().to_string())
+            .collect();
+        let (origin, key) = (
+            &service.name.origin,
+            format!("kerberos[{}]", service.name.value),
+        );
+        let Some(place) = places.iter().find(|place| place.exists()) else {
+            let what = format!("There is no keytab {}.", names.join(" or "));
+            warn(
+                findings,
+                origin,
+                &key,
+                what,
+                "Issuers that use this service have no Kerberos login.",
+            );
+            continue;
+        };
+        match contents(place) {
+            Err(error) => findings.push(Finding::new(
+                Severity::Info,
+                origin,
+                key,
+                format!(
+                    "The keytab {} cannot be examined: {error}.",
+                    place.display()
+                ),
+                "Run the check as the user that runs the server.",
+            )),
+            Ok(bytes) => match keytab_principals(&bytes) {
+                None => {
+                    let what = format!("{} is not a keytab.", place.display());
+                    warn(
+                        findings,
+                        origin,
+                        &key,
+                        what,
+                        "Issuers that use this service have no Kerberos login.",
+                    );
+                }
+                Some(principals) => {
+                    let fits = |p: &Vec<String>| matches!(p.as_slice(), [service, host] if service == "host" && hosts.iter().any(|h| h.eq_ignore_ascii_case(host)));
+                    if !principals.iter().any(fits) {
+                        let what = format!(
+                            "The keytab {} has no key for host/{}.",
+                            place.display(),
+                            config.service_name().value
+                        );
+                        warn(
+                            findings,
+                            origin,
+                            &key,
+                            what,
+                            "Kerberos logins will be refused; add the key.",
+                        );
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// The components of every principal in a keytab (MIT file format, version 0x0502), without realms.
+fn keytab_principals(bytes: &[u8]) -> Option<Vec<Vec<String>>> {
+    let mut rest = bytes.strip_prefix(&[0x05, 0x02])?;
+    let mut principals = Vec::new();
+    while !rest.is_empty() {
+        let length = i32::from_be_bytes(*rest.first_chunk::<4>()?);
+        rest = &rest[4..];
+        // A deleted entry has a negative length.
+        let size = usize::try_from(length.unsigned_abs()).ok()?;
+        if size > rest.len() {
+            return None;
+        }
+        let (entry, after) = rest.split_at(size);
+        rest = after;
+        if length > 0 {
+            principals.push(principal(entry)?);
+        }
+    }
+    Some(principals)
+}
+
+fn principal(entry: &[u8]) -> Option<Vec<String>> {
+    let mut rest = entry;
+    let number = |rest: &mut &[u8]| -> Option<usize> {
+        let value = u16::from_be_bytes(*rest.first_chunk::<2>()?);
+        *rest = &rest[2..];
+        Some(value.into())
+    };
+    let count = number(&mut rest)?;
+    let mut parts = Vec::new();
+    for _ in 0..=count {
+        let length = number(&mut rest)?;
+        parts.push(String::from_utf8_lossy(rest.get(..length)?).into_owned());
+        rest = &rest[length..];
+    }
+    // The first part is the realm.
+    Some(parts.split_off(1))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A keytab with one key (of zeros) per principal `service/host@REALM`.
+    pub fn keytab(principals: &[(&str, &str)]) -> Vec<u8> {
+        let mut out = vec![5, 2];
+        for (service, host) in principals {
+            let mut entry = 2_u16.to_be_bytes().to_vec();
+            for part in ["LAB.EXAMPLE", service, host] {
+                entry.extend(u16::try_from(part.len()).unwrap().to_be_bytes());
+                entry.extend(part.as_bytes());
+            }
+            // Name type, time stamp, version number, encryption type, key.
+            entry.extend([0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 18, 0, 32]);
+            entry.extend([0; 32]);
+            out.extend(i32::try_from(entry.len()).unwrap().to_be_bytes());
+            out.extend(entry);
+            // A deleted entry of four bytes.
+            out.extend((-4_i32).to_be_bytes());
+            out.extend([0; 4]);
+        }
+        out
+    }
+
+    #[test]
+    fn principals_of_a_keytab() {
+        let bytes = keytab(&[("host", "a.example"), ("HTTP", "b.example")]);
+        assert_eq!(
+            keytab_principals(&bytes).unwrap(),
+            [["host", "a.example"], ["HTTP", "b.example"]]
+        );
+        assert_eq!(keytab_principals(b"\x05\x02"), Some(vec![]));
+        assert_eq!(keytab_principals(b"PK"), None);
+        assert_eq!(keytab_principals(&bytes[..bytes.len() - 1]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn keytabs_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = keytab_principals(&[&[5, 2][..], &bytes].concat());
+            let _ = keytab_principals(&bytes);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The configuration: htvault-config's YAML files as they are, with our own keys beside them, read into types.
+//!
+//! Owns the YAML dialect, merging, validation, and the answers to "what is in effect" and "what would change". Refuses
+//! to know how the values are used: no network, no store, no server. A new key gets a field in `model`, a line in
+//! the reader of its section (`issuers`, `sections`, `own`), one in `effective` and one in `diff`.
+//!
+//! The way of the data: `source` (files) → `yaml` (trees) → `merge` (one tree) → readers (types and findings) → `host`
+//! (files that the values name) → [`Loaded`].
+
+pub mod commands;
+mod derived;
+mod diff;
+mod effective;
+mod finding;
+mod host;
+mod issuers;
+mod merge;
+mod model;
+mod own;
+mod read;
+mod sections;
+mod source;
+#[cfg(test)]
+mod tests;
+mod values;
+mod yaml;
+mod yaml11;
+
+pub use diff::{Change, Impact, diff};
+pub use effective::{digest, show_effective};
+pub use finding::{Finding, Origin, Setting, Severity};
+pub use host::Surroundings;
+pub use model::{
+    AuditLog, CallbackMode, ClientAuth, ClusterConfig, Config, GridkeepConfig, IssuerConfig,
+    KerberosConfig, OperatorConfig, RateLimitConfig, RoleConfig, SshConfig,
+};
+pub use source::{Source, Sources, default_paths};
+
+use finding::{Findings, Refusal};
+use read::Reader;
+use std::path::PathBuf;
+use yaml::{Mapping, Value};
+
+/// What became of a set of files.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The valid part; `None` when there is a fatal finding.
+    pub config: Option<Config>,
+    /// All there is to say.
+    pub findings: Vec<Finding>,
+    /// The texts it was read from, to be loaded again elsewhere.
+    pub sources: Sources,
+}
+
+impl Loaded {
+    /// The gravest finding.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+
+    /// Has no item been refused? A running server takes over only such a configuration: leaving out an issuer because
+    /// of a slip of the pen would cost its users their access.
+    pub fn is_faultless(&self) -> bool {
+        self.config.is_some() && self.worst().is_none_or(|worst| worst < Severity::Error)
+    }
+
+    /// May a server start with it? Strictly: with nothing worse than notes; else: without fatal findings, since faulty items are
+    /// left out already.
+    pub fn is_acceptable(&self, strict: bool) -> bool {
+        let limit = if strict {
+            Severity::Warning
+        } else {
+            Severity::Fatal
+        };
+        self.config.is_some() && self.worst().is_none_or(|worst| worst < limit)
+    }
+}
+
+/// Reads configuration files and `config.d` directories, in the order given.
+pub fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Loaded {
+    let mut findings = Findings::default();
+    match source::read(paths, &mut findings) {
+        Some(sources) => load_with(sources, surroundings, findings),
+        None => Loaded {
+            config: None,
+            findings: findings.into_vec(),
+            sources: Sources::default(),
+        },
+    }
+}
+
+/// As [`load`], from texts that were read before.
+pub fn load_sources(sources: Sources, surroundings: &Surroundings) -> Loaded {
+    load_with(sources, surroundings, Findings::default())
+}
+
+fn load_with(sources: Sources, surroundings: &Surroundings, mut findings: Findings) -> Loaded {
+    let config = match tree(&sources, &mut findings) {
+        Ok(root) => Some(typed(&root, &sources, surroundings, &mut findings)),
+        Err(finding) => {
+            findings.push(*finding);
+            None
+        }
+    };
+    let findings = findings.into_vec();
+    let fatal = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Fatal);
+    Loaded {
+        config: config.filter(|_| !fatal),
+        findings,
+        sources,
+    }
+}
+
+/// All files merged.
+fn tree(sources: &Sources, findings: &mut Findings) -> Result<Mapping, Refusal> {
+    let mut root = None;
+    for source in &sources.files {
+        let Some(node) = yaml::parse(&source.text, &source.path, findings)? else {
+            continue;
+        };
+        if !matches!(node.value, Value::Map(_)) {
+            let what = format!(
+                "The file holds {}, but keys with values are wanted.",
+                node.kind()
+            );
+            let means = "Nothing of the configuration is used until this is corrected.";
+            return Err(Box::new(Finding::new(
+                Severity::Fatal,
+                &node.origin,
+                "",
+                what,
+                means,
+            )));
+        }
+        root = Some(merge::merge(root, node, findings)?);
+    }
+    match root.map(|root| root.value) {
+        Some(Value::Map(map)) => Ok(map),
+        _ => Ok(Mapping::default()),
+    }
+}
+
+fn typed(
+    root: &Mapping,
+    sources: &Sources,
+    surroundings: &Surroundings,
+    findings: &mut Findings,
+) -> Config {
+    let mut reader = Reader {
+        findings,
+        shell_unescape: false,
+    };
+    own::check_top_level(&mut reader, root);
+    let mut gridkeep = own::read(&mut reader, root, &sources.base);
+    reader.shell_unescape = gridkeep.shell_unescape.value;
+    let cluster = sections::cluster(&mut reader, root);
+    let kerberos = sections::kerberos(&mut reader, root);
+    let services: Vec<String> = kerberos
+        .iter()
+        .map(|service| service.name.value.clone())
+        .collect();
+    let ran_on_original = root.get(own::KEY).is_none();
+    let issuers = issuers::read(&mut reader, root, &services, ran_on_original);
+    own::check_operators(&mut reader, &mut gridkeep, &issuers);
+    let ssh = sections::ssh(&mut reader, root);
+    let hostname = surroundings.hostname.clone();
+    let mut config = Config {
+        issuers,
+        kerberos,
+        ssh,
+        ratelimits: Vec::new(),
+        cluster,
+        gridkeep,
+        hostname,
+    };
+    let mounts = config.mounts();
+    config.ratelimits = sections::ratelimits(&mut reader, root, &config.issuers, &mounts);
+    if root
+        .get("issuers")
+        .is_none_or(|node| node.value == Value::Null)
+    {
+        let origin = sources
+            .files
+            .first()
+            .map(|file| Origin::whole_file(&file.path))
+            .unwrap_or_default();
+        reader.find(
+            Severity::Warning,
+            &origin,
+            "issuers",
+            "No issuer is configured.",
+            "Nobody can log in.",
+        );
+    }
+    sections::not_yet_served(&mut reader, root);
+    if surroundings.look_at_files {
+        host::check(&config, surroundings, findings);
+    }
+    config
+}

@@ -1,0 +1,225 @@
+//! The configuration as types: what the YAML says after merging and validation, every value with its place.
+//!
+//! Holds no rule of reading and does no I/O. What follows from the values (service name, callback address, mounts,
+//! permitted paths) is in `derived`. A new key gets a field here, a line in the reader of its section, one in
+//! `effective` and one in `diff`.
+
+use super::finding::Setting;
+use secrecy::SecretString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that was configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The valid issuers, in the order of the files.
+    pub issuers: Vec<IssuerConfig>,
+    /// The valid Kerberos services; the first is the general one.
+    pub kerberos: Vec<KerberosConfig>,
+    /// ssh login, when it is switched on.
+    pub ssh: Option<SshConfig>,
+    /// The valid rate limits.
+    pub ratelimits: Vec<RateLimitConfig>,
+    /// Names of the service and its nodes, audit log.
+    pub cluster: ClusterConfig,
+    /// Our own settings.
+    pub gridkeep: GridkeepConfig,
+    /// `uname -n`, the last resort for the service name.
+    pub hostname: String,
+}
+
+/// One issuer (`issuers[]`).
+#[derive(Clone, Debug)]
+pub struct IssuerConfig {
+    /// The name used by `htgettoken -i`.
+    pub name: Setting<String>,
+    /// The issuer URL, to be compared exactly with the discovery document.
+    pub url: Setting<String>,
+    /// OIDC client id.
+    pub clientid: Setting<String>,
+    /// OIDC client secret; absent for public clients and for `private_key_jwt`.
+    pub secret: Option<Setting<SecretString>>,
+    /// The flow by which people log in.
+    pub callback_mode: Setting<CallbackMode>,
+    /// The claim whose value is the credkey, a top-level name taken literally.
+    pub credclaim: Setting<String>,
+    /// The Kerberos service named for this issuer.
+    pub kerbservice: Option<Setting<String>>,
+    /// The valid roles; at least one.
+    pub roles: Vec<RoleConfig>,
+    /// `public_client`: there is no secret, by intention.
+    pub public_client: Setting<bool>,
+    /// `client_auth`: how the client authenticates; absent: as the discovery document offers.
+    pub client_auth: Option<Setting<ClientAuth>>,
+    /// `private_key`: PEM file for `private_key_jwt`.
+    pub private_key: Option<Setting<PathBuf>>,
+    /// `ca_file`: PEM file of authorities that may certify this issuer, besides the system's.
+    pub ca_file: Option<Setting<PathBuf>>,
+    /// `authorization_params`: extra parameters of authorization and device requests.
+    pub authorization_params: Vec<(String, Setting<String>)>,
+    /// `reauth_on_scope_change`: a credential made with other scopes needs a new login.
+    pub reauth_on_scope_change: Setting<bool>,
+}
+
+/// One role of an issuer.
+#[derive(Clone, Debug)]
+pub struct RoleConfig {
+    /// The name used by `htgettoken -r`.
+    pub name: Setting<String>,
+    /// The scopes as configured, in order, repetitions kept.
+    pub scopes: Vec<Setting<String>>,
+    /// `credclaim` of this role alone, an extension.
+    pub credclaim: Option<Setting<String>>,
+}
+
+/// How people log in at an issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallbackMode {
+    /// RFC 8628.
+    Device,
+    /// Authorization code with our confirmation page.
+    Direct,
+    /// Authorization code without it.
+    NoConfirm,
+}
+
+impl CallbackMode {
+    /// The spellings and their meaning.
+    pub const CHOICES: [(&'static str, Self); 3] = [
+        ("device", Self::Device),
+        ("direct", Self::Direct),
+        ("noconfirm", Self::NoConfirm),
+    ];
+
+    /// The word of the files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Direct => "direct",
+            Self::NoConfirm => "noconfirm",
+        }
+    }
+}
+
+/// Client authentication at the token endpoint (OpenID Connect Core, section 9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// `client_secret_basic`
+    SecretBasic,
+    /// `client_secret_post`
+    SecretPost,
+    /// `private_key_jwt`
+    PrivateKeyJwt,
+}
+
+impl ClientAuth {
+    /// The spellings and their meaning.
+    pub const CHOICES: [(&'static str, Self); 3] = [
+        ("client_secret_basic", Self::SecretBasic),
+        ("client_secret_post", Self::SecretPost),
+        ("private_key_jwt", Self::PrivateKeyJwt),
+    ];
+
+    /// The word of the files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SecretBasic => "client_secret_basic",
+            Self::SecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
+        }
+    }
+}
+
+/// One Kerberos service (`kerberos[]`). The three LDAP keys of the original are accepted and have no effect.
+#[derive(Clone, Debug)]
+pub struct KerberosConfig {
+    /// The name; selects the keytab.
+    pub name: Setting<String>,
+    /// Text, beginning with `@`, that may follow the Kerberos user name in a credential's path.
+    pub policydomain: Option<Setting<String>>,
+}
+
+/// ssh login (`ssh`).
+#[derive(Clone, Debug)]
+pub struct SshConfig {
+    /// May people register their own keys?
+    pub self_registration: Setting<bool>,
+    /// `cross_issuer`: a key registered through one issuer opens credentials of all, as in the original.
+    pub cross_issuer: Setting<bool>,
+}
+
+/// One rate limit (`ratelimits[]`).
+#[derive(Clone, Debug)]
+pub struct RateLimitConfig {
+    /// The name.
+    pub name: Setting<String>,
+    /// API path without `/v1/`; empty: everything.
+    pub path: Setting<String>,
+    /// Requests per interval and client address.
+    pub rate: Setting<u64>,
+    /// The interval.
+    pub interval: Setting<Duration>,
+    /// How long an address stays shut out after exceeding the rate.
+    pub block_interval: Setting<Duration>,
+}
+
+/// Names of the service and its nodes (`cluster`).
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Name shared by the nodes.
+    pub name: Option<Setting<String>>,
+    /// The node that applied the configuration in the original.
+    pub master: Option<Setting<String>>,
+    /// `peer1` and `peer2`: the other nodes as seen from this one.
+    pub peers: Vec<Setting<String>>,
+    /// `members`: all nodes, an extension.
+    pub members: Vec<Setting<String>>,
+    /// Own name.
+    pub myname: Option<Setting<String>>,
+    /// Where the audit log goes.
+    pub audit_log: Setting<AuditLog>,
+}
+
+/// Where the audit log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditLog {
+    /// `none`
+    Off,
+    /// To a file.
+    File(PathBuf),
+}
+
+/// Our own settings (top-level key `gridkeep`, which the original ignores).
+#[derive(Clone, Debug)]
+pub struct GridkeepConfig {
+    /// Addresses to listen on.
+    pub listen: Vec<Setting<SocketAddr>>,
+    /// `callback_port`: the port in callback addresses, where clients and browsers reach the service; 8200 in the original.
+    pub callback_port: Setting<u16>,
+    /// `tls.certificate`: PEM chain.
+    pub certificate: Setting<PathBuf>,
+    /// `tls.key`: PEM key.
+    pub key: Setting<PathBuf>,
+    /// `data`: the data directory.
+    pub data: Setting<PathBuf>,
+    /// `seal.key_file`: the root key; absent: the service manager's credential.
+    pub seal_key_file: Option<Setting<PathBuf>>,
+    /// Who is an operator.
+    pub operators: Vec<OperatorConfig>,
+    /// `run_directory`: sockets and other things of this run.
+    pub run_directory: Setting<PathBuf>,
+    /// `compat.shell_unescape`: values were written for the original's shell quoting.
+    pub shell_unescape: Setting<bool>,
+}
+
+/// Everybody whose login at `issuer` carries `claim` with `value` is an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorConfig {
+    /// Name of a configured issuer.
+    pub issuer: Setting<String>,
+    /// Claim name.
+    pub claim: Setting<String>,
+    /// The value the claim has or, being a list, contains.
+    pub value: Setting<String>,
+}

@@ -1,0 +1,347 @@
+//! Reads `kerberos`, `ssh`, `ratelimits` and `cluster` (profile sections 3.3 to 3.6 and 16).
+//!
+//! A fault leaves out the item or the single name it concerns. Says which of these sections the program does not
+//! serve yet; remove the line from `not_yet_served` when one becomes served.
+
+use super::finding::{Origin, Setting, Severity, quoted};
+use super::model::{
+    AuditLog, ClusterConfig, IssuerConfig, KerberosConfig, RateLimitConfig, SshConfig,
+};
+use super::read::{Item, Reader};
+use super::yaml::{Mapping, Value};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const KERBEROS_KEYS: [&str; 5] = ["name", "ldapurl", "ldapdn", "ldapattr", "policydomain"];
+const SSH_KEYS: [&str; 2] = ["self-registration", "cross_issuer"];
+const LIMIT_KEYS: [&str; 5] = ["name", "path", "rate", "interval", "block_interval"];
+const CLUSTER_KEYS: [&str; 7] = [
+    "name", "master", "peer1", "peer2", "myname", "auditlog", "members",
+];
+
+/// Where the original's audit log went when nothing was said.
+pub const DEFAULT_AUDIT_LOG: &str = "/var/log/htvault-config/auditlog";
+
+/// Notes the sections that are read and checked but have no effect yet.
+pub fn not_yet_served(reader: &mut Reader<'_>, root: &Mapping) {
+    let mut note = |map: &Mapping, key: &str, path: &str| {
+        if let Some(entry) = map
+            .entry(key)
+            .filter(|entry| entry.value.value != Value::Null)
+        {
+            let what = format!("`{path}` is read and checked, but not yet served.");
+            reader.find(
+                Severity::Info,
+                &entry.key_origin,
+                path,
+                what,
+                "Everything else works without it.",
+            );
+        }
+    };
+    for key in ["kerberos", "ssh", "ratelimits"] {
+        note(root, key, key);
+    }
+    if let Some(cluster) = root.get("cluster").and_then(|node| node.as_map()) {
+        for key in ["master", "peer1", "peer2", "members"] {
+            note(cluster, key, &format!("cluster.{key}"));
+        }
+    }
+}
+
+/// Reads `kerberos`.
+pub fn kerberos(reader: &mut Reader<'_>, root: &Mapping) -> Vec<KerberosConfig> {
+    let means = "This Kerberos service is left out.";
+    let mut services = Vec::new();
+    for named in reader.named_items(root.get("kerberos"), "kerberos", means) {
+        let mut item = Item::new(reader, named.map, &named.path, &named.origin, means);
+        item.unknown(&KERBEROS_KEYS);
+        let policydomain = item.text("policydomain");
+        if let Some(domain) = policydomain
+            .as_ref()
+            .filter(|domain| !domain.value.starts_with('@'))
+        {
+            let what = format!("{} does not begin with `@`.", quoted(&domain.value));
+            item.refuse(
+                &domain.origin,
+                "policydomain",
+                what,
+                Some("text such as \"@example.org\", in quotes"),
+            );
+        }
+        if item.sound {
+            services.push(KerberosConfig {
+                name: named.name,
+                policydomain,
+            });
+        }
+    }
+    services
+}
+
+/// Reads `ssh`.
+pub fn ssh(reader: &mut Reader<'_>, root: &Mapping) -> Option<SshConfig> {
+    let means = "ssh login stays off.";
+    let (map, origin) = section(reader, root, "ssh", means)?;
+    let mut item = Item::new(reader, map, "ssh", &origin, means);
+    item.unknown(&SSH_KEYS);
+    let self_registration = item.choice(
+        "self-registration",
+        &[("allowed", true), ("disallowed", false)],
+    );
+    let cross_issuer = item.flag("cross_issuer").unwrap_or(Setting::builtin(false));
+    let sound = item.sound;
+    self_registration
+        .filter(|_| sound)
+        .map(|self_registration| SshConfig {
+            self_registration,
+            cross_issuer,
+        })
+}
+
+/// Reads `ratelimits`.
+pub fn ratelimits(
+    reader: &mut Reader<'_>,
+    root: &Mapping,
+    issuers: &[IssuerConfig],
+    mounts: &[String],
+) -> Vec<RateLimitConfig> {
+    let means = "This rate limit is left out.";
+    let mut limits: Vec<RateLimitConfig> = Vec::new();
+    let mut paths: HashMap<String, Setting<String>> = HashMap::new();
+    for named in reader.named_items(root.get("ratelimits"), "ratelimits", means) {
+        let mut item = Item::new(reader, named.map, &named.path, &named.origin, means);
+        item.unknown(&LIMIT_KEYS);
+        let path = item.text("path").unwrap_or(Setting::builtin(String::new()));
+        if item.node("rate").is_none() {
+            item.missing("rate");
+        }
+        let rate = rate(&mut item);
+        let interval = item
+            .duration("interval")
+            .unwrap_or(Setting::builtin(Duration::from_secs(1)));
+        if interval.value.is_zero() {
+            item.refuse(
+                &interval.origin,
+                "interval",
+                "The interval is zero.",
+                Some("a duration above zero such as 5m"),
+            );
+        }
+        let block_interval = item
+            .duration("block_interval")
+            .unwrap_or(Setting::builtin(Duration::ZERO));
+        if !path.value.is_empty() && !below_a_mount(&path.value, mounts) {
+            let what = format!(
+                "The path {} is not below anything that is served.",
+                quoted(&path.value)
+            );
+            let names: Vec<String> = issuers
+                .iter()
+                .map(|issuer| format!("auth/oidc-{}", issuer.name.value))
+                .collect();
+            let hint = format!(
+                "The limit will not apply to any request. Issuers are at: {}.",
+                names.join(", ")
+            );
+            item.warn(&path.origin, "path", what, &hint);
+        }
+        if let (true, Some(rate)) = (item.sound, rate) {
+            if let Some(other) = paths.get(path.value.trim_matches('/')) {
+                let what = format!("Rate limit `{}` has the same path.", other.value);
+                let means =
+                    "The original refused the second one; here the stricter of the two decides.";
+                item.warn(&named.origin, "path", what, means);
+            }
+            paths.insert(path.value.trim_matches('/').to_owned(), named.name.clone());
+            limits.push(RateLimitConfig {
+                name: named.name,
+                path,
+                rate,
+                interval,
+                block_interval,
+            });
+        }
+    }
+    limits
+}
+
+fn rate(item: &mut Item<'_, '_, '_>) -> Option<Setting<u64>> {
+    let rate = item.number("rate")?;
+    let rounded = rate.value.round();
+    if rounded < 1.0 || rounded > u32::MAX.into() {
+        let what = format!("The rate {} is not a number of requests.", rate.value);
+        item.refuse(
+            &rate.origin,
+            "rate",
+            what,
+            Some("a number from 1 to 4294967295"),
+        );
+        return None;
+    }
+    // In range by the test above.
+    Some(Setting::new(rounded as u64, rate.origin))
+}
+
+fn below_a_mount(path: &str, mounts: &[String]) -> bool {
+    let path = format!("{}/", path.trim_matches('/'));
+    let built_in = [
+        "auth/token/",
+        "cubbyhole/",
+        "identity/",
+        "sys/",
+        "secret/oauth/",
+    ];
+    built_in.iter().any(|mount| path.starts_with(mount))
+        || mounts.iter().any(|mount| {
+            path.strip_prefix("auth/")
+                .is_some_and(|rest| rest.starts_with(mount.as_str()))
+        })
+}
+
+fn section<'n>(
+    reader: &mut Reader<'_>,
+    root: &'n Mapping,
+    key: &str,
+    means: &str,
+) -> Option<(&'n Mapping, Origin)> {
+    let node = root.get(key).filter(|node| node.value != Value::Null)?;
+    match node.as_map() {
+        Some(map) => Some((map, node.origin.clone())),
+        None => {
+            let what = format!("Here is {}, but a mapping is wanted.", node.kind());
+            reader.find(Severity::Error, &node.origin, key, what, means);
+            None
+        }
+    }
+}
+
+/// Reads `cluster`.
+pub fn cluster(reader: &mut Reader<'_>, root: &Mapping) -> ClusterConfig {
+    let empty = Mapping::default();
+    let means = "This key is left out.";
+    let (map, origin) = section(reader, root, "cluster", "All of `cluster` is left out.")
+        .unwrap_or((&empty, Origin::builtin()));
+    let mut item = Item::new(reader, map, "cluster", &origin, means);
+    item.unknown(&CLUSTER_KEYS);
+    let name = host_name(&mut item, "name", Qualified::Wanted);
+    let myname = host_name(&mut item, "myname", Qualified::Wanted);
+    let master = host_name(&mut item, "master", Qualified::Needed);
+    let peers: Vec<Setting<String>> = ["peer1", "peer2"]
+        .into_iter()
+        .filter_map(|key| host_name(&mut item, key, Qualified::Needed))
+        .collect();
+    let members = item.texts("members", "a list of host names");
+    let members = members
+        .into_iter()
+        .filter_map(|name| checked_name(&mut item, "members", name, Qualified::Needed))
+        .collect();
+    if let (Some(peer), None) = (peers.first(), &master) {
+        let origin = peer.origin.clone();
+        item.warn(
+            &origin,
+            "master",
+            "There are peers but no master.",
+            "The original took such a node for a single server.",
+        );
+    }
+    let audit_log = audit_log(&mut item);
+    ClusterConfig {
+        name,
+        master,
+        peers,
+        members,
+        myname,
+        audit_log,
+    }
+}
+
+fn audit_log(item: &mut Item<'_, '_, '_>) -> Setting<AuditLog> {
+    let default = || Setting::builtin(AuditLog::File(PathBuf::from(DEFAULT_AUDIT_LOG)));
+    let Some(text) = item.text("auditlog") else {
+        return default();
+    };
+    if text.value == "none" {
+        return Setting::new(AuditLog::Off, text.origin);
+    }
+    let path = PathBuf::from(&text.value);
+    if path.is_absolute() && !text.value.contains('\0') && !text.value.ends_with('/') {
+        return Setting::new(AuditLog::File(path), text.origin);
+    }
+    let what = format!(
+        "{} is not the absolute path of a file. The audit log goes to {DEFAULT_AUDIT_LOG}.",
+        quoted(&text.value)
+    );
+    item.refuse(
+        &text.origin,
+        "auditlog",
+        what,
+        Some("an absolute path, none"),
+    );
+    default()
+}
+
+/// Must a host name be fully qualified?
+#[derive(Clone, Copy, PartialEq)]
+enum Qualified {
+    /// Refused if not.
+    Needed,
+    /// A warning if not.
+    Wanted,
+}
+
+fn host_name(
+    item: &mut Item<'_, '_, '_>,
+    key: &str,
+    qualified: Qualified,
+) -> Option<Setting<String>> {
+    let name = item.text(key)?;
+    checked_name(item, key, name, qualified)
+}
+
+fn checked_name(
+    item: &mut Item<'_, '_, '_>,
+    key: &str,
+    name: Setting<String>,
+    qualified: Qualified,
+) -> Option<Setting<String>> {
+    const ALLOWED: &str = "a host name with its domain such as gk1.example.org, without port";
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if name.value.len() > 253 || !name.value.split('.').all(label) {
+        item.refuse(
+            &name.origin,
+            key,
+            format!("{} is not a host name.", quoted(&name.value)),
+            Some(ALLOWED),
+        );
+        return None;
+    }
+    if name.value.contains('.') {
+        return Some(name);
+    }
+    let what = format!(
+        "The host name {} is not fully qualified.",
+        quoted(&name.value)
+    );
+    match qualified {
+        Qualified::Needed => {
+            item.refuse(&name.origin, key, what, Some(ALLOWED));
+            None
+        }
+        Qualified::Wanted => {
+            item.warn(
+                &name.origin,
+                key,
+                what,
+                "Certificates, keytabs and callback addresses usually carry the full name.",
+            );
+            Some(name)
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Each file of `testdata/config/validation` says on its lines which findings it has to give, and gives no others.
+
+use super::*;
+use crate::config::commands;
+
+#[test]
+fn every_announced_finding_is_given_and_no_other() {
+    let mut files = 0;
+    for entry in std::fs::read_dir(crate_directory("testdata/config/validation")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let loaded = loaded(&[&text]);
+        let mut given: Vec<&Finding> = at_least(&loaded, Severity::Warning);
+        for (number, line) in (1_u32..).zip(text.lines()) {
+            for announced in line.split("#~").skip(1).filter(|_| !line.starts_with('#')) {
+                let (head, part) = announced.split_once('|').unwrap();
+                let (severity, key) = head.trim().split_once(' ').unwrap();
+                let found = given.iter().position(|finding| {
+                    finding.origin.line() == number
+                        && finding.severity.to_string() == severity
+                        && finding.key == key.trim()
+                        && finding.to_string().contains(part.trim())
+                });
+                let Some(found) = found else {
+                    let here: Vec<String> = given.iter().map(ToString::to_string).collect();
+                    panic!(
+                        "{}:{number}: not found: {announced}\n{}",
+                        path.display(),
+                        here.join("\n")
+                    );
+                };
+                given.remove(found);
+            }
+        }
+        let unannounced: Vec<String> = given.iter().map(ToString::to_string).collect();
+        assert!(
+            unannounced.is_empty(),
+            "{}:\n{}",
+            path.display(),
+            unannounced.join("\n")
+        );
+        assert!(
+            loaded.config.is_some(),
+            "faulty items are left out, the rest is used"
+        );
+        files += 1;
+    }
+    assert!(files >= 4);
+}
+
+#[test]
+fn faulty_items_are_left_out_and_only_they() {
+    let load = |name: &str| {
+        let text =
+            std::fs::read_to_string(crate_directory("testdata/config/validation").join(name))
+                .unwrap();
+        loaded(&[&text]).config.unwrap()
+    };
+    let names = |config: &crate::config::Config| {
+        config
+            .issuers
+            .iter()
+            .map(|i| i.name.value.clone())
+            .collect::<Vec<_>>()
+    };
+
+    let config = load("issuers.yaml");
+    assert_eq!(
+        names(&config),
+        ["good", "123", "on", "noconfirm", "kerb", "with_underscore"]
+    );
+    assert_eq!(
+        config.issuers[0].clientid.value, "0123",
+        "numbers keep their source text"
+    );
+    assert_eq!(
+        config.issuers[0].roles[0].requested_scopes(),
+        ["openid", "profile", "offline_access", "wlcg"]
+    );
+    assert!(
+        config
+            .kerberos_service(config.issuer("kerb").unwrap())
+            .is_none(),
+        "a wrong name does not mean the first service"
+    );
+
+    let config = load("roles.yaml");
+    assert_eq!(names(&config), ["default", "none", "a_b"]);
+    let roles: Vec<&str> = config.issuers[0]
+        .roles
+        .iter()
+        .map(|role| role.name.value.as_str())
+        .collect();
+    assert_eq!(roles, ["default", "twice", "reinterpreted", "dated"]);
+    assert_eq!(
+        config.issuers[0].roles[0].requested_scopes(),
+        [
+            "openid",
+            "storage.read:",
+            "storage.create:",
+            "storage.read:/"
+        ]
+    );
+    assert_eq!(config.issuers[2].roles.len(), 1);
+
+    let config = load("extensions.yaml");
+    assert_eq!(
+        names(&config),
+        ["default", "both", "key"]
+            .into_iter()
+            .filter(|n| *n != "both")
+            .collect::<Vec<_>>()
+    );
+    assert!(
+        config.issuers[0].public_client.value && config.issuers[0].reauth_on_scope_change.value
+    );
+    assert_eq!(config.issuers[0].authorization_params[0].1.value, "consent");
+    assert_eq!(
+        config.issuers[0].credclaim_of(&config.issuers[0].roles[0]),
+        "wlcg.credkey"
+    );
+    assert_eq!(
+        config.issuers[1].private_key.as_ref().unwrap().value,
+        Path::new("/etc/htvault-config/config.d/keys/key.pem")
+    );
+    assert_eq!(config.gridkeep.operators.len(), 1);
+    assert_eq!(config.service_url(), "https://node.lab.example:9200");
+    assert_eq!(config.gridkeep.listen[0].value.to_string(), "127.0.0.1:0");
+
+    let config = load("sections.yaml");
+    assert_eq!(config.kerberos.len(), 1);
+    assert!(
+        config.ssh.is_none(),
+        "`yes` is refused, not taken for an answer"
+    );
+    let limits: Vec<(&str, u64, f64)> = config
+        .ratelimits
+        .iter()
+        .map(|l| {
+            (
+                l.name.value.as_str(),
+                l.rate.value,
+                l.interval.value.as_secs_f64(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        limits,
+        [
+            ("all", 360, 300.0),
+            ("again", 10, 1.0),
+            ("login", 1, 90.0),
+            ("astray", 5, 1.0),
+            ("octal", 12, 90.0)
+        ]
+    );
+    assert!(config.cluster.master.is_none());
+    assert_eq!(
+        config.audit_log(),
+        Some(Path::new("/var/log/htvault-config/auditlog"))
+    );
+    assert_eq!(config.service_name().value, "tokens");
+}
+
+#[test]
+fn a_wrong_setting_of_our_own_refuses_everything() {
+    for (wrong, expected) in [
+        (
+            "gridkeep: {listen: [[::]:8200]}",
+            "in quotes if a text is meant",
+        ),
+        (
+            "gridkeep: {listen: ['localhost']}",
+            "not an address with port",
+        ),
+        ("gridkeep: {listen: []}", "No address"),
+        (
+            "gridkeep: {listen: ['127.0.0.1:82000', '127.0.0.1:1']}",
+            "not an address with port",
+        ),
+        ("gridkeep: {tls: {certificate: /c.pem}}", "given together"),
+        ("gridkeep: {data: [x]}", "a list"),
+        (
+            "gridkeep: {compat: {shell_unescape: often}}",
+            "neither true nor false",
+        ),
+        ("gridkeep: {callback_port: 0}", "not a port"),
+        ("gridkeep: {callback_port: 65536.5}", "not a port"),
+        ("gridkeep: yes", "a mapping is wanted"),
+        ("gridkeep: {seal: key}", "a mapping is wanted"),
+    ] {
+        let loaded = loaded(&[ISSUER, wrong]);
+        assert!(loaded.config.is_none(), "{wrong}");
+        let fatal = at_least(&loaded, Severity::Fatal);
+        assert!(
+            fatal.iter().any(|f| f.to_string().contains(expected)),
+            "{wrong}: {fatal:?}"
+        );
+    }
+}
+
+#[test]
+fn without_our_key_the_defaults_of_the_original_hold() {
+    let config = loaded(&[ISSUER]).config.unwrap();
+    let own = &config.gridkeep;
+    assert_eq!(
+        own.certificate.value,
+        Path::new("/etc/htvault-config/hostcert.pem")
+    );
+    assert_eq!(own.key.value, Path::new("/etc/htvault-config/hostkey.pem"));
+    assert_eq!(own.listen[0].value.to_string(), "[::]:8200");
+    assert_eq!(own.data.value, Path::new("/var/lib/gridkeep"));
+    assert_eq!(own.run_directory.value, Path::new("/run/gridkeep"));
+    assert!(own.seal_key_file.is_none() && own.operators.is_empty() && !own.shell_unescape.value);
+    assert_eq!(
+        config.audit_log(),
+        Some(Path::new("/var/log/htvault-config/auditlog"))
+    );
+    assert_eq!(config.service_name().value, "node.lab.example");
+    assert_eq!(
+        config.callback_url(&config.issuers[0]),
+        "https://node.lab.example:8200/v1/auth/oidc-default/oidc/callback"
+    );
+    assert_eq!(
+        loaded(&["cluster: {myname: gk1.lab.example}"])
+            .config
+            .unwrap()
+            .service_name()
+            .value,
+        "gk1.lab.example"
+    );
+}
+
+#[test]
+fn strictness_refuses_warnings_but_not_notes() {
+    let clean = loaded(&[
+        ISSUER,
+        "kerberos: [{name: lab}]\nssh: {self-registration: disallowed}\ncluster: {master: gk1.lab.example}\n",
+    ]);
+    assert!(
+        clean
+            .findings
+            .iter()
+            .all(|finding| finding.severity == Severity::Info),
+        "{:?}",
+        clean.findings
+    );
+    assert_eq!(
+        clean.findings.len(),
+        3,
+        "kerberos, ssh and master are noted as not yet served"
+    );
+    assert!(clean.is_acceptable(true));
+    assert_eq!(commands::exit_code(&clean, true), commands::OK);
+
+    let warned = loaded(&[ISSUER, "typo: x"]);
+    assert!(warned.is_acceptable(false) && !warned.is_acceptable(true));
+    assert_eq!(
+        (
+            commands::exit_code(&warned, false),
+            commands::exit_code(&warned, true)
+        ),
+        (commands::OK, commands::FAULTY)
+    );
+
+    let faulty = loaded(&[ISSUER, "issuers: [{name: other}]"]);
+    assert!(faulty.is_acceptable(false) && !faulty.is_acceptable(true));
+    assert!(!faulty.is_faultless() && warned.is_faultless());
+    assert_eq!(commands::exit_code(&faulty, false), commands::FAULTY);
+
+    let broken = loaded(&[ISSUER, "a: [b"]);
+    assert!(!broken.is_acceptable(false));
+    assert_eq!(commands::exit_code(&broken, false), commands::UNUSABLE);
+}
+
+#[test]
+fn shell_escapes_are_removed_where_that_is_asked_for() {
+    use secrecy::ExposeSecret;
+    let text = ISSUER.replace("s3cr3t-canary", r#"'a\$b\\c'"#).replace(
+        "name: default\n  clientid: c",
+        "name: default\n  clientid: 'c\\`d'",
+    );
+    let secret = |texts: &[&str]| {
+        let config = loaded(texts).config.unwrap();
+        (
+            config.issuers[0]
+                .secret
+                .as_ref()
+                .unwrap()
+                .value
+                .expose_secret()
+                .to_owned(),
+            config.issuers[0].clientid.value.clone(),
+        )
+    };
+    assert_eq!(
+        secret(&[&text]),
+        (r"a\$b\\c".to_owned(), r"c\`d".to_owned())
+    );
+    let switched_on = [text.as_str(), "gridkeep: {compat: {shell_unescape: true}}"];
+    assert_eq!(
+        secret(&switched_on),
+        (r"a$b\c".to_owned(), "c`d".to_owned())
+    );
+    assert!(at_least(&loaded(&switched_on), Severity::Warning).is_empty());
+}
+
+#[test]
+fn no_secret_is_in_findings_debug_texts_or_output() {
+    let canary = "s3cr3t-canary";
+    let texts = [
+        ISSUER.to_owned(),
+        format!(
+            "issuers: [{{name: x, secret: [{canary}]}}, {{name: y, secret: '{canary}\\$'}}, {{name: z, secret: {{{canary}: x}}}}]"
+        ),
+    ];
+    let loaded = loaded(&[&texts[0], &texts[1]]);
+    let mut out = Vec::new();
+    commands::check(&loaded, true, &mut out).unwrap();
+    let mut notes = Vec::new();
+    commands::show(&loaded, &mut out, &mut notes).unwrap();
+    out.extend(notes);
+    let all = format!(
+        "{}{loaded:?}{:?}",
+        String::from_utf8(out).unwrap(),
+        loaded.sources
+    );
+    assert!(all.contains("********"));
+    assert!(!all.contains(canary), "{all}");
+    assert!(texts[0].contains(canary), "the canary was there");
+}
