@@ -274,7 +274,9 @@ impl Jwk {
         }
     }
 
-    pub(super) fn verify(&self, alg: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+    /// Whether `signature` belongs to `message` under this key. Whether the key is meant for that is not asked here.
+    #[must_use]
+    pub fn verify_signature(&self, alg: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         match &self.material {
             Material::Rsa { n, e } => {
                 let Some(parameters) = rsa_parameters(alg) else {

@@ -316,7 +316,7 @@ impl Jws<'_> {
         };
         if candidates
             .iter()
-            .any(|key| key.verify(alg, self.signing_input.as_bytes(), &self.signature))
+            .any(|key| key.verify_signature(alg, self.signing_input.as_bytes(), &self.signature))
         {
             Ok(())
         } else {

@@ -211,7 +211,12 @@ impl Scopes {
                 levels.push(level.to_owned());
             }
         };
-        let has = |right: ComputeRight| self.list.iter().any(|scope| scope.text == right.name());
+        // SciTokens know no such names, and a path would be a restriction that HTCondor does not see.
+        let has = |right: ComputeRight| {
+            let means =
+                |scope: &Scope| !scope.capabilities.is_empty() && scope.text == right.name();
+            self.list.iter().any(means)
+        };
         for scope in &self.list {
             if let Some(level) = scope.text.strip_prefix("condor:/") {
                 add(level);
