@@ -10,12 +10,18 @@
 //!
 //! A further command is one more module, one line here, and one line where the program chooses by name.
 
+pub mod decode;
+pub mod destroy;
 pub mod environment;
+pub mod explain;
 pub mod files;
 pub mod get;
 pub mod http;
+pub mod jwks;
 pub mod options;
+pub mod sh;
 pub mod vault;
+pub mod verify;
 
 #[cfg(test)]
 mod testserver;
