@@ -149,6 +149,9 @@ pub enum JwsError {
     /// Not the form that RFC 7515 section 7.1 and this crate's limits demand.
     #[error("the token is malformed: {0}; it was damaged on the way or is no signed token")]
     Malformed(Cow<'static, str>),
+    /// The form is right, but the header says something that cannot be followed: `crit`, or a member of the wrong type.
+    #[error("the token's header is not acceptable: {0}; the issuer must send another")]
+    BadHeader(Cow<'static, str>),
     /// `alg` is unknown, forbidden or not in the caller's list.
     #[error("the signature algorithm \"{}\" is not accepted; the issuer must sign with an asymmetric algorithm", .0.escape_debug())]
     BadAlg(String),
@@ -204,7 +207,7 @@ impl Jws<'_> {
     /// JSON objects without duplicate member names, an asymmetric `alg`, no `crit`.
     ///
     /// # Errors
-    /// [`JwsError::Malformed`] or [`JwsError::BadAlg`].
+    /// [`JwsError::Malformed`], [`JwsError::BadHeader`] or [`JwsError::BadAlg`].
     pub fn parse(text: &str) -> Result<Jws<'_>, JwsError> {
         if text.len() >= TOKEN_LIMIT {
             return Err(malformed("it has 16384 bytes or more"));
@@ -363,22 +366,22 @@ fn unusable(kid: &str, named: &[&Jwk], keys: &JwkSet, alg: Algorithm) -> JwsErro
 fn header(members: Map<String, Value>) -> Result<Header, JwsError> {
     // `crit` lists what a reader must understand beyond RFC 7515; there is nothing of the kind we understand.
     if members.contains_key("crit") {
-        return Err(malformed(
-            "its header demands an extension (crit) that is not known here",
+        return Err(bad_header(
+            "it demands an extension (crit) that is not known here",
         ));
     }
     let alg = match members.get("alg") {
         Some(Value::String(name)) => name
             .parse()
             .map_err(|UnknownAlgorithm(name)| JwsError::BadAlg(name))?,
-        Some(_) => return Err(malformed("the header member alg is not a string")),
-        None => return Err(malformed("its header has no alg")),
+        Some(_) => return Err(bad_header("its member alg is not a string")),
+        None => return Err(bad_header("it has no alg")),
     };
     let text = |name: &'static str| match members.get(name) {
         None => Ok(None),
         Some(Value::String(value)) => Ok(Some(value.clone())),
-        Some(_) => Err(JwsError::Malformed(
-            format!("the header member {name} is not a string").into(),
+        Some(_) => Err(JwsError::BadHeader(
+            format!("its member {name} is not a string").into(),
         )),
     };
     let (kid, typ) = (text("kid")?, text("typ")?);
@@ -388,6 +391,10 @@ fn header(members: Map<String, Value>) -> Result<Header, JwsError> {
         typ,
         members,
     })
+}
+
+fn bad_header(why: &'static str) -> JwsError {
+    JwsError::BadHeader(Cow::Borrowed(why))
 }
 
 fn malformed(why: &'static str) -> JwsError {

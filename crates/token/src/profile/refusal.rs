@@ -65,7 +65,7 @@ impl fmt::Display for Step {
 /// The reason for programs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// No acceptable JWS.
+    /// No acceptable JWS, at step 1 or in its header at step 2.
     Malformed,
     /// Signature algorithm not accepted.
     BadAlg,
@@ -177,6 +177,7 @@ impl Refusal {
     pub(crate) fn from_jws(error: &JwsError) -> Self {
         let (step, code, claim) = match error {
             JwsError::Malformed(_) => (Step::Form, Code::Malformed, None),
+            JwsError::BadHeader(_) => (Step::Header, Code::Malformed, None),
             JwsError::BadAlg(_) => (Step::Header, Code::BadAlg, Some("alg")),
             JwsError::NoKid => (Step::Header, Code::NoKid, Some("kid")),
             JwsError::UnknownKid { .. } => (Step::Signature, Code::UnknownKid, Some("kid")),

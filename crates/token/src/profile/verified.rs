@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 use super::claims::{Essentials, moment};
 use super::{Code, Profile, Refusal, Step, TrustedIssuer};
 use crate::group::Groups;
-use crate::scope::{AreaPath, Decision, Object, Operation, Scopes, covered_directory, decide};
+use crate::scope::{
+    AreaPath, Decision, Language, Object, Operation, Scopes, covered_directory, decide,
+};
 use crate::time::UnixSeconds;
 
 /// A token that passed steps 1 to 9.
@@ -171,10 +173,13 @@ impl Verified {
         target: Option<&AreaPath>,
     ) -> Decision {
         let by = |scopes: &Scopes| self.decide_by(scopes, operation, path, target);
-        if self.scopes.names_capability() {
+        let only_scopes = self.rules.groups.is_empty() && self.rules.subjects.is_empty();
+        let scitoken = self.scopes.language() == Language::SciTokens;
+        if self.scopes.names_capability() || only_scopes || scitoken {
             return by(&self.scopes);
         }
-        let none = "the token has no capability, and nothing here gives rights to its groups";
+        let none =
+            "the token has no capability, and nothing here gives rights to its groups or subject";
         let mut answer = Decision::deny(none);
         for rule in self
             .rules

@@ -253,7 +253,8 @@ fn untrusted(iss: &str, list: &[Arc<TrustedIssuer>]) -> String {
 }
 
 fn is_https(iss: &str) -> bool {
-    if !iss.starts_with("https://") {
+    // The URL parser forgives white space and control characters; an identifier that is compared to the character has none.
+    if !iss.starts_with("https://") || !iss.bytes().all(|byte| byte.is_ascii_graphic()) {
         return false;
     }
     let Ok(url) = Url::parse(iss) else {

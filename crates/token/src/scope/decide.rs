@@ -41,13 +41,13 @@ pub(crate) fn decide(
             Some(scope) => Decision::allow(format!("{operation} is allowed by the scope {scope}")),
             None => Decision::deny(format!(
                 "{operation} needs the scope {}, which the token does not have",
-                right.name()
+                scopes.language().compute(right)
             )),
         };
     }
     let needs = needs(operation);
     let Some(first) = grants(scopes, &needs, path) else {
-        return Decision::deny(refusal(operation, &needs, path));
+        return Decision::deny(refusal(scopes, operation, &needs, path));
     };
     let Operation::Rename {
         object,
@@ -76,7 +76,7 @@ pub(crate) fn decide(
         Some(second) => Decision::allow(format!(
             "rename of {path} is allowed by the scope {first}, to {target} by {second}"
         )),
-        None => Decision::deny(refusal(operation, &needs, target)),
+        None => Decision::deny(refusal(scopes, operation, &needs, target)),
     }
 }
 
@@ -173,13 +173,17 @@ fn find(scopes: &Scopes, wanted: impl Fn(&Capability) -> bool) -> Option<&str> {
     Some(scope.text.as_str())
 }
 
-fn refusal(operation: &Operation, needs: &Needs<'_>, path: &AreaPath) -> String {
-    if needs.rights.is_empty() {
+fn refusal(scopes: &Scopes, operation: &Operation, needs: &Needs<'_>, path: &AreaPath) -> String {
+    let language = scopes.language();
+    let rights = needs.rights.iter();
+    let names: Vec<&str> = rights
+        .filter_map(|right| language.storage(*right))
+        .collect();
+    if names.is_empty() {
         return format!(
             "{operation} is granted by no scope; only a service's own configuration can allow it"
         );
     }
-    let names: Vec<&str> = needs.rights.iter().map(|right| right.name()).collect();
     format!(
         "{operation} on {path} needs {} on a path that covers it, which the token does not have",
         names.join(" or ")

@@ -101,12 +101,34 @@ pub enum Capability {
 }
 
 /// The vocabulary that a token's scopes are written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Language {
     /// `storage.*`, `compute.*`, `host.auth`.
+    #[default]
     Wlcg,
     /// `read`, `write`, `queue`, `condor:/…`, also as URIs.
     SciTokens,
+}
+
+impl Language {
+    /// The scope that grants `right`, for messages.
+    pub(crate) fn storage(self, right: StorageRight) -> Option<&'static str> {
+        match (self, right) {
+            (Self::Wlcg, right) => Some(right.name()),
+            (Self::SciTokens, StorageRight::Read) => Some("read"),
+            (Self::SciTokens, StorageRight::Modify) => Some("write"),
+            (Self::SciTokens, _) => None,
+        }
+    }
+
+    /// As [`Language::storage`], for jobs.
+    pub(crate) fn compute(self, right: ComputeRight) -> &'static str {
+        match (self, right) {
+            (Self::Wlcg, right) => right.name(),
+            (Self::SciTokens, ComputeRight::Read) => "condor:/READ",
+            (Self::SciTokens, _) => "condor:/WRITE",
+        }
+    }
 }
 
 /// One scope and what it means here.
@@ -141,6 +163,7 @@ pub enum ScopeError {
 /// The parsed `scope` claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scopes {
+    language: Language,
     list: Vec<Scope>,
 }
 
@@ -161,7 +184,13 @@ impl Scopes {
             Language::Wlcg => scopes.map(wlcg).collect::<Result<_, _>>()?,
             Language::SciTokens => scopes.map(scitokens).collect::<Result<_, _>>()?,
         };
-        Ok(Self { list })
+        Ok(Self { language, list })
+    }
+
+    /// The vocabulary they are written in.
+    #[must_use]
+    pub fn language(&self) -> Language {
+        self.language
     }
 
     /// The scopes, in the token's order.
