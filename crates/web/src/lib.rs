@@ -79,20 +79,27 @@ pub struct ConfirmLogin<'a> {
 
 impl fmt::Debug for ConfirmLogin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConfirmLogin").field("issuer", &self.issuer).field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("ConfirmLogin")
+            .field("issuer", &self.issuer)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 
 /// Asks the person to confirm that the login is theirs. The form posts to the address the page was shown at.
 pub fn confirm(login: &ConfirmLogin<'_>) -> Page {
-    let requester = login.requester.map(|address| address.to_canonical().to_string());
+    let requester = login
+        .requester
+        .map(|address| address.to_canonical().to_string());
     finish(
         200,
         &Confirm {
             style: STYLE,
             issuer: login.issuer,
             role: login.role,
-            requester: requester.as_deref().unwrap_or("an address that was not recorded"),
+            requester: requester
+                .as_deref()
+                .unwrap_or("an address that was not recorded"),
             state: login.state,
             code: login.code,
             token: login.token,
@@ -106,7 +113,10 @@ pub fn done(issuer: &str, role: &str, owner: &str) -> Page {
         200,
         "Login complete",
         "good",
-        &["You are logged in. The program that asked for this login continues by itself.", "You can close this window."],
+        &[
+            "You are logged in. The program that asked for this login continues by itself.",
+            "You can close this window.",
+        ],
         &[("Issuer", issuer), ("Role", role), ("Logged in as", owner)],
     )
 }
@@ -117,19 +127,48 @@ pub fn done(issuer: &str, role: &str, owner: &str) -> Page {
 /// own text and becomes a general sentence.
 pub fn denied(issuer: &str, error: &str) -> Page {
     let sentence = match error {
-        "access_denied" => "The login was refused: either you declined it, or the issuer does not allow it for your account.",
-        "invalid_request" | "unauthorized_client" | "unsupported_response_type" | "invalid_scope" => {
+        "access_denied" => {
+            "The login was refused: either you declined it, or the issuer does not allow it for your account."
+        }
+        "invalid_request"
+        | "unauthorized_client"
+        | "unsupported_response_type"
+        | "invalid_scope" => {
             "The issuer does not accept the request of this server. This is a matter of configuration: tell your operator the code below."
         }
-        "server_error" | "temporarily_unavailable" => "The issuer has a problem at the moment. Try again in a few minutes.",
-        "interaction_required" | "login_required" | "account_selection_required" | "consent_required" => {
+        "server_error" | "temporarily_unavailable" => {
+            "The issuer has a problem at the moment. Try again in a few minutes."
+        }
+        "interaction_required"
+        | "login_required"
+        | "account_selection_required"
+        | "consent_required" => {
             "The issuer needs you to log in or to agree first. Start again and follow its pages."
         }
         _ => "The issuer ended the login with an error.",
     };
     let known = is_standard_code(error);
-    let facts: &[(&str, &str)] = &[("Issuer", issuer), ("Code", if known { error } else { "not a standard code; the server's log has it" })];
-    message(400, "Login refused", "bad", &[sentence, "Nothing was stored. You can close this window; the program that asked is told."], facts)
+    let facts: &[(&str, &str)] = &[
+        ("Issuer", issuer),
+        (
+            "Code",
+            if known {
+                error
+            } else {
+                "not a standard code; the server's log has it"
+            },
+        ),
+    ];
+    message(
+        400,
+        "Login refused",
+        "bad",
+        &[
+            sentence,
+            "Nothing was stored. You can close this window; the program that asked is told.",
+        ],
+        facts,
+    )
 }
 
 /// Whether `error` is an error code of the authorization response that standards define.
@@ -166,7 +205,16 @@ pub fn expired() -> Page {
 
 /// Something else went wrong; `what` is a full sentence that may be shown to anybody.
 pub fn problem(status: u16, what: &str) -> Page {
-    message(status, "The login could not be completed", "bad", &[what, "Start again from your command line. If it happens again, tell your operator the text above."], &[])
+    message(
+        status,
+        "The login could not be completed",
+        "bad",
+        &[
+            what,
+            "Start again from your command line. If it happens again, tell your operator the text above.",
+        ],
+        &[],
+    )
 }
 
 /// What `/ui/` shows: that this is a server for programs.
@@ -183,15 +231,34 @@ pub fn landing(version: &str) -> Page {
     )
 }
 
-fn message(status: u16, title: &str, tone: &'static str, sentences: &[&str], facts: &[(&str, &str)]) -> Page {
-    finish(status, &Message { style: STYLE, title, tone, sentences, facts })
+fn message(
+    status: u16,
+    title: &str,
+    tone: &'static str,
+    sentences: &[&str],
+    facts: &[(&str, &str)],
+) -> Page {
+    finish(
+        status,
+        &Message {
+            style: STYLE,
+            title,
+            tone,
+            sentences,
+            facts,
+        },
+    )
 }
 
 fn finish(status: u16, template: &impl Template) -> Page {
     match template.render() {
         Ok(html) => Page { status, html },
         // Rendering into a String fails only if a value's Display does, and all values here are plain text.
-        Err(_) => Page { status: 500, html: "<!doctype html><title>Error</title><p>This page could not be produced.</p>".to_owned() },
+        Err(_) => Page {
+            status: 500,
+            html: "<!doctype html><title>Error</title><p>This page could not be produced.</p>"
+                .to_owned(),
+        },
     }
 }
 

@@ -1,0 +1,535 @@
+//! Answers and how they become bytes: the envelope, the error shape, the headers that every answer has.
+//!
+//! Owns the exact form. Refuses to know why an answer is what it is: endpoints and [`crate::failure`] decide that.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gridkeep_keeper::KeeperToken;
+use gridkeep_web::Page;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value};
+
+use crate::audit::Hasher;
+use crate::json::{self, Object};
+
+/// The words that make stock credential monitors delete a user's tokens.
+const DESTRUCTIVE: &str = "permission denied";
+
+/// One answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub body: Body,
+    pub warnings: Vec<String>,
+    /// Seconds after which asking again makes sense.
+    pub retry_after: Option<u64>,
+}
+
+/// What an answer holds.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// The usual envelope. With neither data nor login nor warnings it is status 204 and no body.
+    Envelope {
+        data: Data,
+        auth: Option<Box<Auth>>,
+        repeat: bool,
+    },
+    /// A JSON object without envelope.
+    Bare(Map<String, Value>),
+    /// The error shape.
+    Errors(Vec<String>),
+    /// A page for a person.
+    Page(Page),
+    /// A redirect, outside of the API only.
+    Redirect(&'static str),
+}
+
+/// The `data` of an envelope.
+#[derive(Debug, Default)]
+pub(crate) enum Data {
+    #[default]
+    None,
+    Object(Map<String, Value>),
+    /// An access token, the answer that matters for speed.
+    Token(TokenData),
+}
+
+/// An access token with what belongs to it.
+#[derive(Debug)]
+pub(crate) struct TokenData {
+    pub access_token: SecretString,
+    pub expire_time: Option<String>,
+    /// Left out of exchanged tokens.
+    pub server: Option<String>,
+    pub kind: String,
+}
+
+/// The `auth` of an envelope.
+#[derive(Debug)]
+pub(crate) struct Auth {
+    /// The token's secret, where it is known.
+    pub secret: Option<SecretString>,
+    pub token: Arc<KeeperToken>,
+    /// What goes into the metadata as `oauth2_refresh_token`: a handle, never a refresh token.
+    pub handle: Option<SecretString>,
+    /// Seconds.
+    pub lease_duration: u64,
+}
+
+impl Answer {
+    /// Status 204, or 200 once there are warnings.
+    pub(crate) fn done() -> Self {
+        Answer::envelope(Data::None, None)
+    }
+
+    pub(crate) fn data(data: Map<String, Value>) -> Self {
+        Answer::envelope(Data::Object(data), None)
+    }
+
+    /// `data` in the envelope and its members beside it, as some old endpoints have it.
+    pub(crate) fn repeated(data: Map<String, Value>) -> Self {
+        Answer {
+            body: Body::Envelope {
+                data: Data::Object(data),
+                auth: None,
+                repeat: true,
+            },
+            ..Answer::done()
+        }
+    }
+
+    pub(crate) fn auth(auth: Auth) -> Self {
+        Answer::envelope(Data::None, Some(Box::new(auth)))
+    }
+
+    pub(crate) fn envelope(data: Data, auth: Option<Box<Auth>>) -> Self {
+        Answer {
+            status: StatusCode::OK,
+            body: Body::Envelope {
+                data,
+                auth,
+                repeat: false,
+            },
+            warnings: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    pub(crate) fn bare(status: StatusCode, object: Map<String, Value>) -> Self {
+        Answer {
+            status,
+            body: Body::Bare(object),
+            warnings: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    pub(crate) fn page(page: Page) -> Self {
+        let status = StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Answer {
+            status,
+            body: Body::Page(page),
+            warnings: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    pub(crate) fn redirect(to: &'static str) -> Self {
+        Answer {
+            status: StatusCode::TEMPORARY_REDIRECT,
+            body: Body::Redirect(to),
+            warnings: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    /// A list of keys; an empty one is "nothing found".
+    pub(crate) fn keys(keys: Vec<String>) -> Self {
+        if keys.is_empty() {
+            return Answer::nothing();
+        }
+        let mut data = Map::new();
+        data.insert("keys".to_owned(), keys.into());
+        Answer::data(data)
+    }
+
+    /// Status 404 without a text: nothing is there.
+    pub(crate) fn nothing() -> Self {
+        Answer {
+            status: StatusCode::NOT_FOUND,
+            body: Body::Errors(Vec::new()),
+            warnings: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    /// An error with its text. The words of a final refusal are taken apart wherever they come from (an issuer's description, a path):
+    /// only [`Answer::denied`] may say them.
+    pub(crate) fn error(status: StatusCode, text: impl Into<String>) -> Self {
+        let text = harmless(text.into());
+        Answer {
+            status,
+            body: Body::Errors(vec![text]),
+            warnings: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    /// The final refusal. `text` is one of the two exact forms.
+    pub(crate) fn denied(text: &'static str) -> Self {
+        Answer {
+            status: StatusCode::FORBIDDEN,
+            body: Body::Errors(vec![text.to_owned()]),
+            warnings: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        if self.warnings.is_empty() {
+            self.warnings = warnings;
+        } else {
+            self.warnings.extend(warnings);
+        }
+        self
+    }
+
+    pub(crate) fn retry_after(mut self, seconds: Option<u64>) -> Self {
+        self.retry_after = seconds;
+        self
+    }
+
+    /// The text of the error, for the audit log.
+    pub(crate) fn error_text(&self) -> Option<&str> {
+        match &self.body {
+            Body::Errors(texts) => texts.first().map(String::as_str),
+            Body::Page(page) if page.status >= 400 => Some("the login did not complete"),
+            _ => None,
+        }
+    }
+
+    /// Turns the answer into what goes over the wire.
+    pub(crate) fn into_response(self, request_id: &str) -> Response<Full<Bytes>> {
+        let Answer {
+            mut status,
+            body,
+            warnings,
+            retry_after,
+        } = self;
+        let mut bytes = Vec::new();
+        let mut page = false;
+        let mut location = None;
+        match body {
+            Body::Envelope { data, auth, repeat } => {
+                if matches!(data, Data::None) && auth.is_none() && warnings.is_empty() {
+                    if status == StatusCode::OK {
+                        status = StatusCode::NO_CONTENT;
+                    }
+                } else {
+                    bytes.reserve(2048);
+                    write_envelope(
+                        &mut bytes,
+                        request_id,
+                        &data,
+                        auth.as_deref(),
+                        &warnings,
+                        repeat,
+                    );
+                }
+            }
+            Body::Bare(object) => {
+                json::value(&mut bytes, &object);
+                bytes.push(b'\n');
+            }
+            Body::Errors(texts) => {
+                bytes.extend_from_slice(b"{\"errors\":");
+                json::value(&mut bytes, &texts);
+                bytes.extend_from_slice(b"}\n");
+            }
+            Body::Page(shown) => {
+                bytes = shown.html.into_bytes();
+                page = true;
+            }
+            Body::Redirect(to) => location = Some(to),
+        }
+        let mut response = Response::new(Full::new(Bytes::from(bytes)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.reserve(8);
+        if page {
+            for (name, value) in gridkeep_web::HEADERS {
+                headers.insert(
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                );
+            }
+        } else {
+            if status != StatusCode::NO_CONTENT {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            }
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        headers.insert(
+            STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000; includeSubDomains"),
+        );
+        if let Some(to) = location {
+            headers.insert(LOCATION, HeaderValue::from_static(to));
+        }
+        if let Some(seconds) = retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+fn harmless(text: String) -> String {
+    if !text.to_ascii_lowercase().contains(DESTRUCTIVE) {
+        return text;
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    let mut rest = text.as_str();
+    while let Some(at) = rest.to_ascii_lowercase().find(DESTRUCTIVE) {
+        safe.push_str(&rest[..at]);
+        safe.push_str("permission-denied");
+        rest = &rest[at + DESTRUCTIVE.len()..];
+    }
+    safe.push_str(rest);
+    safe
+}
+
+fn write_envelope(
+    out: &mut Vec<u8>,
+    request_id: &str,
+    data: &Data,
+    auth: Option<&Auth>,
+    warnings: &[String],
+    repeat: bool,
+) {
+    out.extend_from_slice(b"{\"request_id\":\"");
+    out.extend_from_slice(request_id.as_bytes());
+    out.extend_from_slice(
+        b"\",\"lease_id\":\"\",\"renewable\":false,\"lease_duration\":0,\"data\":",
+    );
+    data.write(out);
+    out.extend_from_slice(b",\"wrap_info\":null,\"warnings\":");
+    if warnings.is_empty() {
+        out.extend_from_slice(b"null");
+    } else {
+        let warnings: Vec<String> = warnings.iter().cloned().map(harmless).collect();
+        json::value(out, &warnings);
+    }
+    out.extend_from_slice(b",\"auth\":");
+    match auth {
+        None => out.extend_from_slice(b"null"),
+        Some(auth) => auth.write(out),
+    }
+    if repeat && let Data::Object(members) = data {
+        for (name, value) in members {
+            if !matches!(
+                name.as_str(),
+                "request_id"
+                    | "lease_id"
+                    | "renewable"
+                    | "lease_duration"
+                    | "data"
+                    | "wrap_info"
+                    | "warnings"
+                    | "auth"
+            ) {
+                out.push(b',');
+                json::text(out, name);
+                out.push(b':');
+                json::value(out, value);
+            }
+        }
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+impl Data {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Data::None => out.extend_from_slice(b"null"),
+            Data::Object(members) => json::value(out, members),
+            Data::Token(token) => {
+                let mut data = Object::begin(out);
+                data.text("access_token", token.access_token.expose_secret());
+                if let Some(time) = &token.expire_time {
+                    data.text("expire_time", time);
+                }
+                if let Some(server) = &token.server {
+                    data.text("server", server);
+                }
+                data.text("type", &token.kind);
+                data.end();
+            }
+        }
+    }
+
+    /// The same for the audit log: texts replaced by their hash, times in clear.
+    pub(crate) fn write_hashed(&self, out: &mut Vec<u8>, hasher: &Hasher) {
+        match self {
+            Data::None => out.extend_from_slice(b"null"),
+            Data::Object(members) => hasher.members(out, members),
+            Data::Token(token) => {
+                let mut data = Object::begin(out);
+                hasher.text(data.key("access_token"), token.access_token.expose_secret());
+                if let Some(time) = &token.expire_time {
+                    data.text("expire_time", time);
+                }
+                if let Some(server) = &token.server {
+                    hasher.text(data.key("server"), server);
+                }
+                hasher.text(data.key("type"), &token.kind);
+                data.end();
+            }
+        }
+    }
+}
+
+impl Auth {
+    fn write(&self, out: &mut Vec<u8>) {
+        let token = &self.token;
+        let mut auth = Object::begin(out);
+        auth.text(
+            "client_token",
+            self.secret.as_ref().map_or("", ExposeSecret::expose_secret),
+        );
+        auth.text("accessor", &token.accessor);
+        auth.member("policies", &token.policies);
+        auth.member("token_policies", &token.policies);
+        self.write_metadata(auth.key("metadata"));
+        auth.member("lease_duration", &self.lease_duration);
+        auth.member("renewable", &token.renewable);
+        auth.text("entity_id", token.entity.as_deref().unwrap_or(""));
+        auth.text("token_type", "service");
+        auth.member("orphan", &token.orphan);
+        auth.key("mfa_requirement").extend_from_slice(b"null");
+        auth.member("num_uses", &token.num_uses);
+        auth.end();
+    }
+
+    fn write_metadata(&self, out: &mut Vec<u8>) {
+        if self.token.meta.is_empty() && self.handle.is_none() {
+            out.extend_from_slice(b"null");
+            return;
+        }
+        let mut separator = b'{';
+        let handle = self
+            .handle
+            .as_ref()
+            .map(|handle| ("oauth2_refresh_token", handle.expose_secret()));
+        let facts = self
+            .token
+            .meta
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in facts
+            .filter(|(name, _)| *name != "oauth2_refresh_token")
+            .chain(handle)
+        {
+            out.push(separator);
+            separator = b',';
+            json::text(out, name);
+            out.push(b':');
+            json::text(out, value);
+        }
+        if separator == b'{' {
+            out.push(b'{');
+        }
+        out.push(b'}');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use serde_json::json;
+
+    use super::*;
+
+    async fn sent(answer: Answer) -> (Response<()>, String) {
+        let (parts, body) = answer
+            .into_response("0c2f5f7e-3d1e-9a41-5f5b-0f6f4f6bb0d1")
+            .into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        (
+            Response::from_parts(parts, ()),
+            String::from_utf8(bytes.to_vec()).unwrap(),
+        )
+    }
+
+    #[tokio::test]
+    async fn the_envelope_is_exact() {
+        let token = TokenData {
+            access_token: "eyJ".into(),
+            expire_time: Some("2026-09-01T10:20:30Z".into()),
+            server: Some("dune".into()),
+            kind: "Bearer".into(),
+        };
+        let (head, body) = sent(Answer::envelope(Data::Token(token), None)).await;
+        assert_eq!(
+            body.trim_end(),
+            r#"{"request_id":"0c2f5f7e-3d1e-9a41-5f5b-0f6f4f6bb0d1","lease_id":"","renewable":false,"lease_duration":0,"data":{"access_token":"eyJ","expire_time":"2026-09-01T10:20:30Z","server":"dune","type":"Bearer"},"wrap_info":null,"warnings":null,"auth":null}"#
+        );
+        assert_eq!(head.headers()["content-type"], "application/json");
+        assert_eq!(head.headers()["cache-control"], "no-store");
+        assert_eq!(
+            head.headers()["strict-transport-security"],
+            "max-age=31536000; includeSubDomains"
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_to_say_is_204_and_warnings_make_it_200() {
+        let (head, body) = sent(Answer::done()).await;
+        assert_eq!((head.status(), body.as_str()), (StatusCode::NO_CONTENT, ""));
+        let (head, body) = sent(Answer::done().with_warnings(vec!["w".into()])).await;
+        assert_eq!(head.status(), StatusCode::OK);
+        assert!(
+            body.contains(r#""data":null,"wrap_info":null,"warnings":["w"],"auth":null"#),
+            "{body}"
+        );
+        let (head, body) = sent(Answer::keys(Vec::new())).await;
+        assert_eq!(
+            (head.status(), body.trim_end()),
+            (StatusCode::NOT_FOUND, r#"{"errors":[]}"#)
+        );
+    }
+
+    #[tokio::test]
+    async fn old_endpoints_repeat_their_data_without_overwriting_the_envelope() {
+        let Value::Object(data) = json!({"token/": {"type": "token"}, "auth": 1, "data": 2}) else {
+            unreachable!()
+        };
+        let (_, body) = sent(Answer::repeated(data)).await;
+        let read: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(read["token/"]["type"], "token");
+        assert_eq!(read["auth"], Value::Null);
+        assert_eq!(read["data"]["auth"], 1);
+    }
+
+    #[tokio::test]
+    async fn the_destructive_words_come_from_denials_only() {
+        let (_, body) = sent(Answer::error(
+            StatusCode::BAD_REQUEST,
+            "refresh failed: Permission denied by permission denied",
+        ))
+        .await;
+        assert!(!body.to_lowercase().contains(DESTRUCTIVE), "{body}");
+        assert!(body.contains("permission-denied by permission-denied"));
+        let (_, body) =
+            sent(Answer::done().with_warnings(vec!["a permission denied b".into()])).await;
+        assert!(!body.contains(DESTRUCTIVE), "{body}");
+        let (head, body) = sent(Answer::denied("permission denied")).await;
+        assert_eq!(
+            (head.status(), body.trim_end()),
+            (StatusCode::FORBIDDEN, r#"{"errors":["permission denied"]}"#)
+        );
+    }
+}

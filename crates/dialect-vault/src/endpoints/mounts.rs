@@ -1,0 +1,94 @@
+//! What is mounted where. Mounts follow from the configuration files, so they are only read here.
+
+use gridkeep_keeper::{Mount, Operation};
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::status::object;
+use crate::answer::Answer;
+use crate::failure::Trouble;
+use crate::route::MountClass;
+use crate::service::{Call, Inner};
+
+pub(super) fn answer(
+    inner: &Inner,
+    class: MountClass,
+    path: Option<&str>,
+    call: &mut Call<'_>,
+) -> Result<Answer, Trouble> {
+    if call.operation != Operation::Read {
+        let text = "mounts follow from the configuration files of this server and cannot be changed by API; change the files and reload";
+        return Err(Trouble::text(StatusCode::METHOD_NOT_ALLOWED, text));
+    }
+    let mounts = inner.keeper.mounts();
+    let shown = mounts
+        .iter()
+        .filter_map(|mount| match (class, mount.path.strip_prefix("auth/")) {
+            (MountClass::Auth, Some(rest)) => Some((rest, mount)),
+            (MountClass::Secret, None) => Some((mount.path.as_str(), mount)),
+            _ => None,
+        });
+    match path {
+        None => Ok(Answer::repeated(
+            shown
+                .map(|(path, mount)| (path.to_owned(), describe(inner, class, mount)))
+                .collect(),
+        )),
+        Some(wanted) => {
+            let wanted = wanted.trim_end_matches('/');
+            let found = shown
+                .into_iter()
+                .find(|(path, _)| path.trim_end_matches('/') == wanted);
+            match found {
+                Some((_, mount)) => Ok(Answer::repeated(object(describe(inner, class, mount)))),
+                None => Err(Trouble::bad(format!(
+                    "No {} engine at {wanted}/",
+                    if class == MountClass::Auth {
+                        "auth"
+                    } else {
+                        "secret"
+                    }
+                ))),
+            }
+        }
+    }
+}
+
+fn describe(inner: &Inner, class: MountClass, mount: &Mount) -> Value {
+    let token_type = if class == MountClass::Auth {
+        "default-service"
+    } else {
+        ""
+    };
+    let mut config =
+        object(json!({"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": false}));
+    if !token_type.is_empty() {
+        config.insert("token_type".to_owned(), token_type.into());
+    }
+    json!({
+        "type": mount.kind,
+        "description": mount.description,
+        "accessor": mount.accessor,
+        "local": false,
+        "seal_wrap": false,
+        "external_entropy_access": false,
+        "options": null,
+        "uuid": mount.uuid,
+        "plugin_version": "",
+        "running_plugin_version": format!("v{}", inner.options.version),
+        "running_sha256": "",
+        "deprecation_status": "supported",
+        "config": config,
+    })
+}
+
+/// The mounts anybody may see: none is flagged so.
+pub(super) fn visible(call: &mut Call<'_>) -> Result<Answer, Trouble> {
+    if call.operation != Operation::Read {
+        return Err(Trouble::unsupported());
+    }
+    let mut data = Map::new();
+    data.insert("auth".to_owned(), json!({}));
+    data.insert("secret".to_owned(), json!({}));
+    Ok(Answer::data(data))
+}

@@ -1,0 +1,143 @@
+//! Policies, under their present paths and under the old ones.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use gridkeep_keeper::{Failure, Operation};
+use serde_json::Map;
+
+use crate::answer::Answer;
+use crate::failure::Trouble;
+use crate::service::{Call, Inner};
+use crate::time;
+
+pub(super) async fn answer(
+    inner: &Inner,
+    legacy: bool,
+    name: Option<&str>,
+    call: &mut Call<'_>,
+) -> Result<Answer, Trouble> {
+    let Some(given) = name.filter(|name| !name.is_empty()) else {
+        let listing =
+            call.operation == Operation::List || (legacy && call.operation == Operation::Read);
+        return if listing {
+            list(inner, legacy).await
+        } else {
+            Err(Trouble::unsupported())
+        };
+    };
+    call.fields.captured("name");
+    let name = given.to_lowercase();
+    let answer = match call.operation {
+        Operation::Read => read(inner, legacy, &name).await?,
+        Operation::Create | Operation::Update | Operation::Patch => {
+            write(inner, legacy, &name, call).await?
+        }
+        Operation::Delete => {
+            inner.keeper.delete_policy(&name).await?;
+            Answer::done()
+        }
+        Operation::List | Operation::Scan => return Err(Trouble::unsupported()),
+    };
+    let folded = name != given && call.operation != Operation::Read;
+    Ok(if folded {
+        answer.with_warnings(vec![format!("policy name was converted to {name}")])
+    } else {
+        answer
+    })
+}
+
+async fn list(inner: &Inner, legacy: bool) -> Result<Answer, Trouble> {
+    let names = inner.keeper.policies().await?;
+    if !legacy {
+        return Ok(Answer::keys(names));
+    }
+    let mut data = Map::new();
+    data.insert("keys".to_owned(), names.clone().into());
+    data.insert("policies".to_owned(), names.into());
+    Ok(Answer::repeated(data))
+}
+
+async fn read(inner: &Inner, legacy: bool, name: &str) -> Result<Answer, Trouble> {
+    let policy = inner.keeper.policy(name).await?;
+    let mut data = Map::new();
+    data.insert("name".to_owned(), policy.name.into());
+    if legacy {
+        data.insert("rules".to_owned(), policy.text.into());
+        return Ok(Answer::repeated(data));
+    }
+    data.insert("policy".to_owned(), policy.text.into());
+    data.insert("version".to_owned(), policy.version.into());
+    data.insert("cas_required".to_owned(), false.into());
+    data.insert(
+        "allow_slashes_in_identity_templates".to_owned(),
+        policy.allow_slashes.into(),
+    );
+    data.insert(
+        "allow_wildcards_in_identity_templates".to_owned(),
+        policy.allow_wildcards.into(),
+    );
+    if let Some(moment) = policy.modified {
+        data.insert("modified".to_owned(), time::whole(moment).into());
+    }
+    Ok(Answer::data(data))
+}
+
+async fn write(
+    inner: &Inner,
+    legacy: bool,
+    name: &str,
+    call: &mut Call<'_>,
+) -> Result<Answer, Trouble> {
+    let fields = &mut call.fields;
+    let old = if call.operation == Operation::Patch {
+        match inner.keeper.policy(name).await {
+            Ok(policy) => Some(policy),
+            Err(Failure::NotFound) => return Ok(Answer::nothing()),
+            Err(other) => return Err(other.into()),
+        }
+    } else {
+        None
+    };
+    let mut text = fields.text("policy")?;
+    if legacy && text.is_none() {
+        text = fields.text("rules")?;
+    }
+    let text = text
+        .filter(|text| !text.is_empty())
+        .map(plain)
+        .or_else(|| old.as_ref().map(|policy| policy.text.clone()));
+    let Some(text) = text else {
+        return Err(Trouble::bad("'policy' parameter not supplied or empty"));
+    };
+    let slashes = fields
+        .boolean("allow_slashes_in_identity_templates")?
+        .or(old.as_ref().map(|policy| policy.allow_slashes))
+        .unwrap_or(false);
+    let wildcards = fields
+        .boolean("allow_wildcards_in_identity_templates")?
+        .or(old.as_ref().map(|policy| policy.allow_wildcards))
+        .unwrap_or(false);
+    // A policy that was to end, or to be written only over a given version, must not be written without that.
+    for unsupported in ["expiration", "ttl", "cas", "cas_required"] {
+        let sent = fields.text(unsupported)?;
+        if sent.is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false")) {
+            return Err(Trouble::bad(format!(
+                "the parameter {unsupported} is not supported by this server"
+            )));
+        }
+    }
+    inner
+        .keeper
+        .put_policy(name, &text, slashes, wildcards)
+        .await?;
+    Ok(Answer::done())
+}
+
+/// The text of a policy that may have come in base64.
+fn plain(text: String) -> String {
+    let decoded = STANDARD
+        .decode(text.trim())
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    decoded.unwrap_or(text)
+}

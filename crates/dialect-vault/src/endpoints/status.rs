@@ -1,0 +1,128 @@
+//! What anybody may ask about the server's state. Not audited, as in the original.
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use hyper::body::Body;
+use serde_json::{Map, Value, json};
+
+use crate::answer::Answer;
+use crate::failure::Trouble;
+use crate::fields::Fields;
+use crate::params::{self, Params};
+use crate::route::Status;
+use crate::service::Inner;
+
+pub(crate) async fn answer<B>(
+    inner: &Inner,
+    status: Status,
+    method: &Method,
+    query: Params,
+    body: B,
+) -> Result<Answer, Trouble>
+where
+    B: Body<Data = Bytes>,
+{
+    let read = method == Method::GET || method == Method::HEAD;
+    let write = method == Method::PUT || method == Method::POST;
+    match status {
+        Status::Health if read => health(inner, query),
+        Status::SealStatus if read => Ok(Answer::bare(StatusCode::OK, seal_status(inner))),
+        Status::Leader if read => Ok(Answer::bare(
+            StatusCode::OK,
+            object(json!({"ha_enabled": false})),
+        )),
+        Status::Init if read => Ok(Answer::bare(
+            StatusCode::OK,
+            object(json!({"initialized": true})),
+        )),
+        // The server initialises and unseals itself, so there is nothing to be done with keys.
+        Status::Init if write => {
+            params::receive(
+                body,
+                inner.options.limits.open_body,
+                inner.options.limits.body_time,
+            )
+            .await?;
+            Err(Trouble::bad("Vault is already initialized"))
+        }
+        Status::Unseal if write => {
+            params::receive(
+                body,
+                inner.options.limits.open_body,
+                inner.options.limits.body_time,
+            )
+            .await?;
+            Ok(Answer::bare(StatusCode::OK, seal_status(inner)))
+        }
+        _ => Err(Trouble::unsupported()),
+    }
+}
+
+fn health(inner: &Inner, query: Params) -> Result<Answer, Trouble> {
+    let mut fields = Fields::new(query);
+    let mut active = StatusCode::OK;
+    for name in ["activecode", "standbycode", "sealedcode", "uninitcode"] {
+        let code = code(&mut fields, name)?;
+        if let (Some(code), "activecode") = (code, name) {
+            active = code;
+        }
+    }
+    let cluster = inner.keeper.cluster();
+    let object = object(json!({
+        "initialized": true,
+        "sealed": false,
+        "standby": false,
+        "replication_performance_mode": "disabled",
+        "replication_dr_mode": "disabled",
+        "server_time_utc": inner.keeper.now().0,
+        "version": inner.options.version,
+        "cluster_name": cluster.name,
+        "cluster_id": cluster.id,
+    }));
+    Ok(Answer::bare(active, object))
+}
+
+/// A status code somebody wants instead of the usual one. Only those that Python's table of responses knows: the stock clients
+/// break on others.
+fn code(fields: &mut Fields, name: &str) -> Result<Option<StatusCode>, Trouble> {
+    let Some(text) = fields.text(name)? else {
+        return Ok(None);
+    };
+    let wanted: Option<u16> = text.parse().ok();
+    let known = wanted
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .filter(|code| code.as_u16() >= 200 && code.canonical_reason().is_some());
+    known.map(Some).ok_or_else(|| {
+        Trouble::bad(format!(
+            "{name} must be a standard HTTP status code from 200"
+        ))
+    })
+}
+
+fn seal_status(inner: &Inner) -> Map<String, Value> {
+    let cluster = inner.keeper.cluster();
+    object(json!({
+        "type": "auto",
+        "initialized": true,
+        "sealed": false,
+        "t": 1,
+        "n": 1,
+        "progress": 0,
+        "nonce": "",
+        "recovery_seal": false,
+        "version": inner.options.version,
+        "build_date": inner.options.build_date,
+        "commit_date": inner.options.build_date,
+        "migration": false,
+        "cluster_name": cluster.name,
+        "cluster_id": cluster.id,
+        "storage_type": "file",
+    }))
+}
+
+pub(super) fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,278 @@
+//! The TLS port: accepts connections, keeps hostile and forgotten ones from costing much, and lets go in an orderly way.
+//!
+//! Owns sockets, certificates and time limits. Refuses to know what a request means: that is an [`HttpService`]. A limit of another
+//! kind is a field of [`ListenerLimits`] and one place in this file.
+
+mod certificate;
+mod stall;
+mod tls;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use stall::Stall;
+pub use tls::{ReloadableTls, TlsError, TlsFiles};
+
+/// What answers requests.
+pub trait HttpService: Clone + Send + Sync + 'static {
+    /// Answers one request that came from `peer`. Every failure is an answer.
+    fn call(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
+/// Bounds of the port.
+#[derive(Debug, Clone)]
+pub struct ListenerLimits {
+    /// Connections at one time. When they are all taken no more are accepted: a client then meets its connect timeout, the one
+    /// failure on which the stock clients try the next address.
+    pub connections: usize,
+    /// Connections at one time from one IPv4 address or one IPv6 network of 64 bits. More are closed at once.
+    pub connections_per_address: usize,
+    /// Time for the TLS handshake.
+    pub handshake: Duration,
+    /// Time for the head of a request, which includes the idle time before it on a kept connection.
+    pub idle: Duration,
+    /// The same for connections accepted while more than three quarters of all are taken.
+    pub idle_under_pressure: Duration,
+    /// Time in which a receiver must take at least something of an answer.
+    pub stalled_write: Duration,
+    /// Bytes of a request's head.
+    pub head_bytes: usize,
+    /// Headers of a request.
+    pub headers: usize,
+    /// Time for requests under way when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        ListenerLimits {
+            connections: 4096,
+            connections_per_address: 512,
+            handshake: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            idle_under_pressure: Duration::from_secs(5),
+            stalled_write: Duration::from_secs(20),
+            // A Kerberos ticket with authorisation data takes up to 48 KiB of one header.
+            head_bytes: 64 << 10,
+            headers: 64,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves until `shutdown` becomes true (or its sender is gone), then lets requests under way finish within the time to drain.
+pub async fn serve<S: HttpService>(
+    listener: TcpListener,
+    tls: Arc<ReloadableTls>,
+    service: S,
+    limits: ListenerLimits,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let addresses = Arc::new(Addresses {
+        most: limits.connections_per_address,
+        open: Mutex::default(),
+    });
+    let mut connections = JoinSet::new();
+    let mut trouble = Duration::ZERO;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        let (stream, peer, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, mostly: wait a little instead of asking in a circle.
+                trouble = (trouble * 2).clamp(Duration::from_millis(5), Duration::from_secs(1));
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(trouble).await;
+                continue;
+            }
+        };
+        trouble = Duration::ZERO;
+        let Some(seat) = Addresses::enter(&addresses, peer.ip()) else {
+            tracing::debug!(%peer, "too many connections from this address");
+            continue;
+        };
+        let idle = if room.available_permits() < limits.connections / 4 {
+            limits.idle_under_pressure
+        } else {
+            limits.idle
+        };
+        let connection = Connection {
+            acceptor: tls.acceptor(),
+            service: service.clone(),
+            limits: limits.clone(),
+            idle,
+            shutdown: shutdown.clone(),
+        };
+        connections.spawn(async move {
+            connection.run(stream, peer).await;
+            drop((permit, seat));
+        });
+    }
+    drop(listener);
+    let drained = tokio::time::timeout(limits.drain, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
+    if drained.is_err() {
+        tracing::warn!(
+            open = connections.len(),
+            "connections were still busy when the time to drain was over"
+        );
+        connections.shutdown().await;
+    }
+}
+
+/// Returns when the server is to stop, which it also is when nobody is left to say so.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room)
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
+}
+
+struct Connection<S> {
+    acceptor: TlsAcceptor,
+    service: S,
+    limits: ListenerLimits,
+    idle: Duration,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl<S: HttpService> Connection<S> {
+    async fn run(mut self, stream: TcpStream, peer: SocketAddr) {
+        // Answers are one small write each; waiting to fill a segment only delays them.
+        let _ = stream.set_nodelay(true);
+        let stream =
+            match tokio::time::timeout(self.limits.handshake, self.acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    tracing::debug!(%peer, %error, "TLS handshake");
+                    return;
+                }
+                Err(_) => return,
+            };
+        let io = TokioIo::new(Stall::new(stream, self.limits.stalled_write));
+        let service = self.service;
+        let answer = service_fn(move |request| {
+            let service = service.clone();
+            async move { Ok::<_, Infallible>(service.call(request, peer).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.idle)
+            .max_buf_size(self.limits.head_bytes)
+            .max_headers(self.limits.headers)
+            .half_close(false)
+            .serve_connection(io, answer);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = stopped(&mut self.shutdown) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "connection");
+        }
+    }
+}
+
+/// Counts open connections by where they come from.
+struct Addresses {
+    most: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+struct Seat {
+    addresses: Arc<Addresses>,
+    from: IpAddr,
+}
+
+impl Addresses {
+    fn enter(addresses: &Arc<Addresses>, from: IpAddr) -> Option<Seat> {
+        let from = network(from);
+        let mut open = addresses
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(from).or_insert(0);
+        if *count >= addresses.most {
+            return None;
+        }
+        *count += 1;
+        Some(Seat {
+            addresses: Arc::clone(addresses),
+            from,
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self
+            .addresses
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.from);
+            }
+        }
+    }
+}
+
+/// What counts as one address: somebody with IPv6 has a network of 64 bits to choose from.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests;

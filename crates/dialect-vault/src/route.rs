@@ -1,0 +1,378 @@
+//! Which endpoint a path belongs to. By hand, on the parts of the path: nothing is built per request.
+
+use gridkeep_keeper::Operation;
+use http::{HeaderMap, Method, header};
+use serde_json::Value;
+
+use crate::fields;
+use crate::params::Params;
+
+/// What a request does, as the original derives it from method and query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Does(Operation),
+    /// `HEAD`.
+    Header,
+}
+
+impl Verb {
+    /// `None` for methods the API does not have.
+    pub(crate) fn of(method: &Method, headers: &HeaderMap, query: &mut Params) -> Option<Verb> {
+        Some(Verb::Does(match method.as_str() {
+            "GET" => {
+                let mut asked = |name: &str| {
+                    let value = query.remove(name);
+                    matches!(value, Some(Value::String(text)) if fields::boolean(&text) == Some(true))
+                };
+                let (list, scan) = (asked("list"), asked("scan"));
+                if list {
+                    Operation::List
+                } else if scan {
+                    Operation::Scan
+                } else {
+                    Operation::Read
+                }
+            }
+            "POST" | "PUT" => Operation::Update,
+            "DELETE" => Operation::Delete,
+            "LIST" => Operation::List,
+            "SCAN" => Operation::Scan,
+            "PATCH" => {
+                let merge = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+                    value
+                        .as_bytes()
+                        .starts_with(b"application/merge-patch+json")
+                });
+                if !merge {
+                    return None;
+                }
+                Operation::Patch
+            }
+            "HEAD" => return Some(Verb::Header),
+            _ => return None,
+        }))
+    }
+}
+
+/// An endpoint and what its path captures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route<'p> {
+    /// Open and not audited, as in the original.
+    Status(Status),
+    /// Open and audited.
+    Login(LoginRoute<'p>),
+    UiMounts,
+    Token(TokenRoute),
+    Credential {
+        kind: CredentialKind,
+        name: &'p str,
+    },
+    Policy {
+        legacy: bool,
+        name: Option<&'p str>,
+    },
+    Mounts {
+        class: MountClass,
+        path: Option<&'p str>,
+    },
+    Capabilities(Whose),
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Health,
+    SealStatus,
+    Leader,
+    Init,
+    Unseal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoginRoute<'p> {
+    AuthUrl {
+        issuer: &'p str,
+    },
+    Callback {
+        issuer: &'p str,
+    },
+    Poll {
+        issuer: &'p str,
+    },
+    /// Login with a JWT, which no role allows.
+    Jwt {
+        issuer: &'p str,
+    },
+    Kerberos,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenRoute {
+    Create { orphan: bool },
+    Lookup(Whose),
+    Renew(Whose),
+    Revoke(Whose),
+    RevokeOrphan,
+    Accessors,
+    Tidy,
+}
+
+/// Whose token an endpoint is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Own,
+    Given,
+    ByAccessor,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CredentialKind {
+    /// `secret/oauth/creds/`: as the issuer grants it.
+    Base,
+    /// `secret/oauth/sts/`: exchanged.
+    Exchanged,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MountClass {
+    Auth,
+    Secret,
+}
+
+impl<'p> Route<'p> {
+    /// The endpoint of a decoded path without its trailing slash.
+    pub(crate) fn of(path: &'p str) -> Self {
+        if let Some(rest) = path.strip_prefix("secret/oauth/") {
+            return match rest.split_once('/') {
+                Some(("creds", name)) => Route::Credential {
+                    kind: CredentialKind::Base,
+                    name,
+                },
+                Some(("sts", name)) => Route::Credential {
+                    kind: CredentialKind::Exchanged,
+                    name,
+                },
+                None if rest == "creds" => Route::Credential {
+                    kind: CredentialKind::Base,
+                    name: "",
+                },
+                _ => Route::Unknown,
+            };
+        }
+        if let Some(rest) = path.strip_prefix("auth/token/") {
+            return token(rest).map_or(Route::Unknown, Route::Token);
+        }
+        if let Some(rest) = path.strip_prefix("auth/") {
+            return login(rest).map_or(Route::Unknown, Route::Login);
+        }
+        path.strip_prefix("sys/").map_or(Route::Unknown, system)
+    }
+}
+
+fn token(rest: &str) -> Option<TokenRoute> {
+    Some(match rest {
+        "create" => TokenRoute::Create { orphan: false },
+        "create-orphan" => TokenRoute::Create { orphan: true },
+        "lookup" => TokenRoute::Lookup(Whose::Given),
+        "lookup-self" => TokenRoute::Lookup(Whose::Own),
+        "lookup-accessor" => TokenRoute::Lookup(Whose::ByAccessor),
+        "renew" => TokenRoute::Renew(Whose::Given),
+        "renew-self" => TokenRoute::Renew(Whose::Own),
+        "renew-accessor" => TokenRoute::Renew(Whose::ByAccessor),
+        "revoke" => TokenRoute::Revoke(Whose::Given),
+        "revoke-self" => TokenRoute::Revoke(Whose::Own),
+        "revoke-accessor" => TokenRoute::Revoke(Whose::ByAccessor),
+        "revoke-orphan" => TokenRoute::RevokeOrphan,
+        "accessors" => TokenRoute::Accessors,
+        "tidy" => TokenRoute::Tidy,
+        _ => return None,
+    })
+}
+
+fn login(rest: &str) -> Option<LoginRoute<'_>> {
+    let (mount, action) = rest.split_once('/')?;
+    if mount.starts_with("kerberos-") && action == "login" {
+        return Some(LoginRoute::Kerberos);
+    }
+    let issuer = mount
+        .strip_prefix("oidc-")
+        .filter(|issuer| !issuer.is_empty())?;
+    match action {
+        "oidc/auth_url" => Some(LoginRoute::AuthUrl { issuer }),
+        "oidc/callback" => Some(LoginRoute::Callback { issuer }),
+        "oidc/poll" => Some(LoginRoute::Poll { issuer }),
+        "login" => Some(LoginRoute::Jwt { issuer }),
+        _ => None,
+    }
+}
+
+fn system(rest: &str) -> Route<'_> {
+    match rest {
+        "health" => return Route::Status(Status::Health),
+        "seal-status" => return Route::Status(Status::SealStatus),
+        "leader" => return Route::Status(Status::Leader),
+        "init" => return Route::Status(Status::Init),
+        "unseal" => return Route::Status(Status::Unseal),
+        "internal/ui/mounts" => return Route::UiMounts,
+        "capabilities" => return Route::Capabilities(Whose::Given),
+        "capabilities-self" => return Route::Capabilities(Whose::Own),
+        "capabilities-accessor" => return Route::Capabilities(Whose::ByAccessor),
+        _ => {}
+    }
+    let below = |prefix: &str| match rest.strip_prefix(prefix) {
+        Some("") => Some(None),
+        Some(tail) => tail.strip_prefix('/').map(Some),
+        None => None,
+    };
+    if let Some(name) = below("policies/acl") {
+        Route::Policy {
+            legacy: false,
+            name,
+        }
+    } else if let Some(name) = below("policy") {
+        Route::Policy { legacy: true, name }
+    } else if let Some(path) = below("auth") {
+        Route::Mounts {
+            class: MountClass::Auth,
+            path,
+        }
+    } else if let Some(path) = below("mounts") {
+        Route::Mounts {
+            class: MountClass::Secret,
+            path,
+        }
+    } else {
+        Route::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use serde_json::json;
+
+    use super::*;
+
+    fn verb(method: &str, query: &str) -> Option<Verb> {
+        let mut query = crate::params::query(query).unwrap();
+        Verb::of(
+            &Method::from_bytes(method.as_bytes()).unwrap(),
+            &HeaderMap::new(),
+            &mut query,
+        )
+    }
+
+    #[test]
+    fn verbs() {
+        assert_eq!(verb("GET", ""), Some(Verb::Does(Operation::Read)));
+        for list in ["list=true", "list=True", "list=1"] {
+            assert_eq!(verb("GET", list), Some(Verb::Does(Operation::List)));
+        }
+        assert_eq!(verb("GET", "list=false"), Some(Verb::Does(Operation::Read)));
+        assert_eq!(verb("GET", "scan=1"), Some(Verb::Does(Operation::Scan)));
+        assert_eq!(verb("LIST", ""), Some(Verb::Does(Operation::List)));
+        assert_eq!(verb("POST", ""), verb("PUT", ""));
+        assert_eq!(verb("HEAD", ""), Some(Verb::Header));
+        for none in ["OPTIONS", "TRACE", "CONNECT", "PATCH", "BREW", "get"] {
+            assert_eq!(verb(none, ""), None, "{none}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            "content-type",
+            HeaderValue::from_static("application/merge-patch+json"),
+        );
+        assert_eq!(
+            Verb::of(&Method::PATCH, &headers, &mut Params::new()),
+            Some(Verb::Does(Operation::Patch))
+        );
+        let mut query = crate::params::query("list=true&a=1").unwrap();
+        Verb::of(&Method::GET, &headers, &mut query);
+        assert_eq!(
+            Value::Object(query),
+            json!({"a": "1"}),
+            "list itself is not a parameter of the endpoint"
+        );
+    }
+
+    #[test]
+    fn routes() {
+        for (path, route) in [
+            (
+                "secret/oauth/creds/dune/alice:default",
+                Route::Credential {
+                    kind: CredentialKind::Base,
+                    name: "dune/alice:default",
+                },
+            ),
+            (
+                "secret/oauth/sts/dune/a/b/c:d",
+                Route::Credential {
+                    kind: CredentialKind::Exchanged,
+                    name: "dune/a/b/c:d",
+                },
+            ),
+            ("secret/oauth/config", Route::Unknown),
+            ("secret/oauth/self/x", Route::Unknown),
+            (
+                "auth/token/create",
+                Route::Token(TokenRoute::Create { orphan: false }),
+            ),
+            ("auth/token/create/role", Route::Unknown),
+            (
+                "auth/oidc-dune/oidc/auth_url",
+                Route::Login(LoginRoute::AuthUrl { issuer: "dune" }),
+            ),
+            (
+                "auth/oidc-a-b.c/oidc/poll",
+                Route::Login(LoginRoute::Poll { issuer: "a-b.c" }),
+            ),
+            ("auth/oidc-/oidc/poll", Route::Unknown),
+            (
+                "auth/kerberos-dune_default/login",
+                Route::Login(LoginRoute::Kerberos),
+            ),
+            ("auth/kerberos-dune_default/config", Route::Unknown),
+            ("sys/health", Route::Status(Status::Health)),
+            (
+                "sys/policies/acl",
+                Route::Policy {
+                    legacy: false,
+                    name: None,
+                },
+            ),
+            (
+                "sys/policies/acl/x",
+                Route::Policy {
+                    legacy: false,
+                    name: Some("x"),
+                },
+            ),
+            (
+                "sys/policy/x",
+                Route::Policy {
+                    legacy: true,
+                    name: Some("x"),
+                },
+            ),
+            (
+                "sys/auth/oidc-dune",
+                Route::Mounts {
+                    class: MountClass::Auth,
+                    path: Some("oidc-dune"),
+                },
+            ),
+            (
+                "sys/mounts",
+                Route::Mounts {
+                    class: MountClass::Secret,
+                    path: None,
+                },
+            ),
+            ("sys/mountsx", Route::Unknown),
+            ("sys", Route::Unknown),
+            ("", Route::Unknown),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The audit log: two lines per request, the first before anything happens, and never a secret.
+
+mod common;
+
+use std::sync::atomic::Ordering;
+
+use common::house;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn every_request_leaves_two_lines_without_secrets() {
+    let house = house().await;
+    let login = house.log_in("alice").await;
+    let token = login["client_token"].as_str().unwrap();
+    let handle = login["metadata"]["oauth2_refresh_token"].as_str().unwrap();
+    let creds = "secret/oauth/creds/dune/alice:default";
+    house
+        .get(&format!("{creds}?minimum_seconds=60"), token)
+        .await;
+    house
+        .call(
+            "POST",
+            creds,
+            Some(token),
+            json!({"server": "dune", "refresh_token": handle}),
+        )
+        .await;
+    house
+        .call(
+            "POST",
+            creds,
+            Some(token),
+            json!({"server": "dune", "refresh_token": "canary-real-refresh"}),
+        )
+        .await;
+    house
+        .get("secret/oauth/creds/dune/bob:default", token)
+        .await;
+    house.get(creds, "hvs.canary-guess").await;
+    house
+        .call(
+            "POST",
+            "auth/token/create",
+            Some(token),
+            json!({"meta": {"note": "canary-meta"}}),
+        )
+        .await;
+
+    let raw = house.audit.lines.lock().unwrap().clone();
+    for line in &raw {
+        assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
+        for secret in [
+            token,
+            handle,
+            "canary-access",
+            "canary-refresh",
+            "canary-real-refresh",
+            "canary-guess",
+        ] {
+            assert!(!line.contains(secret), "{secret} in {line}");
+        }
+    }
+    let lines = house.audit.drain();
+    for pair in lines.chunks(2) {
+        assert_eq!(
+            (&pair[0]["type"], &pair[1]["type"]),
+            (&json!("request"), &json!("response"))
+        );
+        assert_eq!(pair[0]["request"], pair[1]["request"]);
+        assert!(pair[0]["time"].as_str().unwrap().ends_with('Z'));
+    }
+    let by_path = |path: &str, kind: &str| {
+        lines
+            .iter()
+            .find(|line| line["request"]["path"] == path && line["type"] == kind)
+            .unwrap()
+            .clone()
+    };
+
+    let poll = by_path("auth/oidc-dune/oidc/poll", "response");
+    assert_eq!(poll["auth"]["display_name"], "oidc-dune-alice");
+    assert_eq!(
+        poll["auth"]["metadata"],
+        json!({"credkey": "alice", "role": "default"}),
+        "no refresh token, no handle"
+    );
+    assert_eq!(poll["response"]["auth"], poll["auth"]);
+    assert_eq!(poll["request"]["mount_point"], "auth/oidc-dune/");
+
+    let read = by_path(creds, "response");
+    assert_eq!(read["auth"]["policy_results"]["allowed"], true);
+    assert_eq!(
+        read["auth"]["policy_results"]["granting_policies"][0],
+        json!({"name": "oidc-dune_default", "namespace_id": "root", "type": "acl"})
+    );
+    assert_eq!(read["auth"]["token_ttl"], 2_419_200);
+    let request = &read["request"];
+    assert_eq!(
+        (
+            &request["operation"],
+            &request["mount_type"],
+            &request["mount_class"],
+            &request["namespace"]
+        ),
+        (
+            &json!("read"),
+            &json!("oauth"),
+            &json!("secret"),
+            &json!({"id": "root"})
+        )
+    );
+    assert_eq!(
+        (&request["remote_address"], &request["remote_port"]),
+        (&json!("192.0.2.7"), &json!(51234))
+    );
+    assert!(
+        request["data"]["minimum_seconds"]
+            .as_str()
+            .unwrap()
+            .starts_with("hmac-sha256:")
+    );
+    assert!(
+        read["response"]["data"]["access_token"]
+            .as_str()
+            .unwrap()
+            .starts_with("hmac-sha256:")
+    );
+    assert!(
+        read["response"]["data"]["expire_time"]
+            .as_str()
+            .unwrap()
+            .starts_with("2026-")
+    );
+    assert_eq!(
+        request["client_token"], poll["response"]["auth"]["client_token"],
+        "the same secret has the same hash"
+    );
+
+    let refused = by_path("secret/oauth/creds/dune/bob:default", "request");
+    assert_eq!(refused["auth"]["policy_results"], json!({"allowed": false}));
+    assert!(
+        refused["error"]
+            .as_str()
+            .unwrap()
+            .contains("permission denied")
+    );
+    let guess = lines
+        .iter()
+        .find(|line| line["error"] == "permission denied")
+        .unwrap();
+    assert!(guess["auth"].is_null() && guess["request"]["client_token"].is_string());
+}
+
+#[tokio::test]
+async fn nothing_happens_without_its_line() {
+    let house = house().await;
+    let login = house.log_in("alice").await;
+    let token = login["client_token"].as_str().unwrap();
+    let creds = "secret/oauth/creds/dune/alice:default";
+    house.audit.full.store(true, Ordering::SeqCst);
+    for (method, path, token) in [
+        ("DELETE", creds, Some(token)),
+        ("GET", creds, Some(token)),
+        ("GET", creds, None),
+        ("POST", "auth/token/revoke-self", Some(token)),
+        ("POST", "auth/oidc-dune/oidc/auth_url", None),
+    ] {
+        let answer = house.call(method, path, token, Value::Null).await;
+        assert_eq!(answer.status, 503, "{method} {path}: {}", answer.text);
+        assert!(
+            answer.error().contains("audit") && !answer.text.contains("permission denied"),
+            "{}",
+            answer.text
+        );
+        assert_eq!(answer.headers["retry-after"], "5");
+    }
+    assert_eq!(
+        house
+            .call("GET", "sys/health", None, Value::Null)
+            .await
+            .status,
+        200,
+        "health is not audited"
+    );
+    house.audit.full.store(false, Ordering::SeqCst);
+    assert_eq!(
+        house.get(creds, token).await.status,
+        200,
+        "neither deleted nor revoked"
+    );
+}
