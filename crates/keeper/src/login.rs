@@ -723,12 +723,16 @@ impl Keeper {
             .filter(|rule| rule.issuer == issuer.name)
             .cloned()
             .collect();
-        let missing = !claims.contains_key(&issuer.credclaim)
+        let credclaim = issuer
+            .role(role)
+            .and_then(|role| role.credclaim.as_ref())
+            .unwrap_or(&issuer.credclaim);
+        let missing = !claims.contains_key(credclaim)
             || rules.iter().any(|rule| !claims.contains_key(&rule.claim));
         if missing {
             self.add_userinfo(issuer, response, &mut claims).await;
         }
-        let owner = owner_of(&claims, &issuer.credclaim)?;
+        let owner = owner_of(&claims, credclaim)?;
         let refresh_token = response
             .refresh_token
             .as_ref()

@@ -27,6 +27,8 @@ pub struct RoleSetup {
     pub name: String,
     /// The scopes asked for at login, without `openid`, which is always added in front.
     pub scopes: Vec<String>,
+    /// The claim whose value is the owner key for this role, where it differs from the issuer's.
+    pub credclaim: Option<String>,
 }
 
 /// One configured token issuer.
@@ -136,10 +138,8 @@ impl Default for Limits {
 pub struct Setup {
     /// The issuers.
     pub issuers: Vec<IssuerSetup>,
-    /// Name under which clients and browsers reach the service.
-    pub service_name: String,
-    /// Port of the callback address, 8200 unless the operator changed it.
-    pub callback_port: Option<u16>,
+    /// How clients and browsers reach the service: scheme, name and port, without a slash at the end.
+    pub public_url: String,
     /// Whether an OIDC login may register ssh keys.
     pub self_registration: bool,
     /// Who is an operator.
@@ -162,10 +162,6 @@ impl Setup {
 
     /// The one address an issuer may send a browser back to.
     pub fn callback_url(&self, issuer: &str) -> String {
-        format!(
-            "https://{}:{}/v1/auth/oidc-{issuer}/oidc/callback",
-            self.service_name,
-            self.callback_port.unwrap_or(8200)
-        )
+        format!("{}/v1/auth/oidc-{issuer}/oidc/callback", self.public_url)
     }
 }

@@ -1,0 +1,230 @@
+//! The command line of `gridkeep` itself: the server, its configuration, and its operators. The commands of the htgettoken family
+//! have a command line of their own, which is that of the originals.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Surroundings};
+use crate::server;
+use crate::server::operator::{self, Order};
+
+const CLIENT_HELP: &str = "Commands for users, with a --help of their own:
+  get       Get a bearer token (htgettoken)
+  sh        Run a command with a bearer token that is kept fresh (httokensh)
+  decode    Show what a token says (htdecodetoken, httokendecode)
+  destroy   Remove tokens (htdestroytoken)
+  explain   Say which token would be used, from where, and how long it lives
+  verify    Verify a token and say why it is refused";
+
+#[derive(Debug, Parser)]
+#[command(name = "gridkeep", version, about = "Keeps the long-lived credentials of grid users and hands out short-lived bearer tokens", after_help = CLIENT_HELP)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Server(ServerArguments),
+    /// Look at configuration files
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Speak to the server on this host as its operator
+    Operator {
+        #[command(subcommand)]
+        command: OperatorCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Files {
+    /// A configuration file or a config.d directory; can be repeated. Default: /etc/gridkeep/config.d, else
+    /// /etc/htvault-config/config.d
+    #[arg(long = "config", value_name = "PATH")]
+    config: Vec<PathBuf>,
+}
+
+impl Files {
+    fn paths(&self) -> Vec<PathBuf> {
+        if self.config.is_empty() { config::default_paths(Path::new("/etc")) } else { self.config.clone() }
+    }
+}
+
+#[derive(Debug, Args)]
+struct ServerArguments {
+    #[command(flatten)]
+    files: Files,
+    /// Refuse to start while the configuration has errors or warnings
+    #[arg(long)]
+    strict: bool,
+    /// Form of the log: human or json
+    #[arg(long, value_name = "FORM", default_value = "human")]
+    log_format: gridkeep_telemetry::Format,
+    /// Which log lines: a level, or items like gridkeep_keeper=debug separated by commas
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say everything that is wrong or doubtful in the files
+    Check {
+        #[command(flatten)]
+        files: Files,
+        /// Count warnings as errors
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Show the configuration that results from the files, secrets masked, with the origin of each value
+    Show {
+        #[command(flatten)]
+        files: Files,
+        /// What is in effect after merging; the only thing there is to show
+        #[arg(long, required = true)]
+        effective: bool,
+    },
+    /// Say what would change, and for whom, if the files were loaded now
+    Diff {
+        #[command(flatten)]
+        files: Files,
+        /// Compare with these files instead of with the running server; can be repeated
+        #[arg(long, value_name = "PATH")]
+        from: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum OperatorCommand {
+    /// Get an operator's token of 15 minutes (for root, or the user the server runs as)
+    Token {
+        #[command(flatten)]
+        files: Files,
+        /// Print accessor and lifetime too, as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell the server that its wall clock is right after a jump
+    ConfirmClock {
+        #[command(flatten)]
+        files: Files,
+    },
+}
+
+/// Runs the command line `words`, program name included.
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    let line = match CommandLine::try_parse_from(words) {
+        Ok(line) => line,
+        Err(error) => {
+            // Help and version are asked for; everything else is a usage error. Clap prints each where it belongs.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let code = perform(line.command, &mut out, &mut err);
+    let _ = out.flush();
+    code
+}
+
+fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    match command {
+        Command::Server(arguments) => {
+            let options = gridkeep_telemetry::Options { format: arguments.log_format, filter: arguments.log.clone() };
+            if let Err(error) = gridkeep_telemetry::start(&options) {
+                return said(err, &error, 2);
+            }
+            match server::run(&server::Options { paths: arguments.files.paths(), strict: arguments.strict }) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!("{error:#}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Command::Config { command } => match configuration(command, out, err) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => said(err, &format!("{error:#}"), 1),
+        },
+        Command::Operator { command } => match operate(command, out) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => said(err, &format!("{error:#}"), 1),
+        },
+    }
+}
+
+fn said(err: &mut dyn Write, text: &str, code: u8) -> ExitCode {
+    // Nobody is left to hear of a standard error that cannot be written.
+    let _ = writeln!(err, "gridkeep: {text}");
+    ExitCode::from(code)
+}
+
+fn configuration(command: ConfigCommand, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+    let host = Surroundings::of_this_host();
+    Ok(match command {
+        ConfigCommand::Check { files, strict } => config::commands::check(&config::load(&files.paths(), &host), strict, out)?,
+        ConfigCommand::Show { files, effective: _ } => config::commands::show(&config::load(&files.paths(), &host), out, err)?,
+        ConfigCommand::Diff { files, from } if from.is_empty() => {
+            let text = operator::ask(&run_directory(&files)?, &Order::Diff)?;
+            out.write_all(text.as_bytes())?;
+            config::commands::OK
+        }
+        ConfigCommand::Diff { files, from } => {
+            let old = config::load(&from, &host);
+            let Some(old) = old.config else {
+                config::commands::check(&old, false, err)?;
+                anyhow::bail!("the files given with --from cannot be used, so there is nothing to compare with; correct them, or leave --from out to compare with the running server");
+            };
+            config::commands::show_diff(&old, &config::load(&files.paths(), &host), out, err)?
+        }
+    })
+}
+
+fn operate(command: OperatorCommand, out: &mut dyn Write) -> anyhow::Result<()> {
+    match command {
+        OperatorCommand::Token { files, json } => {
+            let answer = operator::ask(&run_directory(&files)?, &Order::Token)?;
+            if json {
+                writeln!(out, "{answer}")?;
+            } else {
+                let token: operator::TokenAnswer = serde_json::from_str(&answer)?;
+                writeln!(out, "{}", token.token)?;
+            }
+        }
+        OperatorCommand::ConfirmClock { files } => {
+            let answer = operator::ask(&run_directory(&files)?, &Order::ConfirmClock)?;
+            writeln!(out, "{answer}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the server of these files has its socket.
+fn run_directory(files: &Files) -> anyhow::Result<PathBuf> {
+    let loaded = config::load(&files.paths(), &Surroundings::of_this_host());
+    match loaded.config {
+        Some(config) => Ok(config.gridkeep.run_directory.value),
+        None => anyhow::bail!(
+            "the configuration cannot be read, so it is not known where the server's socket is; look at gridkeep config check, or give the server's files with --config"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}

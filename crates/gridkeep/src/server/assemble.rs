@@ -1,0 +1,172 @@
+//! From the configuration to what the keeper is set up with. A client of an issuer lives as long as what it was made from stays
+//! the same, so that a reload does not forget its breaker, its budget and the issuer's keys.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gridkeep_issuer::{Client, ClientAuth, ClientOptions};
+use gridkeep_keeper::{CallbackMode, IssuerSetup, OperatorRule, RoleSetup, Setup};
+use gridkeep_token::jws::{Algorithm, SigningKey};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::watch;
+
+use crate::config::{self, Config, IssuerConfig};
+
+/// The clients of all issuers, by name.
+#[derive(Default)]
+pub struct Issuers {
+    clients: HashMap<String, Known>,
+}
+
+struct Known {
+    made_from: MadeFrom,
+    client: Arc<Client>,
+    stop: watch::Sender<bool>,
+}
+
+/// Everything a client is made from, to notice a change.
+#[derive(PartialEq, Eq)]
+struct MadeFrom {
+    url: String,
+    client_id: String,
+    secret: Option<[u8; 32]>,
+    auth: Option<config::ClientAuth>,
+    public: bool,
+    key: Option<Vec<u8>>,
+    ca: Option<Vec<u8>>,
+    parameters: Vec<(String, String)>,
+}
+
+impl Issuers {
+    /// Ends the background work of all clients.
+    pub fn stop(&self) {
+        for known in self.clients.values() {
+            // A receiver that is gone has stopped already.
+            let _ = known.stop.send(true);
+        }
+    }
+
+    /// Drops the clients of issuers that are not in `config`.
+    pub fn forget_unused(&mut self, config: &Config) {
+        self.clients.retain(|name, known| {
+            let used = config.issuer(name).is_some();
+            if !used {
+                let _ = known.stop.send(true);
+            }
+            used
+        });
+    }
+
+    fn client(&mut self, issuer: &IssuerConfig) -> anyhow::Result<Arc<Client>> {
+        let made_from = MadeFrom::read(issuer)?;
+        let name = &issuer.name.value;
+        if let Some(known) = self.clients.get(name).filter(|known| known.made_from == made_from) {
+            return Ok(known.client.clone());
+        }
+        let mut options = ClientOptions::new(&made_from.url, &made_from.client_id);
+        options.auth = auth(issuer, &made_from)?;
+        options.ca_pem = made_from.ca.iter().cloned().collect();
+        options.authorization_params.clone_from(&made_from.parameters);
+        let client = Arc::new(Client::new(options)?);
+        let (stop, stopping) = watch::channel(false);
+        let renewed = client.clone();
+        tokio::spawn(async move { renewed.run_background(stopping).await });
+        if let Some(old) = self.clients.insert(name.clone(), Known { made_from, client: client.clone(), stop }) {
+            let _ = old.stop.send(true);
+        }
+        Ok(client)
+    }
+}
+
+impl MadeFrom {
+    fn read(issuer: &IssuerConfig) -> anyhow::Result<MadeFrom> {
+        let file = |setting: &Option<config::Setting<std::path::PathBuf>>| {
+            setting
+                .as_ref()
+                .map(|setting| std::fs::read(&setting.value).map_err(|error| anyhow::anyhow!("{} ({}) cannot be read: {error}", setting.value.display(), setting.origin)))
+                .transpose()
+        };
+        let hash = |secret: &SecretString| {
+            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.expose_secret().as_bytes());
+            <[u8; 32]>::try_from(digest.as_ref()).unwrap_or_default()
+        };
+        Ok(MadeFrom {
+            url: issuer.url.value.clone(),
+            client_id: issuer.clientid.value.clone(),
+            secret: issuer.secret.as_ref().map(|secret| hash(&secret.value)),
+            auth: issuer.client_auth.as_ref().map(|auth| auth.value),
+            public: issuer.public_client.value,
+            key: file(&issuer.private_key)?,
+            ca: file(&issuer.ca_file)?,
+            parameters: issuer.authorization_params.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
+        })
+    }
+}
+
+fn auth(issuer: &IssuerConfig, made_from: &MadeFrom) -> anyhow::Result<ClientAuth> {
+    let secret = || issuer.secret.as_ref().map(|secret| secret.value.clone()).unwrap_or_default();
+    Ok(match made_from.auth {
+        Some(config::ClientAuth::PrivateKeyJwt) => {
+            let pem = String::from_utf8(made_from.key.clone().unwrap_or_default())?;
+            ClientAuth::PrivateKeyJwt { key: signing_key(&issuer.clientid.value, &pem)? }
+        }
+        _ if made_from.public => ClientAuth::Public,
+        Some(config::ClientAuth::SecretBasic) => ClientAuth::Basic { secret: secret() },
+        Some(config::ClientAuth::SecretPost) => ClientAuth::Post { secret: secret() },
+        None => ClientAuth::Auto { secret: secret() },
+    })
+}
+
+/// The key in `pem`, with the algorithm its type is used with.
+fn signing_key(client_id: &str, pem: &str) -> anyhow::Result<SigningKey> {
+    let mut last = None;
+    for algorithm in [Algorithm::Es256, Algorithm::Es384, Algorithm::Es512, Algorithm::EdDsa, Algorithm::Rs256] {
+        match SigningKey::from_pkcs8_pem(algorithm, client_id, pem) {
+            Ok(key) => return Ok(key),
+            Err(error) => last = Some(error),
+        }
+    }
+    let reason = last.map(|error| error.to_string()).unwrap_or_default();
+    anyhow::bail!("private_key holds no key that can sign ({reason}); put a PKCS #8 PEM with an EC, Ed25519 or RSA key there")
+}
+
+/// The keeper's setup. An issuer whose client cannot be made is left out and reported.
+pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
+    let mut setup = Setup {
+        public_url: config.service_url(),
+        operators: config
+            .gridkeep
+            .operators
+            .iter()
+            .map(|rule| OperatorRule { issuer: rule.issuer.value.clone(), claim: rule.claim.value.clone(), value: rule.value.value.clone() })
+            .collect(),
+        ..Setup::default()
+    };
+    for issuer in &config.issuers {
+        match issuers.client(issuer) {
+            Ok(client) => setup.issuers.push(IssuerSetup {
+                name: issuer.name.value.clone(),
+                url: issuer.url.value.clone(),
+                client_id: issuer.clientid.value.clone(),
+                client,
+                callback_mode: match issuer.callback_mode.value {
+                    config::CallbackMode::Device => CallbackMode::Device,
+                    config::CallbackMode::Direct => CallbackMode::Direct,
+                    config::CallbackMode::NoConfirm => CallbackMode::NoConfirm,
+                },
+                credclaim: issuer.credclaim.value.clone(),
+                roles: issuer
+                    .roles
+                    .iter()
+                    .map(|role| RoleSetup {
+                        name: role.name.value.clone(),
+                        scopes: role.requested_scopes().into_iter().map(str::to_owned).collect(),
+                        credclaim: role.credclaim.as_ref().map(|claim| claim.value.clone()),
+                    })
+                    .collect(),
+            }),
+            Err(error) => tracing::error!(issuer = issuer.name.value, "the issuer is left out: {error:#}"),
+        }
+    }
+    setup
+}

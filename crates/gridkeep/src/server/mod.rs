@@ -1,0 +1,304 @@
+//! Running the server: opening what it needs in order, serving, reloading on SIGHUP, draining on SIGTERM.
+//!
+//! Owns the life of the process. Refuses to know what a request means or what is stored.
+
+mod assemble;
+mod no_audit;
+mod notify;
+pub mod operator;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use gridkeep_dialect_vault::listener::{self, ListenerLimits, ReloadableTls, TlsFiles};
+use gridkeep_dialect_vault::{AuditSink, DialectLimits, DialectOptions, FileAudit, FileAuditOptions, VaultService};
+use gridkeep_keeper::clock::SystemClock;
+use gridkeep_keeper::{Keeper, KeeperOptions};
+use gridkeep_store::{OpenOptions, RootKey, Store};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{self, AuditLog, Config, Loaded, Severity, Surroundings};
+use assemble::Issuers;
+use no_audit::NoAudit;
+
+/// The credential of the service manager that holds the root key.
+const ROOT_KEY_CREDENTIAL: &str = "gridkeep-root-key";
+/// How long a stop waits for requests to issuers; they are bounded by 60 s themselves.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How often certificate files are looked at.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(60);
+
+/// What the command line says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Files and directories of the configuration.
+    pub paths: Vec<PathBuf>,
+    /// Whether a doubtful configuration is refused.
+    pub strict: bool,
+}
+
+/// A server that is up, as far as reloading and operators need it.
+pub(crate) struct Running {
+    options: Options,
+    config: Mutex<Config>,
+    issuers: tokio::sync::Mutex<Issuers>,
+    pub(crate) keeper: Keeper,
+    pub(crate) audit: Arc<dyn AuditSink>,
+    audit_file: Option<Arc<FileAudit>>,
+    tls: Arc<ReloadableTls>,
+}
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// What kept it from starting, in words for the operator.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the system did not give the threads the server needs")?;
+    let outcome = runtime.block_on(serve(options));
+    // Threads that hang in a system call do not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    outcome
+}
+
+async fn serve(options: &Options) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let loaded = load(&options.paths).await?;
+    let config = accepted(&loaded, options.strict)?.clone();
+    raise_file_limit();
+
+    let (audit, audit_file) = open_audit(&config)?;
+    let tls = ReloadableTls::load(TlsFiles { certificate: config.gridkeep.certificate.value.clone(), key: config.gridkeep.key.value.clone() })?;
+    let listeners = bind(&config).await?;
+    let store = open_store(&config, &loaded).await?;
+    let mut issuers = Issuers::default();
+    let setup = assemble::setup(&config, &mut issuers);
+    let keeper = Keeper::open(store.clone(), setup, Arc::new(SystemClock), KeeperOptions::new(config.own_name().value, config.gridkeep.data.value.join("spool"))).await?;
+    let service = VaultService::new(
+        keeper.clone(),
+        DialectOptions {
+            audit: audit.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            build_date: BUILD_DATE.to_owned(),
+            limits: DialectLimits::default(),
+        },
+    );
+    let run_directory = config.gridkeep.run_directory.value.clone();
+    let running = Arc::new(Running {
+        options: options.clone(),
+        config: Mutex::new(config),
+        issuers: tokio::sync::Mutex::new(issuers),
+        keeper: keeper.clone(),
+        audit,
+        audit_file: audit_file.clone(),
+        tls: tls.clone(),
+    });
+
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let socket = operator::Socket::bind(&run_directory)?;
+    tasks.spawn(socket.serve(running.clone(), stopping.clone()));
+    tasks.spawn(tls.clone().watch(CERTIFICATE_CHECK, stopping.clone()));
+    let mut addresses = Vec::new();
+    for listener in listeners {
+        addresses.push(listener.local_addr().map(|address| address.to_string()).unwrap_or_default());
+        tasks.spawn(listener::serve(listener, tls.clone(), service.clone(), ListenerLimits::default(), stopping.clone()));
+    }
+    let status = format!("serving on {}", addresses.join(" "));
+    tracing::info!(issuers = running.config().issuers.len(), version = env!("CARGO_PKG_VERSION"), "{status}");
+    notify::tell(&format!("READY=1\nSTATUS={status}"));
+
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => running.reload().await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    notify::tell("STOPPING=1");
+    tracing::info!("stopping: requests under way are finished, answers of issuers are kept");
+    // The receivers live in the tasks; without one there is nobody to tell.
+    let _ = stop.send(true);
+    let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("some connections were still open when the time to drain was over");
+    }
+    keeper.drain(DRAIN).await;
+    running.issuers.lock().await.stop();
+    drop((running, service, keeper));
+    if let Some(audit) = audit_file {
+        audit.close();
+    }
+    store.close().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Date of the source this was built from, for tools that show it.
+const BUILD_DATE: &str = match option_env!("SOURCE_DATE") {
+    Some(date) => date,
+    None => "1970-01-01T00:00:00Z",
+};
+
+impl Running {
+    /// A copy of the configuration in force.
+    pub(crate) fn config(&self) -> Config {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What would change if the files were loaded now, in words.
+    pub(crate) async fn diff(&self) -> anyhow::Result<String> {
+        let loaded = load(&self.options.paths).await?;
+        let (mut text, mut notes) = (Vec::new(), Vec::new());
+        config::commands::show_diff(&self.config(), &loaded, &mut text, &mut notes)?;
+        notes.extend(text);
+        Ok(String::from_utf8_lossy(&notes).into_owned())
+    }
+
+    /// Reads files, certificate and audit log anew. Whatever cannot be used leaves the old in force.
+    pub(crate) async fn reload(&self) {
+        notify::tell("RELOADING=1");
+        if let Some(audit) = &self.audit_file {
+            audit.reopen();
+        }
+        let tls = self.tls.clone();
+        // A panic in there has been reported by itself, and the old certificate stays.
+        let _ = tokio::task::spawn_blocking(move || tls.reload_and_report()).await;
+        if let Err(error) = self.reload_configuration().await {
+            tracing::error!("the configuration was not reloaded, the one from before stays in force: {error:#}");
+        }
+        notify::tell("READY=1");
+    }
+
+    async fn reload_configuration(&self) -> anyhow::Result<()> {
+        let loaded = load(&self.options.paths).await?;
+        let new = accepted(&loaded, self.options.strict)?;
+        let old = self.config();
+        let changes = config::diff(&old, new);
+        let mut issuers = self.issuers.lock().await;
+        let setup = assemble::setup(new, &mut issuers);
+        self.keeper.reconfigure(setup).await?;
+        issuers.forget_unused(new);
+        for change in &changes {
+            tracing::info!(key = change.key, affected = change.affected, "{}", change.what);
+        }
+        warn_of_what_needs_a_restart(&old, new);
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new.clone();
+        tracing::info!(changes = changes.len(), "configuration reloaded");
+        Ok(())
+    }
+}
+
+fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
+    let places = |config: &Config| {
+        let own = &config.gridkeep;
+        (
+            own.listen.iter().map(|listen| listen.value).collect::<Vec<_>>(),
+            [own.certificate.value.clone(), own.key.value.clone(), own.data.value.clone(), own.run_directory.value.clone()],
+            config.audit_log().map(Path::to_owned),
+        )
+    };
+    if places(old) != places(new) {
+        tracing::warn!("addresses, certificate paths, the data and run directories and the audit log's path change only with a restart of the server");
+    }
+}
+
+async fn load(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
+    let paths = paths.to_vec();
+    tokio::task::spawn_blocking(move || config::load(&paths, &Surroundings::of_this_host())).await.context("reading the configuration failed")
+}
+
+/// The configuration, if it may be used; its findings go to the log.
+fn accepted(loaded: &Loaded, strict: bool) -> anyhow::Result<&Config> {
+    for finding in &loaded.findings {
+        match finding.severity {
+            Severity::Fatal | Severity::Error => tracing::error!("{finding}"),
+            Severity::Warning => tracing::warn!("{finding}"),
+            Severity::Info => tracing::info!("{finding}"),
+        }
+    }
+    match &loaded.config {
+        Some(config) if loaded.is_acceptable(strict) => Ok(config),
+        Some(_) => anyhow::bail!("the configuration has errors or warnings and --strict was given; correct what the lines above say, or start without --strict"),
+        None => anyhow::bail!("the configuration cannot be used; correct what the lines above say (gridkeep config check shows it again)"),
+    }
+}
+
+fn open_audit(config: &Config) -> anyhow::Result<(Arc<dyn AuditSink>, Option<Arc<FileAudit>>)> {
+    let AuditLog::File(path) = &config.cluster.audit_log.value else {
+        tracing::warn!("the audit log is switched off (cluster.auditlog: none): nobody will be able to say who fetched which token");
+        return Ok((Arc::new(NoAudit), None));
+    };
+    if let Some(directory) = path.parent() {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(directory)
+            .with_context(|| format!("the directory of the audit log, {}, cannot be made; make it for the user of the service, or set cluster.auditlog", directory.display()))?;
+    }
+    let file = Arc::new(FileAudit::open(FileAuditOptions::new(path)).with_context(|| format!("audit log {}", path.display()))?);
+    Ok((file.clone(), Some(file)))
+}
+
+async fn bind(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for address in &config.gridkeep.listen {
+        listeners.push(listen(address.value).with_context(|| {
+            format!("the server cannot listen on {} ({}); is another server running there? change gridkeep.listen or stop the other", address.value, address.origin)
+        })?);
+    }
+    Ok(listeners)
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4096)
+}
+
+/// Opens the store with the root key, making both at the very first start.
+async fn open_store(config: &Config, loaded: &Loaded) -> anyhow::Result<Store> {
+    let data = config.gridkeep.data.value.clone();
+    let key_file = config.gridkeep.seal_key_file.as_ref().map(|setting| setting.value.clone());
+    let default_key_file = loaded.sources.base.join("gridkeep-root.key");
+    tokio::task::spawn_blocking(move || {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&data)
+            .with_context(|| format!("the data directory {} cannot be made; make it for the user of the service, or set gridkeep.data", data.display()))?;
+        let directory = data.join("store");
+        let key = match key_file {
+            Some(path) => RootKey::load_or_generate(&path, &directory)?,
+            None if std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|place| Path::new(&place).join(ROOT_KEY_CREDENTIAL).exists()) => {
+                RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?
+            }
+            None => RootKey::load_or_generate(&default_key_file, &directory)?,
+        };
+        let options = OpenOptions::new(&directory, key);
+        Ok(gridkeep_store::open(options)?)
+    })
+    .await
+    .context("opening the store failed")?
+}
+
+/// One connection is one file descriptor; the usual soft limit of 1024 is less than the server accepts.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let wanted = hard.min(65_536);
+        if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_err() {
+            tracing::warn!(soft, "the limit of open files could not be raised; with many clients connections will wait");
+        }
+    }
+}

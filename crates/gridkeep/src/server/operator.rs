@@ -1,0 +1,189 @@
+//! The operators' way in on the host itself: a unix socket in the run directory that asks the kernel who is calling.
+//!
+//! One order and one answer per connection, a line of JSON each. No token lies on disk for it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+use super::Running;
+
+const NAME: &str = "operator.sock";
+/// Longest order, and longest time for one.
+const LONGEST: u64 = 4096;
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest answer that is read.
+const LONGEST_ANSWER: u64 = 16 << 20;
+
+/// What an operator can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "do")]
+pub enum Order {
+    /// A token of 15 minutes.
+    Token,
+    /// What a reload would change.
+    Diff,
+    /// The wall clock is right.
+    ConfirmClock,
+}
+
+/// The answer to [`Order::Token`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TokenAnswer {
+    /// The secret.
+    pub token: String,
+    /// Its accessor.
+    pub accessor: String,
+    /// Seconds it lives.
+    pub ttl: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Reply {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// The server's end.
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Binds in `directory`, which is made when it is missing. A socket that an earlier run left is replaced; one that somebody
+    /// still answers on is not.
+    ///
+    /// # Errors
+    /// What is wrong with the directory.
+    pub fn bind(directory: &Path) -> anyhow::Result<Socket> {
+        let about = || format!("the run directory {} cannot be used for the operators' socket; make it for the user of the service, or set gridkeep.run_directory", directory.display());
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).with_context(about)?;
+        let path = directory.join(NAME);
+        if UnixStream::connect(&path).is_ok() {
+            anyhow::bail!("another server answers on {}; stop it, or set gridkeep.run_directory", path.display());
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(about),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path).with_context(about)?;
+        // Everybody may ask; the kernel says who it is, and most are refused with a reason.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).with_context(about)?;
+        Ok(Socket { listener, path })
+    }
+
+    /// Answers until told to stop, then removes the socket.
+    pub(crate) async fn serve(self, running: Arc<Running>, mut stop: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "an operator's connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // One at a time: operators are few, and an order takes milliseconds.
+            match tokio::time::timeout(PATIENCE, answer(stream, &running)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::info!("an operator's order was not answered: {error:#}"),
+                Err(_) => tracing::info!("an operator's order took too long"),
+            }
+        }
+        // A socket that stays behind is replaced at the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn answer(stream: tokio::net::UnixStream, running: &Running) -> anyhow::Result<()> {
+    let caller = stream.peer_cred().context("the kernel does not say who is calling")?.uid();
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    tokio::io::BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
+    let reply = match obey(caller, &line, running).await {
+        Ok(answer) => Reply { answer: Some(answer), error: None },
+        Err(error) => Reply { answer: None, error: Some(format!("{error:#}")) },
+    };
+    let mut bytes = zeroize::Zeroizing::new(serde_json::to_vec(&reply)?);
+    bytes.push(b'\n');
+    write.write_all(&bytes).await?;
+    Ok(())
+}
+
+async fn obey(caller: u32, line: &str, running: &Running) -> anyhow::Result<String> {
+    let own = nix::unistd::geteuid().as_raw();
+    let allowed = caller == 0 || caller == own;
+    let order: Order = serde_json::from_str(line.trim()).context("the order is not understood; use the gridkeep of the same version as the server")?;
+    audit(running, caller, order, allowed).await?;
+    if !allowed {
+        anyhow::bail!("user id {caller} may not do this; only root and the user the server runs as (id {own}) may: use sudo");
+    }
+    match order {
+        Order::Token => {
+            let issued = running.keeper.operator_token(&format!("uid:{caller}")).await?;
+            tracing::info!(caller, accessor = issued.token.accessor, "an operator got a token");
+            let answer = TokenAnswer { token: issued.secret.expose_secret().to_owned(), accessor: issued.token.accessor.clone(), ttl: issued.token.creation_ttl.0 };
+            Ok(serde_json::to_string(&answer)?)
+        }
+        Order::Diff => running.diff().await,
+        Order::ConfirmClock => {
+            running.keeper.confirm_clock();
+            Ok("the server trusts its wall clock".to_owned())
+        }
+    }
+}
+
+/// A line in the audit log before anything is done.
+async fn audit(running: &Running, caller: u32, order: Order, allowed: bool) -> anyhow::Result<()> {
+    let mut line = serde_json::json!({
+        "time": jiff::Timestamp::now().to_string(),
+        "type": "request",
+        "request": { "operation": "update", "path": "operator/socket", "data": order, "caller_uid": caller },
+    });
+    if !allowed {
+        line["error"] = "refused: neither root nor the server's own user".into();
+    }
+    let mut bytes = line.to_string().into_bytes();
+    bytes.push(b'\n');
+    Ok(running.audit.write(bytes).await?)
+}
+
+/// The caller's end: sends `order` to the server whose run directory this is.
+///
+/// # Errors
+/// When there is no server, or it refuses.
+pub fn ask(directory: &Path, order: &Order) -> anyhow::Result<String> {
+    let path = directory.join(NAME);
+    let mut stream = UnixStream::connect(&path)
+        .with_context(|| format!("no server answers on {}; start it, or name the files it was started with by --config", path.display()))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_string(order)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(LONGEST_ANSWER)).read_line(&mut answer).context("the server did not answer")?;
+    let reply: Reply = serde_json::from_str(&answer).context("the server closed the connection without an answer; look at its log")?;
+    match (reply.answer, reply.error) {
+        (Some(answer), _) => Ok(answer),
+        (None, Some(error)) => anyhow::bail!("{error}"),
+        (None, None) => anyhow::bail!("the server's answer is empty"),
+    }
+}
