@@ -6,8 +6,8 @@
 //! | `GET /admin/counters` | | [`Counters`](super::Counters) |
 //! | `GET`, `POST`, `DELETE /admin/faults` | a [`Fault`], or a list of them | the faults in force |
 //! | `GET /admin/devices` | | open device requests |
-//! | `POST /admin/approve` | `{"user_code"?, "user"}` | `{"done": n}` |
-//! | `POST /admin/deny` | `{"user_code"?}` | `{"done": n}` |
+//! | `POST /admin/approve` | `{"user_code"?, "user", "wait_ms"?}` | `{"done": n}` |
+//! | `POST /admin/deny` | `{"user_code"?, "wait_ms"?}` | `{"done": n}` |
 //! | `POST /admin/login` | `{"url", "user", "decision"?, "ca"?}` (`ca`: PEM text) | `{"url", "status", "body"}` |
 //! | `POST /admin/rotate-keys` | `{"how"?: "announce", "overlap", "emergency"}` | `{"kid"}` |
 //! | `POST /admin/revoke` | `{"grant"}`, `{"user"}` or `{"refresh_token"}` (id) | `{"done": n}` |
@@ -15,14 +15,18 @@
 //! | `POST /admin/settings` | `{"access_token_seconds"?, "rotation"?, "grace_seconds"?}` | `{}` |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::browser::Consent;
 use super::control;
@@ -51,6 +55,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// Reads a JSON body whatever its content type says; none at all counts as `{}`, for curl's sake.
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Box<Response>> {
+    let text: &[u8] = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(text).map_err(|error| Box::new(refuse(StatusCode::BAD_REQUEST, error)))
+}
+
 fn refuse(status: StatusCode, text: impl ToString) -> Response {
     (status, Json(json!({"error": text.to_string()}))).into_response()
 }
@@ -63,7 +73,11 @@ async fn faults(State(app): Shared) -> Response {
     Json(app.faults().list()).into_response()
 }
 
-async fn add_faults(State(app): Shared, Json(body): Json<Value>) -> Response {
+async fn add_faults(State(app): Shared, body: Bytes) -> Response {
+    let body: Value = match read(&body) {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
     let list = if body.is_array() { body } else { json!([body]) };
     match serde_json::from_value::<Vec<Fault>>(list) {
         Ok(list) => {
@@ -90,21 +104,43 @@ struct Decide {
     user_code: Option<String>,
     #[serde(default)]
     user: Option<String>,
+    /// Wait this long for a fitting request to appear, milliseconds.
+    #[serde(default)]
+    wait_ms: u64,
 }
 
-async fn approve(State(app): Shared, Json(body): Json<Decide>) -> Response {
-    let Some(user) = body.user else {
+/// Decides, at once or as soon as there is something to decide.
+async fn decide(app: &App, body: &Decide, user: Option<&str>) -> Response {
+    let deadline = Instant::now() + Duration::from_millis(body.wait_ms);
+    loop {
+        let done = control::decide(app, body.user_code.as_deref(), user);
+        if done > 0 || Instant::now() >= deadline {
+            return Json(json!({"done": done})).into_response();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn approve(State(app): Shared, body: Bytes) -> Response {
+    let body: Decide = match read(&body) {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
+    let Some(user) = body.user.clone() else {
         return refuse(StatusCode::BAD_REQUEST, "say which user approves");
     };
     if app.user(&user).is_none() {
         return refuse(StatusCode::NOT_FOUND, format!("there is no user {user}"));
     }
-    Json(json!({"done": control::decide(&app, body.user_code.as_deref(), Some(&user))}))
-        .into_response()
+    decide(&app, &body, Some(&user)).await
 }
 
-async fn deny(State(app): Shared, Json(body): Json<Decide>) -> Response {
-    Json(json!({"done": control::decide(&app, body.user_code.as_deref(), None)})).into_response()
+async fn deny(State(app): Shared, body: Bytes) -> Response {
+    let body: Decide = match read(&body) {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
+    decide(&app, &body, None).await
 }
 
 #[derive(Deserialize)]
@@ -118,7 +154,11 @@ struct Login {
     ca: Option<String>,
 }
 
-async fn login(State(app): Shared, Json(body): Json<Login>) -> Response {
+async fn login(State(app): Shared, body: Bytes) -> Response {
+    let body: Login = match read(&body) {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
     let consent = if body.decision.as_deref() == Some("deny") {
         Consent::Deny
     } else {
@@ -140,7 +180,11 @@ struct RotateKeys {
     how: KeyRotation,
 }
 
-async fn rotate_keys(State(app): Shared, Json(body): Json<RotateKeys>) -> Response {
+async fn rotate_keys(State(app): Shared, body: Bytes) -> Response {
+    let body: RotateKeys = match read(&body) {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
     match app.keys().rotate(body.how) {
         Ok(kid) => Json(json!({"kid": kid})).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error),
@@ -158,7 +202,11 @@ struct Revoke {
     refresh_token: Option<String>,
 }
 
-async fn revoke(State(app): Shared, Json(body): Json<Revoke>) -> Response {
+async fn revoke(State(app): Shared, body: Bytes) -> Response {
+    let body: Revoke = match read(&body) {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
     let done = match body {
         Revoke {
             grant: Some(id),
@@ -194,7 +242,11 @@ struct ClockOffset {
     advance: Option<i64>,
 }
 
-async fn clock_offset(State(app): Shared, Json(body): Json<ClockOffset>) -> Response {
+async fn clock_offset(State(app): Shared, body: Bytes) -> Response {
+    let body: ClockOffset = match read(&body) {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
     if let Some(seconds) = body.seconds {
         app.clock.set_offset(seconds);
     }
@@ -215,7 +267,11 @@ struct Change {
     grace_seconds: Option<i64>,
 }
 
-async fn settings(State(app): Shared, Json(body): Json<Change>) -> Response {
+async fn settings(State(app): Shared, body: Bytes) -> Response {
+    let body: Change = match read(&body) {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
     let mut settings = app.settings();
     settings.access_token_seconds = body
         .access_token_seconds

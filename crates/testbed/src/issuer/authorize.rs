@@ -15,7 +15,18 @@ use super::state::{App, AuthRequest, Code, Decision, Device, Session, random_tex
 /// Cookie of a logged-in browser.
 const COOKIE: &str = "test_issuer_session";
 
+fn robot(app: &App) -> Option<Session> {
+    let user = app.user(app.options.auto_login.as_deref()?)?;
+    Some(Session {
+        user: user.name.clone(),
+        auth_time: app.clock.now(),
+    })
+}
+
 fn session(app: &App, headers: &HeaderMap) -> Option<Session> {
+    if let Some(robot) = robot(app) {
+        return Some(robot);
+    }
     app.world().sessions.get(&cookie(headers, COOKIE)?).cloned()
 }
 
@@ -169,7 +180,7 @@ pub(crate) fn consent(app: &App, headers: &HeaderMap, form: &Form, posted: bool)
     let Some(session) = session(app, headers) else {
         return redirect(&format!("/login?request={id}"));
     };
-    if app.options.ask_consent && !posted {
+    if app.options.ask_consent && app.options.auto_login.is_none() && !posted {
         return page(
             200,
             pages::consent(
@@ -289,7 +300,7 @@ pub(crate) fn start_device(
         expires_ms: app.clock.now_ms() + app.options.device_seconds * 1000,
         interval_ms: app.options.device_interval * 1000,
         last_poll_ms: None,
-        decision: Decision::Open,
+        decision: robot(app).map_or(Decision::Open, Decision::Approved),
     };
     let page = format!("{}{}", app.base, app.paths.verification);
     let mut body = serde_json::json!({

@@ -37,6 +37,9 @@ pub struct IssuerArgs {
     /// Life of access tokens, seconds.
     #[arg(long)]
     access_token_seconds: Option<i64>,
+    /// A user for whom every login and device request is approved at once.
+    #[arg(long, value_name = "USER")]
+    auto_login: Option<String>,
     /// Users, clients and settings (JSON, or YAML when the name ends in .yaml or .yml); the options above win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -62,6 +65,7 @@ impl IssuerArgs {
         options.access_token_seconds = self
             .access_token_seconds
             .unwrap_or(options.access_token_seconds);
+        options.auto_login = self.auto_login.clone().or(options.auto_login);
         options.admin_listen = Some(self.admin_listen);
         Ok(options)
     }

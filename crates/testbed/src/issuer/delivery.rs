@@ -38,7 +38,7 @@ pub enum Delivery {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ending {
-    /// Not yet.
+    /// Not yet; or unknown, because a later request confirmed the answer before the end.
     Open,
     /// TLS close, then end of stream.
     Clean,
@@ -61,6 +61,7 @@ pub(crate) struct Ticket {
     handed: AtomicU8,
     ending: AtomicU8,
     written_at_ms: AtomicI64,
+    ended_at_ms: AtomicI64,
 }
 
 impl Ticket {
@@ -77,6 +78,7 @@ impl Ticket {
             handed: AtomicU8::new(0),
             ending: AtomicU8::new(0),
             written_at_ms: AtomicI64::new(0),
+            ended_at_ms: AtomicI64::new(0),
         })
     }
 
@@ -102,6 +104,11 @@ impl Ticket {
     /// When the last byte left, by the issuer's clock.
     pub(crate) fn written_at_ms(&self) -> Option<i64> {
         Some(self.written_at_ms.load(Ordering::SeqCst)).filter(|at| *at != 0)
+    }
+
+    /// When the connection ended, by the issuer's clock; absent when the answer never had one.
+    pub(crate) fn ended_at_ms(&self) -> Option<i64> {
+        Some(self.ended_at_ms.load(Ordering::SeqCst)).filter(|at| *at != 0)
     }
 
     pub(crate) fn lose(&self, ending: Ending) {
@@ -181,6 +188,9 @@ impl Connection {
                     }
                     _ => {}
                 }
+                ticket
+                    .ended_at_ms
+                    .store(self.clock.now_ms(), Ordering::SeqCst);
                 ticket.end(ending);
             }
         });

@@ -42,6 +42,9 @@ pub struct Answer {
     pub ending: Ending,
     /// When its last byte left, milliseconds since 1970 by the issuer's clock.
     pub written_at_ms: Option<i64>,
+    /// When its connection ended, likewise. An abrupt end shortly after writing may mean that the client was killed before it
+    /// could act on the answer.
+    pub ended_at_ms: Option<i64>,
 }
 
 /// One refresh token as the issuer sees it.
@@ -138,21 +141,25 @@ impl Ledger {
         self.faults += 1;
     }
 
-    /// Refresh numbers of one grant.
-    pub(crate) fn refreshes_of(&self, grant: u64) -> Tally {
-        let mut tally = Tally {
-            received: self.grant_received.get(&grant).copied().unwrap_or(0),
-            refused: self.grant_refused.get(&grant).copied().unwrap_or(0),
-            ..Tally::default()
-        };
+    /// Refresh numbers of every grant that has any.
+    pub(crate) fn refreshes_by_grant(&self) -> BTreeMap<u64, Tally> {
+        let mut tallies: BTreeMap<u64, Tally> = BTreeMap::new();
+        for (grant, count) in &self.grant_received {
+            tallies.entry(*grant).or_default().received = *count;
+        }
+        for (grant, count) in &self.grant_refused {
+            tallies.entry(*grant).or_default().refused = *count;
+        }
         for ticket in self
             .tickets
             .iter()
-            .filter(|t| t.grant == Some(grant) && t.grant_type == "refresh_token")
+            .filter(|t| t.grant_type == "refresh_token")
         {
-            add(&mut tally, ticket);
+            if let Some(grant) = ticket.grant {
+                add(tallies.entry(grant).or_default(), ticket);
+            }
         }
-        tally
+        tallies
     }
 
     pub(crate) fn counters(&self, grants: Vec<GrantView>) -> Counters {
@@ -179,6 +186,7 @@ impl Ledger {
                 delivery: ticket.delivery(),
                 ending: ticket.ending(),
                 written_at_ms: ticket.written_at_ms(),
+                ended_at_ms: ticket.ended_at_ms(),
             })
             .collect();
         Counters {

@@ -3,10 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gridkeep_token::jws::{self, KeyError};
+use gridkeep_token::profile::{SCITOKENS_ANY_AUDIENCE, WLCG_ANY_AUDIENCE};
 use serde_json::{Map, Value, json};
 
-use super::options::{Character, User};
-use super::scopes::{ANY_AUDIENCE, Resolved};
+use super::options::{Character, TokenProfile, User};
+use super::scopes::Resolved;
 use super::state::{App, Grant, random_text};
 
 /// A signed access token and what the issuer remembers of it.
@@ -46,11 +47,21 @@ pub(crate) fn access_token(
         "sub",
         json!(user.map_or_else(|| grant.client.clone(), User::subject)),
     );
-    put("aud", audience(audiences));
+    let scitokens = app.options.profile == TokenProfile::Scitokens;
+    let any = if scitokens {
+        SCITOKENS_ANY_AUDIENCE
+    } else {
+        WLCG_ANY_AUDIENCE
+    };
+    put("aud", audience(audiences, any));
     put("exp", json!(now + lifetime));
     put("iat", json!(now));
     put("jti", json!(jti));
-    put("wlcg.ver", json!("1.0"));
+    if scitokens {
+        put("ver", json!("scitoken:2.0"));
+    } else {
+        put("wlcg.ver", json!("1.0"));
+    }
     match character {
         Character::Wlcg => {
             put("nbf", json!(now - 60));
@@ -72,7 +83,10 @@ pub(crate) fn access_token(
             }
         }
     }
-    if !resolved.claim.is_empty() {
+    if scitokens {
+        // `scope` is required there, even when it grants nothing.
+        put("scope", json!(scitokens_scopes(&resolved.claim).join(" ")));
+    } else if !resolved.claim.is_empty() {
         put("scope", json!(resolved.claim.join(" ")));
     }
     if let Some(groups) = resolved.groups.as_ref().filter(|g| !g.is_empty()) {
@@ -87,9 +101,28 @@ pub(crate) fn access_token(
     })
 }
 
-fn audience(audiences: &[String]) -> Value {
+/// Scopes of a WLCG token in the words of SciTokens; each once.
+fn scitokens_scopes(scopes: &[String]) -> Vec<String> {
+    let mut result: Vec<String> = Vec::new();
+    for scope in scopes {
+        let (name, path) = scope
+            .split_once(':')
+            .map_or((scope.as_str(), None), |(n, p)| (n, Some(p)));
+        let word = match (name, path) {
+            ("storage.read", Some(path)) => format!("read:{path}"),
+            ("storage.create" | "storage.modify", Some(path)) => format!("write:{path}"),
+            _ => scope.clone(),
+        };
+        if !result.contains(&word) {
+            result.push(word);
+        }
+    }
+    result
+}
+
+fn audience(audiences: &[String], any: &str) -> Value {
     match audiences {
-        [] => json!(ANY_AUDIENCE),
+        [] => json!(any),
         [one] => json!(one),
         many => json!(many),
     }

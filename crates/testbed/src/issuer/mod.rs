@@ -44,7 +44,8 @@ pub use fault::{Endpoint, Fault, FaultKind};
 pub use keys::KeyRotation;
 pub use ledger::{Answer, Counters, GrantView, RefreshView, Tally};
 pub use options::{
-    AudienceBy, Character, Client, ClientAuth, Options, OptionsError, Rotation, ScopeOrder, User,
+    AudienceBy, Character, Client, ClientAuth, Options, OptionsError, Rotation, ScopeOrder,
+    TokenProfile, User,
 };
 pub use tls::client_config;
 

@@ -39,6 +39,17 @@ pub enum Rotation {
     Immediate,
 }
 
+/// Form of access tokens.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenProfile {
+    /// WLCG Common JWT Profile.
+    #[default]
+    Wlcg,
+    /// SciTokens 2.0: `ver`, audience `ANY`, `read` and `write` instead of `storage.*`.
+    Scitokens,
+}
+
 /// Order in which granted scopes are named in replies and in the `scope` claim.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -239,6 +250,10 @@ pub struct Options {
     pub device_seconds: i64,
     /// Least seconds between two polls of one device code.
     pub device_interval: i64,
+    /// Form of access tokens.
+    pub profile: TokenProfile,
+    /// A user who is taken to be logged in everywhere, and for whom device requests are approved at once: a robot.
+    pub auto_login: Option<String>,
     /// Ask the person for consent; otherwise a login is enough.
     pub ask_consent: bool,
     /// Ways to ask for an audience; the character's own when absent.
@@ -277,6 +292,8 @@ impl Default for Options {
             code_seconds: 120,
             device_seconds: 600,
             device_interval: 5,
+            profile: TokenProfile::Wlcg,
+            auto_login: None,
             ask_consent: true,
             audience_by: None,
             audience_scopes: BTreeMap::new(),

@@ -12,9 +12,6 @@ use super::options::{AudienceBy, Character, Client, ScopeOrder, User};
 use super::problem::Problem;
 use super::state::App;
 
-/// Any relying party (WLCG profile, common claims).
-pub(crate) const ANY_AUDIENCE: &str = "https://wlcg.cern.ch/jwt/v1/any";
-
 /// Scopes every user may have besides capabilities and groups.
 const COMMON: [&str; 9] = [
     "openid",
@@ -167,12 +164,26 @@ pub(crate) fn allowed_for_client(
     }
 }
 
-/// Keeps of `requested` what lies within `ceiling`; instructions of a kind that depends on the user only are not limited by it.
-pub(crate) fn below(requested: &[String], ceiling: &[String]) -> (Vec<String>, Vec<String>) {
+/// Splits `requested` into what lies within `ceiling` and what does not. Groups and capability sets depend on the user, and scopes
+/// that stand for an audience are no rights: `ceiling` limits neither.
+pub(crate) fn below(
+    app: &App,
+    requested: &[String],
+    ceiling: &[String],
+) -> (Vec<String>, Vec<String>) {
+    let stands_for_audience = |scope: &String| {
+        scope.starts_with("aud:") || app.options.audience_scopes.contains_key(scope)
+    };
+    split(requested, ceiling, stands_for_audience)
+}
+
+fn split(
+    requested: &[String],
+    ceiling: &[String],
+    unlimited: impl Fn(&String) -> bool,
+) -> (Vec<String>, Vec<String>) {
     let free = |scope: &String| {
-        scope.starts_with("wlcg.capabilityset:")
-            || is_group_scope(scope)
-            || scope.starts_with("aud:")
+        scope.starts_with("wlcg.capabilityset:") || is_group_scope(scope) || unlimited(scope)
     };
     let fits = |scope: &String| free(scope) || ceiling.iter().any(|wide| within(scope, wide));
     requested.iter().cloned().partition(fits)
@@ -299,7 +310,7 @@ fn absolute(resource: &str, query_allowed: bool) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
-    use super::{below, within};
+    use super::{split, within};
 
     fn list(text: &str) -> Vec<String> {
         text.split(' ').map(str::to_owned).collect()
@@ -316,9 +327,10 @@ mod tests {
 
     #[test]
     fn the_ceiling_limits_rights_and_leaves_groups_to_the_user() {
-        let (fine, above) = below(
+        let (fine, above) = split(
             &list("storage.read:/a storage.modify:/ wlcg.capabilityset:/vo compute.read"),
             &list("storage.read:/ compute.read"),
+            |_| false,
         );
         assert_eq!(
             fine,

@@ -121,41 +121,43 @@ impl App {
     /// Everything counted so far.
     pub(crate) fn counters(&self) -> Counters {
         let now_ms = self.clock.now_ms();
-        let grace_ms = self.settings().grace_seconds * 1000;
+        let settings = *self.settings();
         let world = self.world();
         let ledger = self.ledger();
-        let grants = world
-            .grants
-            .values()
-            .map(|grant| {
-                let mut tokens: Vec<&Refresh> = world
-                    .refresh
-                    .values()
-                    .filter(|r| r.grant == grant.id)
-                    .collect();
-                tokens.sort_by_key(|r| r.number);
-                GrantView {
-                    id: grant.id,
-                    user: grant.user.clone(),
-                    client: grant.client.clone(),
-                    alive: grant.alive,
-                    refreshes: ledger.refreshes_of(grant.id),
-                    refresh_tokens: tokens
-                        .iter()
-                        .map(|r| RefreshView {
-                            id: r.id.clone(),
-                            presented: r.presented,
-                            usable: grant.alive
-                                && !r.revoked
-                                && now_ms < r.expires_ms
-                                && r.retired_ms
-                                    .is_none_or(|at| now_ms < at.saturating_add(grace_ms)),
-                        })
-                        .collect(),
-                }
-            })
-            .collect();
+        let mut tokens: BTreeMap<u64, Vec<&Refresh>> = BTreeMap::new();
+        for refresh in world.refresh.values() {
+            tokens.entry(refresh.grant).or_default().push(refresh);
+        }
+        let mut refreshes = ledger.refreshes_by_grant();
+        let view = |grant: &Grant| {
+            let mut tokens = tokens.remove(&grant.id).unwrap_or_default();
+            tokens.sort_by_key(|r| r.number);
+            let usable = |r: &Refresh| {
+                grant.alive && r.standing(now_ms, settings, self.idle_ms()) == Standing::Usable
+            };
+            let shown = |r: &&Refresh| RefreshView {
+                id: r.id.clone(),
+                presented: r.presented,
+                usable: usable(r),
+            };
+            GrantView {
+                id: grant.id,
+                user: grant.user.clone(),
+                client: grant.client.clone(),
+                alive: grant.alive,
+                refreshes: refreshes.remove(&grant.id).unwrap_or_default(),
+                refresh_tokens: tokens.iter().map(shown).collect(),
+            }
+        };
+        let grants = world.grants.values().map(view).collect();
         ledger.counters(grants)
+    }
+
+    /// Life of an unused refresh token, milliseconds.
+    pub(crate) fn idle_ms(&self) -> i64 {
+        self.options
+            .refresh_idle_seconds
+            .map_or(i64::MAX, |s| s.saturating_mul(1000))
     }
 }
 
@@ -239,6 +241,33 @@ pub(crate) struct Refresh {
     pub(crate) retired_ms: Option<i64>,
     pub(crate) revoked: bool,
     pub(crate) presented: u64,
+}
+
+/// What a refresh token is good for, its grant being alive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Standing {
+    Usable,
+    Revoked,
+    Expired,
+    /// Used before, and not to be used again.
+    Replaced,
+}
+
+impl Refresh {
+    pub(crate) fn standing(&self, now_ms: i64, settings: Settings, idle_ms: i64) -> Standing {
+        let grace_ms = settings.grace_seconds.saturating_mul(1000);
+        if self.revoked {
+            return Standing::Revoked;
+        }
+        if now_ms >= self.expires_ms || now_ms >= self.used_ms.saturating_add(idle_ms) {
+            return Standing::Expired;
+        }
+        match (self.retired_ms, settings.rotation) {
+            (None, _) | (_, Rotation::None) => Standing::Usable,
+            (Some(at), Rotation::Grace) if now_ms < at.saturating_add(grace_ms) => Standing::Usable,
+            (Some(_), Rotation::Grace | Rotation::Immediate) => Standing::Replaced,
+        }
+    }
 }
 
 /// An access token that was issued, by `jti`.

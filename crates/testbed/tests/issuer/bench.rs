@@ -191,18 +191,22 @@ impl Bench {
         to(&answer)
     }
 
-    /// Claims of a token after verification with the published keys.
-    pub(crate) async fn claims(&self, token: &Value) -> Map<String, Value> {
+    /// The published keys.
+    pub(crate) async fn keys(&self) -> JwkSet {
         let keys = self
             .http
             .get(self.discovery["jwks_uri"].as_str().unwrap())
             .send()
             .await
             .unwrap();
-        let keys = JwkSet::from_json(&keys.bytes().await.unwrap()).unwrap();
+        JwkSet::from_json(&keys.bytes().await.unwrap()).unwrap()
+    }
+
+    /// Claims of a token after verification with the published keys.
+    pub(crate) async fn claims(&self, token: &Value) -> Map<String, Value> {
         Jws::parse(token.as_str().unwrap())
             .unwrap()
-            .verify_named(&keys)
+            .verify_named(&self.keys().await)
             .unwrap()
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use gridkeep_testbed::issuer::{Character, Client, Options, Rotation};
+use gridkeep_testbed::issuer::{Character, Client, Options, Rotation, TokenProfile};
+use gridkeep_token::profile::{StaticKeys, TrustedIssuer, Verifier};
+use gridkeep_token::time::UnixSeconds;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, text};
@@ -372,4 +374,69 @@ async fn configured_habits_win() {
     assert!(
         body.get("refresh_token").is_none() && !text(&body, "scope").contains("offline_access")
     );
+}
+
+#[tokio::test]
+async fn tokens_of_every_character_pass_the_profile() {
+    for character in [
+        Character::Wlcg,
+        Character::Iam,
+        Character::Cilogon,
+        Character::Keycloak,
+    ] {
+        let bench = Bench::new(Options {
+            character,
+            algorithm: Some("ES256".to_owned()),
+            ..Options::default()
+        })
+        .await;
+        let body = bench
+            .log_in("openid offline_access wlcg.groups storage.read:/testvo")
+            .await;
+        let iss = bench.issuer.url();
+        let verifier = Verifier::new(["https://se.example.org"]).trust(TrustedIssuer::wlcg(iss));
+        let keys = StaticKeys::one(iss, bench.keys().await);
+        let now = bench.claims(&body["access_token"]).await["iat"]
+            .as_i64()
+            .unwrap();
+        let verified = verifier
+            .verify(text(&body, "access_token"), &keys, UnixSeconds(now))
+            .unwrap();
+        assert!(
+            verified
+                .authorize(&"read".parse().unwrap(), "/testvo/f")
+                .allowed,
+            "{character:?}"
+        );
+        let groups: Vec<&str> = verified.groups().list.iter().map(|g| g.as_str()).collect();
+        assert_eq!(groups, ["/testvo", "/testvo/ana"], "{character:?}");
+    }
+}
+
+#[tokio::test]
+async fn scitokens_on_request() {
+    let bench = Bench::new(Options {
+        profile: TokenProfile::Scitokens,
+        ..Options::default()
+    })
+    .await;
+    let body = bench
+        .log_in("openid storage.read:/a storage.create:/b storage.modify:/b")
+        .await;
+    let claims = bench.claims(&body["access_token"]).await;
+    assert_eq!(
+        (&claims["ver"], &claims["aud"]),
+        (&json!("scitoken:2.0"), &json!("ANY"))
+    );
+    assert!(claims.get("wlcg.ver").is_none());
+    assert_eq!(claims["scope"], "openid read:/a write:/b");
+    let iss = bench.issuer.url();
+    let verifier = Verifier::new(["https://se.example.org"]).trust(TrustedIssuer::scitokens(iss));
+    let keys = StaticKeys::one(iss, bench.keys().await);
+    let now = UnixSeconds(claims["iat"].as_i64().unwrap());
+    let verified = verifier
+        .verify(text(&body, "access_token"), &keys, now)
+        .unwrap();
+    assert!(verified.authorize(&"read".parse().unwrap(), "/a/f").allowed);
+    assert!(!verified.authorize(&"read".parse().unwrap(), "/b/f").allowed);
 }

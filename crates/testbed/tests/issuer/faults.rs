@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use gridkeep_testbed::issuer::{Counters, Delivery, Endpoint, Fault, FaultKind, Options, Rotation};
+use gridkeep_testbed::issuer::{
+    Counters, Delivery, Ending, Endpoint, Fault, FaultKind, Options, Rotation,
+};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
@@ -268,16 +270,11 @@ async fn until(bench: &Bench, awaited: impl Fn(&Counters) -> bool) {
     }
 }
 
-/// A client that sends its request and goes before the answer: the issuer acts all the same, and knows that nobody has the answer.
-#[tokio::test]
-async fn a_client_that_leaves_is_noticed() {
-    let bench = Bench::new(rotating()).await;
-    let token = text(&bench.log_in(ALL).await, "refresh_token").to_owned();
-    bench.issuer.set_fault(Fault {
-        delay_answer_ms: 100,
-        ..Fault::new(Endpoint::Token, FaultKind::Delay).times(1)
-    });
-
+/// Sends a refresh request on a connection of its own and reads nothing.
+async fn send_only(
+    bench: &Bench,
+    token: &str,
+) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let config = gridkeep_testbed::issuer::client_config(&[bench.issuer.ca_pem()]).unwrap();
     let address = bench
         .issuer
@@ -299,6 +296,19 @@ async fn a_client_that_leaves_is_noticed() {
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
+    stream
+}
+
+/// A client that goes before the answer: the issuer acts all the same, and knows that nobody has the answer.
+#[tokio::test]
+async fn a_client_that_leaves_is_noticed() {
+    let bench = Bench::new(rotating()).await;
+    let token = text(&bench.log_in(ALL).await, "refresh_token").to_owned();
+    bench.issuer.set_fault(Fault {
+        delay_answer_ms: 100,
+        ..Fault::new(Endpoint::Token, FaultKind::Delay).times(1)
+    });
+    let stream = send_only(&bench, &token).await;
     until(&bench, |counters| counters.refreshes().received == 1).await;
     drop(stream);
     until(&bench, |counters| {
@@ -310,4 +320,71 @@ async fn a_client_that_leaves_is_noticed() {
     .await;
     assert_eq!(bench.issuer.counters().refreshes().undelivered, 1);
     assert_eq!(bench.refresh(&token).await.0, 400, "the issuer acted");
+}
+
+/// A client that goes with the answer in its kernel, unread, as when it is killed at that moment.
+#[tokio::test]
+async fn an_answer_that_nobody_read_is_not_delivered() {
+    let bench = Bench::new(rotating()).await;
+    let token = text(&bench.log_in(ALL).await, "refresh_token").to_owned();
+    let stream = send_only(&bench, &token).await;
+    until(&bench, |counters| counters.refreshes().delivered == 1).await;
+    drop(stream);
+    until(&bench, |counters| counters.refreshes().undelivered == 1).await;
+    let counters = bench.issuer.counters();
+    assert_eq!(counters.refreshes().delivered, 0);
+    let answer = counters.answers.last().unwrap();
+    assert_eq!(
+        (answer.delivery, answer.ending),
+        (Delivery::Lost, Ending::Reset)
+    );
+    assert!(answer.ended_at_ms >= answer.written_at_ms);
+}
+
+/// Many clients at once, some answers lost: every answer made is accounted for exactly once.
+#[tokio::test]
+async fn accounts_balance_under_load() {
+    let bench = std::sync::Arc::new(Bench::new(Options::default()).await);
+    let mut tokens = Vec::new();
+    for _ in 0..16 {
+        tokens.push(text(&bench.log_in(ALL).await, "refresh_token").to_owned());
+    }
+    let mut fault = Fault::new(Endpoint::Token, FaultKind::ActThenDrop)
+        .times(20)
+        .grant_type("refresh_token");
+    fault.after = 30;
+    bench.issuer.set_fault(fault);
+    let mut clients = tokio::task::JoinSet::new();
+    for token in tokens {
+        let bench = std::sync::Arc::clone(&bench);
+        clients.spawn(async move {
+            let mut failed = 0;
+            for _ in 0..10 {
+                let fields = [
+                    ("grant_type", "refresh_token"),
+                    ("refresh_token", token.as_str()),
+                ];
+                let arrived = match bench.request(&fields).send().await {
+                    Ok(answer) => answer.bytes().await.is_ok(),
+                    Err(_) => false,
+                };
+                failed += u64::from(!arrived);
+            }
+            failed
+        });
+    }
+    let failed: u64 = clients.join_all().await.into_iter().sum();
+    let tally = bench.issuer.counters().refreshes();
+    // An HTTP client may repeat a request on a new connection when a pooled one was closed under it: never less than asked for.
+    assert!(tally.received >= 160, "{tally:?}");
+    assert_eq!(
+        (tally.undelivered, tally.issued),
+        (20, tally.delivered + 20)
+    );
+    assert!(failed <= 20, "{failed}");
+    let grants = bench.issuer.counters().grants;
+    assert_eq!(
+        grants.iter().map(|g| g.refreshes.issued).sum::<u64>(),
+        tally.issued
+    );
 }

@@ -615,3 +615,37 @@ async fn keys_rotate_and_lifetimes_change_while_running() {
     assert_eq!(bench.issuer.revoke_user("alice"), 1);
     assert_eq!(bench.refresh(text(&body, "refresh_token")).await.0, 400);
 }
+
+#[tokio::test]
+async fn a_robot_is_logged_in_everywhere() {
+    let bench = Bench::new(Options {
+        auto_login: Some("bob".to_owned()),
+        ..Options::default()
+    })
+    .await;
+    let device = bench.device("openid offline_access").await;
+    let (status, body) = bench.poll(&device).await;
+    assert_eq!(
+        (status, &bench.claims(&body["id_token"]).await["sub"]),
+        (200, &json!("sub-bob"))
+    );
+    let answer = bench
+        .http
+        .get(bench.authorization_url("openid"))
+        .send()
+        .await
+        .unwrap();
+    let consent = answer.headers()["location"].to_str().unwrap().to_owned();
+    assert!(consent.starts_with("/consent?"));
+    let answer = bench
+        .http
+        .get(format!("{}{consent}", bench.issuer.base_url()))
+        .send()
+        .await
+        .unwrap();
+    let back = answer.headers()["location"].to_str().unwrap();
+    assert!(
+        back.starts_with(CALLBACK) && back.contains("code="),
+        "{back}"
+    );
+}

@@ -183,6 +183,23 @@ async fn the_program_serves_and_leaves_no_file() {
         .await
         .unwrap();
     assert!(kid["kid"].is_string());
+    // curl -X POST without a body.
+    let kid: Value = http
+        .post(admin("rotate-keys"))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert!(kid["kid"].is_string());
+    let nothing: Value = post("approve", json!({"user": "carol", "wait_ms": 50}))
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(nothing, json!({"done": 0}));
     let offset: Value = post("clock-offset", json!({"advance": 60}))
         .await
         .unwrap()

@@ -39,7 +39,11 @@ pub(super) fn run(app: &App, client: &Client, form: &Form) -> Result<Issued, Fai
             .collect()
     } else {
         let asked_text = asked.join(" ");
-        let (fine, above) = below(&allowed_for_client(app, client, asked)?, &access.scopes);
+        let (fine, above) = below(
+            app,
+            &allowed_for_client(app, client, asked)?,
+            &access.scopes,
+        );
         match app.options.character {
             Character::Iam if !above.is_empty() => {
                 return Err(Problem::ExchangeScope(above.join(" ")).into());

@@ -5,7 +5,7 @@ use super::super::form::Form;
 use super::super::options::{Character, Client, Rotation};
 use super::super::problem::Problem;
 use super::super::scopes::{audiences, below, resolve};
-use super::super::state::{App, Refresh};
+use super::super::state::{App, Grant, Standing};
 use super::{Failure, Issued, Order, REFRESH_TOKEN, issue, rotated};
 
 pub(super) fn run(app: &App, client: &Client, form: &Form) -> Result<Issued, Failure> {
@@ -29,30 +29,28 @@ pub(super) fn run(app: &App, client: &Client, form: &Form) -> Result<Issued, Fai
     if grant.client != client.id {
         return Err(Problem::RefreshWrongClient.into());
     }
-    if refresh.revoked {
-        return Err(Problem::RefreshRevoked(value.to_owned()).into());
-    }
-    if !grant.alive {
-        return Err(Problem::SessionGone.into());
-    }
-    let idle_ms = app
-        .options
-        .refresh_idle_seconds
-        .map_or(i64::MAX, |s| s.saturating_mul(1000));
-    if now_ms >= refresh.expires_ms || now_ms >= refresh.used_ms.saturating_add(idle_ms) {
-        return Err(Problem::RefreshExpired(value.to_owned()).into());
-    }
-    if replaced(&refresh, now_ms, settings.rotation, settings.grace_seconds) {
-        if app.options.character == Character::Keycloak {
-            world.end_grant(grant.id);
+    match refresh.standing(now_ms, settings, app.idle_ms()) {
+        Standing::Revoked => return Err(Problem::RefreshRevoked(value.to_owned()).into()),
+        _ if !grant.alive => return Err(Problem::SessionGone.into()),
+        Standing::Expired => return Err(Problem::RefreshExpired(value.to_owned()).into()),
+        Standing::Replaced => {
+            if app.options.character == Character::Keycloak {
+                world.end_grant(grant.id);
+            }
+            return Err(Problem::RefreshRetired(value.to_owned()).into());
         }
-        return Err(Problem::RefreshRetired(value.to_owned()).into());
+        Standing::Usable => {}
     }
+    // An id_token of a refresh carries no nonce (OIDC Core 12.2).
+    let grant = Grant {
+        nonce: None,
+        ..grant
+    };
     let asked = form.words("scope");
     let scopes = if asked.is_empty() {
         grant.scopes.clone()
     } else {
-        let (fine, above) = below(&asked, &grant.scopes);
+        let (fine, above) = below(app, &asked, &grant.scopes);
         let strict = matches!(app.options.character, Character::Wlcg | Character::Iam);
         if !above.is_empty() && strict {
             return Err(Problem::UpScoping(above.join(" ")).into());
@@ -87,15 +85,4 @@ pub(super) fn run(app: &App, client: &Client, form: &Form) -> Result<Issued, Fai
         }
     }
     Ok(issued)
-}
-
-/// Whether a token was used before and may not be used again.
-fn replaced(refresh: &Refresh, now_ms: i64, rotation: Rotation, grace_seconds: i64) -> bool {
-    match (refresh.retired_ms, rotation) {
-        (None, _) | (_, Rotation::None) => false,
-        (Some(_), Rotation::Immediate) => true,
-        (Some(at), Rotation::Grace) => {
-            now_ms >= at.saturating_add(grace_seconds.saturating_mul(1000))
-        }
-    }
 }
