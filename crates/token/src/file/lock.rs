@@ -23,7 +23,8 @@ pub struct Lock {
 }
 
 /// Takes the lock `path`, making the file with mode 0600 if need be, and waits at most `wait` for another holder. Never name
-/// the token file itself: it is replaced, and a lock on the old one would guard nothing.
+/// the token file itself: it is replaced, and a lock on the old one would guard nothing. Blocks the thread; with a `wait` of
+/// zero it only tries.
 ///
 /// # Errors
 /// [`FileError::Locked`] when another process held it all the time, [`FileError::Io`] otherwise.

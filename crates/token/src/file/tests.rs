@@ -110,6 +110,12 @@ fn replace_writes_devices_and_pipes_in_place() {
     };
     replace(&pipe, b"through", &ReplaceOptions::default()).unwrap();
     assert_eq!(reader.join().unwrap(), b"through");
+
+    if geteuid().is_root() {
+        nix::unistd::chown(&pipe, Some(54_321.into()), None).unwrap();
+        let error = replace(&pipe, b"secret", &ReplaceOptions::default()).unwrap_err();
+        assert!(matches!(error, FileError::Untrusted { .. }), "{error}");
+    }
 }
 
 #[test]
