@@ -78,13 +78,16 @@ async fn add_faults(State(app): Shared, body: Bytes) -> Response {
         Ok(body) => body,
         Err(refusal) => return *refusal,
     };
-    let list = if body.is_array() { body } else { json!([body]) };
-    match serde_json::from_value::<Vec<Fault>>(list) {
+    let list = match &body {
+        Value::Array(list) => list.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    match list.iter().map(Fault::read).collect::<Result<Vec<_>, _>>() {
         Ok(list) => {
             list.into_iter().for_each(|fault| app.faults().add(fault));
             faults(State(app)).await
         }
-        Err(error) => refuse(StatusCode::BAD_REQUEST, error),
+        Err(slip) => refuse(StatusCode::BAD_REQUEST, slip),
     }
 }
 

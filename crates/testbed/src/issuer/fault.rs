@@ -3,6 +3,7 @@
 //! arm there.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A part of the issuer that faults can hit.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -98,7 +99,42 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
+/// Every member a fault may have in JSON. serde itself lets a slip pass beside a kind without members of its own.
+const MEMBERS: [&str; 13] = [
+    "endpoint",
+    "grant_type",
+    "after",
+    "times",
+    "delay_ms",
+    "delay_answer_ms",
+    "kind",
+    "status",
+    "body",
+    "content_type",
+    "retry_after",
+    "error",
+    "description",
+];
+
 impl Fault {
+    /// Reads a fault from JSON.
+    ///
+    /// # Errors
+    /// A sentence that names what does not fit.
+    pub fn read(value: &Value) -> Result<Self, String> {
+        let members = value.as_object().ok_or("a fault is a JSON object")?;
+        if let Some(slip) = members
+            .keys()
+            .find(|name| !MEMBERS.contains(&name.as_str()))
+        {
+            return Err(format!(
+                "a fault has no member {slip}; it may have {}",
+                MEMBERS.join(", ")
+            ));
+        }
+        Self::deserialize(value).map_err(|error| error.to_string())
+    }
+
     /// A fault that hits every request of `endpoint`.
     pub fn new(endpoint: Endpoint, kind: FaultKind) -> Self {
         Self {
@@ -239,5 +275,41 @@ mod tests {
         );
         assert_eq!(fault.times, Some(1));
         assert!(serde_json::from_str::<Fault>(r#"{"endpoint":"token","kind":"explode"}"#).is_err());
+    }
+
+    #[test]
+    fn every_kind_has_its_json_and_slips_are_refused() {
+        let read = |text: &str| Fault::read(&serde_json::from_str(text).unwrap());
+        let fault = read(r#"{"endpoint":"token","kind":"status","status":503,"retry_after":7,"times":1,"delay_ms":5}"#).unwrap();
+        assert!(matches!(
+            fault.kind,
+            FaultKind::Status {
+                status: 503,
+                retry_after: Some(7),
+                ..
+            }
+        ));
+        assert_eq!((fault.times, fault.delay_ms), (Some(1), 5));
+        for kind in [
+            "delay",
+            "garbage",
+            "hang",
+            "drop",
+            "act_then_drop",
+            "act_then_hang",
+            "act_then_cut",
+        ] {
+            let fault = read(&format!(r#"{{"endpoint":"jwks","kind":"{kind}"}}"#)).unwrap();
+            let again = serde_json::to_string(&fault).unwrap();
+            assert_eq!(read(&again).unwrap(), fault);
+            assert!(
+                read(&format!(
+                    r#"{{"endpoint":"jwks","kind":"{kind}","tims":1}}"#
+                ))
+                .is_err(),
+                "{kind}"
+            );
+        }
+        assert!(read(r#"{"endpoint":"token","kind":"refuse","error":"x","tims":1}"#).is_err());
     }
 }
