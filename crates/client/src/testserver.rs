@@ -296,6 +296,9 @@ pub(crate) fn environment(directory: &Path) -> Environment {
 /// The authority of the test servers as a file.
 pub(crate) fn ca_file(directory: &Path) -> PathBuf {
     let path = directory.join("ca.pem");
-    std::fs::write(&path, AUTHORITY.pem()).unwrap();
+    // Runs side by side read it: written once.
+    if !path.exists() {
+        std::fs::write(&path, AUTHORITY.pem()).unwrap();
+    }
     path
 }

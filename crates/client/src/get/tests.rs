@@ -1,1 +1,6 @@
+//! Whole runs against a Vault-like server in this process.
 
+mod login;
+mod mock;
+mod output;
+mod tokens;

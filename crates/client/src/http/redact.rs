@@ -11,6 +11,8 @@ const SECRET_MEMBERS: &[&str] = &[
     "auth_url",
     "client_nonce",
     "client_token",
+    "code",
+    "device_code",
     "id_token",
     "nonce",
     "oauth2_refresh_token",
