@@ -1,0 +1,116 @@
+"""A gridkeep server in a directory of its own, on a free loopback port."""
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from .processes import GRIDKEEP, NotifySocket, Process, PATIENCE
+
+
+class Server:
+    """`gridkeep server` with its files below `directory`. Issuers are given as dictionaries in the original's schema."""
+
+    def __init__(self, directory: Path, authority, issuers: list[dict], own: dict | None = None, extra: dict | None = None, arguments=()):
+        self.directory = directory
+        self.authority = authority
+        self.etc = directory / "etc"
+        (self.etc / "config.d").mkdir(parents=True)
+        certificate, key = authority.issue(f"server-{directory.name}")
+        self.config = {
+            "cluster": {"name": "localhost", "auditlog": str(directory / "audit.log")},
+            "issuers": issuers,
+            "gridkeep": {
+                "listen": ["127.0.0.1:0"],
+                "tls": {"certificate": str(certificate), "key": str(key)},
+                "data": str(directory / "data"),
+                "seal": {"key_file": str(directory / "etc" / "root.key")},
+                "run_directory": str(directory / "run"),
+                **(own or {}),
+            },
+            **(extra or {}),
+        }
+        self.arguments = list(arguments)
+        self.write_config()
+        self.notify = None
+        self.process = None
+
+    def write_config(self) -> None:
+        path = self.etc / "config.d" / "10-test.yaml"
+        # JSON is YAML; mode 0600 because it holds client secrets.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(self.config, file)
+
+    def start(self, env: dict | None = None) -> "Server":
+        """Starts it and waits until it serves. The first free port is kept for later starts."""
+        self.notify = NotifySocket(self.directory / "notify.sock")
+        environment = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(self.notify.path), **(env or {})}
+        self.process = Process(
+            [GRIDKEEP, "server", "--config", self.etc / "config.d", *self.arguments], self.directory / "server.log", env=environment
+        )
+        status = self.notify.wait_for("READY=1", self.process)["STATUS"]
+        self.address = status.split()[2]
+        self.port = int(self.address.rsplit(":", 1)[1])
+        if self.config["gridkeep"]["listen"] == ["127.0.0.1:0"]:
+            self.config["gridkeep"]["listen"] = [self.address]
+            self.write_config()
+        return self
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    def reload(self) -> None:
+        """SIGHUP, and back when the server says it is done."""
+        self.write_config()
+        self.process.signal(signal.SIGHUP)
+        self.notify.wait_for("READY=1", self.process)
+
+    def stop(self) -> None:
+        if self.process:
+            try:
+                code = self.process.stop()
+                assert code in (0, -signal.SIGKILL), f"exit code {code}\n{self.process.output()}"
+            finally:
+                self.notify.close()
+                self.process = None
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.notify.close()
+        self.process = None
+
+    def log(self) -> str:
+        return (self.directory / "server.log").read_text(errors="replace")
+
+    def audit(self) -> list[dict]:
+        return [json.loads(line) for line in (self.directory / "audit.log").read_text().splitlines()]
+
+    def operator_token(self) -> str:
+        done = subprocess.run(
+            [GRIDKEEP, "operator", "token", "--config", self.etc / "config.d"],
+            capture_output=True, text=True, timeout=PATIENCE, check=True, env={"PATH": os.environ["PATH"]},
+        )
+        return done.stdout.strip()
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.authority.path))
+
+    def call(self, method: str, path: str, token: str | None = None, body=None, headers: dict | None = None):
+        """One request; returns status and parsed body, whatever the status."""
+        data = None if body is None else (body if isinstance(body, bytes) else json.dumps(body).encode())
+        request = urllib.request.Request(f"{self.url}/v1/{path}", data=data, method=method, headers=headers or {})
+        if token:
+            request.add_header("X-Vault-Token", token)
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE, context=self.context()) as answer:
+                text, status = answer.read(), answer.status
+        except urllib.error.HTTPError as error:
+            text, status = error.read(), error.code
+        return status, (json.loads(text) if text else None)
