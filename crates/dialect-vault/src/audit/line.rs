@@ -26,11 +26,11 @@ pub(crate) struct Mount {
 }
 
 /// What is known of a request when its line is written.
-pub(crate) struct Exchange<'a> {
+pub(crate) struct Exchange<'a, 'm> {
     pub id: &'a str,
     pub operation: &'static str,
     pub path: &'a str,
-    pub mount: Option<&'a Mount>,
+    pub mount: Option<&'m Mount>,
     pub secret: Option<&'a SecretString>,
     pub params: &'a Params,
     pub peer: SocketAddr,
@@ -39,10 +39,10 @@ pub(crate) struct Exchange<'a> {
 }
 
 /// What both lines of a request share, written once.
-pub(crate) struct Common {
+pub(crate) struct Common<'m> {
     shared: Vec<u8>,
     has_token: bool,
-    mount: Option<Mount>,
+    mount: Option<&'m Mount>,
 }
 
 /// What the second line adds.
@@ -53,8 +53,8 @@ pub(crate) struct ResponsePart<'a> {
     pub warnings: &'a [String],
 }
 
-impl Common {
-    pub(crate) fn new(hasher: &Hasher, exchange: &Exchange<'_>) -> Self {
+impl<'m> Common<'m> {
+    pub(crate) fn new(hasher: &Hasher, exchange: &Exchange<'_, 'm>) -> Self {
         let mut shared = Vec::with_capacity(1400);
         if let Some(token) = exchange.token {
             shared.extend_from_slice(b",\"auth\":");
@@ -93,7 +93,7 @@ impl Common {
         Common {
             shared,
             has_token: exchange.token.is_some(),
-            mount: exchange.mount.cloned(),
+            mount: exchange.mount,
         }
     }
 
@@ -128,7 +128,7 @@ impl Common {
         line.extend_from_slice(&self.shared);
         line.extend_from_slice(b",\"response\":");
         let mut response = Object::begin(&mut line);
-        if let Some(mount) = &self.mount {
+        if let Some(mount) = self.mount {
             write_mount(&mut response, mount);
         }
         if let Some(login) = part.auth {

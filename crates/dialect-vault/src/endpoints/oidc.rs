@@ -1,8 +1,11 @@
 //! Login at a token issuer: beginning it, the browser's return, and the client's question whether it is done.
 
+use std::time::Duration;
+
 use aws_lc_rs::hmac;
 use gridkeep_keeper::{
-    BadInput, Callback, CallbackOutcome, Failure, LoginStart, Operation, Poll, PollOutcome,
+    BadInput, Callback, CallbackOutcome, Failure, Later, LaterKind, LoginStart, Operation, Poll,
+    PollOutcome,
 };
 use gridkeep_web::ConfirmLogin;
 use http::{HeaderMap, StatusCode, header};
@@ -13,6 +16,9 @@ use crate::answer::{Answer, Auth};
 use crate::failure::Trouble;
 use crate::fields::Fields;
 use crate::service::{Call, Inner};
+
+/// How long a client waits for the issuer at most: the stock clients give up after ten seconds.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 pub(super) async fn auth_url(
     inner: &Inner,
@@ -30,7 +36,15 @@ pub(super) async fn auth_url(
             .filter(|nonce| !nonce.is_empty()),
         from: Some(call.peer.ip()),
     };
-    let mut started = inner.keeper.login_start(request).await?;
+    // Giving up costs a device code at most; nothing is stored before the issuer has answered.
+    let starting = tokio::time::timeout(PATIENCE, inner.keeper.login_start(request));
+    let mut started = starting.await.map_err(|_| {
+        let text = format!(
+            "issuer \"{issuer}\" did not answer within {} seconds; try again in a minute",
+            PATIENCE.as_secs()
+        );
+        Failure::from(Later::new(LaterKind::IssuerSlow, text).after(Duration::from_secs(30)))
+    })??;
     let warnings = std::mem::take(&mut started.warnings);
     let mut data = Map::new();
     data.insert("auth_url".to_owned(), started.auth_url.into());

@@ -4,6 +4,7 @@
 //! kind is a field of [`ListenerLimits`] and one place in this file.
 
 mod certificate;
+mod own_errors;
 mod stall;
 mod tls;
 
@@ -27,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use own_errors::OwnErrors;
 use stall::Stall;
 pub use tls::{ReloadableTls, TlsError, TlsFiles};
 
@@ -187,7 +189,10 @@ impl<S: HttpService> Connection<S> {
                 }
                 Err(_) => return,
             };
-        let io = TokioIo::new(Stall::new(stream, self.limits.stalled_write));
+        let io = TokioIo::new(OwnErrors::new(Stall::new(
+            stream,
+            self.limits.stalled_write,
+        )));
         let service = self.service;
         let answer = service_fn(move |request| {
             let service = service.clone();
@@ -198,7 +203,8 @@ impl<S: HttpService> Connection<S> {
             .header_read_timeout(self.idle)
             .max_buf_size(self.limits.head_bytes)
             .max_headers(self.limits.headers)
-            .half_close(false)
+            // What a client asked for is finished and audited also when it goes away in the middle.
+            .half_close(true)
             .serve_connection(io, answer);
         let mut connection = pin!(connection);
         let ended = tokio::select! {

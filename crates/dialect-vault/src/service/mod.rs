@@ -2,16 +2,18 @@
 //!
 //! Owns that order. Refuses to know what any endpoint does. Whatever goes wrong on the way is an answer in JSON, a panic included.
 
+mod head;
+
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::hmac;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use gridkeep_keeper::{Bearer, Granted, Keeper, Operation, Refused, Setup};
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING};
+use gridkeep_keeper::{Bearer, Granted, Keeper, KeeperToken, Operation, Refused, Setup};
+use http::header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
@@ -145,7 +147,7 @@ impl VaultService {
     where
         B: Body<Data = Bytes>,
     {
-        let id = request_id();
+        let id = head::request_id();
         // What lies between this message and the next is where front servers and we might disagree: do not go on from there.
         let close = request.headers().contains_key(TRANSFER_ENCODING);
         let answering = AssertUnwindSafe(self.inner.answer(request, peer, &id)).catch_unwind();
@@ -214,7 +216,7 @@ impl Inner {
         let Some(verb) = Verb::of(&parts.method, &parts.headers, &mut query) else {
             return Err(Trouble::unsupported());
         };
-        check_headers(&parts.headers)?;
+        head::check(&parts.headers)?;
         let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
         let route = Route::of(trimmed);
         let operation = match (verb, route) {
@@ -231,27 +233,25 @@ impl Inner {
         if writes && decoded.ends_with('/') {
             return Err(Trouble::bad("cannot write to a path ending in '/'"));
         }
-        // Policies see the path of a list with its slash, and that of anything else as it came.
+        // Policies see the path of a list with its slash and any other without: always the very text that is acted upon.
         let listed;
-        let path =
-            if matches!(operation, Operation::List | Operation::Scan) && !decoded.ends_with('/') {
-                listed = format!("{decoded}/");
-                listed.as_str()
-            } else {
-                decoded.as_ref()
-            };
+        let path = if matches!(operation, Operation::List | Operation::Scan) {
+            listed = format!("{trimmed}/");
+            listed.as_str()
+        } else {
+            trimmed
+        };
         let request = Received {
             id,
             operation,
             path,
             writes,
-            query,
             headers: &parts.headers,
             peer,
         };
         match route {
-            Route::Login(_) | Route::UiMounts => self.open(route, request, body).await,
-            _ => self.guarded(route, request, body).await,
+            Route::Login(_) | Route::UiMounts => self.open(route, request, query, body).await,
+            _ => Ok(self.guarded(route, request, query, body).await),
         }
     }
 
@@ -260,54 +260,27 @@ impl Inner {
         &self,
         route: Route<'_>,
         request: Received<'_>,
+        query: Params,
         body: B,
     ) -> Result<Answer, Trouble>
     where
         B: Body<Data = Bytes>,
     {
-        let Received {
-            id,
-            operation,
-            path,
-            writes,
-            query,
-            headers,
-            peer,
-        } = request;
-        let params = if writes {
-            self.receive(query, headers, body, self.options.limits.open_body)
-                .await?
+        let params = if request.writes {
+            let limit = self.options.limits.open_body;
+            self.receive(query, request.headers, body, limit).await?
         } else {
             query
         };
         let mounts = self.mounts();
-        let exchange = Exchange {
-            id,
-            operation: operation.word(),
-            path,
-            mount: mounts.find(path),
-            secret: None,
-            params: &params,
-            peer,
-            token: None,
-            granted: None,
-        };
-        let common = Common::new(&self.hasher, &exchange);
-        if let Err(error) = self
-            .options
-            .audit
-            .write(common.request_line(self.wall(), None))
-            .await
-        {
+        let common = Common::new(
+            &self.hasher,
+            &request.exchange(&mounts, None, &params, None),
+        );
+        if let Err(error) = self.announce(&common).await {
             return Ok(unaudited(&error));
         }
-        let mut call = Call {
-            operation,
-            path,
-            headers,
-            peer,
-            fields: Fields::new(params),
-        };
+        let mut call = request.call(params);
         let answer = endpoints::open(self, route, &mut call)
             .await
             .unwrap_or_else(Answer::from);
@@ -319,79 +292,57 @@ impl Inner {
         &self,
         route: Route<'_>,
         request: Received<'_>,
+        query: Params,
         body: B,
-    ) -> Result<Answer, Trouble>
+    ) -> Answer
     where
         B: Body<Data = Bytes>,
     {
-        let Received {
-            id,
-            operation,
-            path,
-            writes,
-            query,
-            headers,
-            peer,
-        } = request;
         let mounts = self.mounts();
-        let word = operation.word();
-        let secret = client_token(headers);
-        let mut exchange = Exchange {
-            id,
-            operation: word,
-            path,
-            mount: mounts.find(path),
-            secret: secret.as_ref(),
-            params: &query,
-            peer,
-            token: None,
-            granted: None,
-        };
+        let secret = head::client_token(request.headers);
         let Some(secret) = secret.as_ref() else {
-            return Ok(self.refuse(&exchange, Refused::UnknownToken.into()).await);
+            let exchange = request.exchange(&mounts, None, &query, None);
+            return self.refuse(&exchange, Refused::UnknownToken.into()).await;
         };
-        let bearer = match self.keeper.authenticate(secret, Some(peer.ip())).await {
+        let from = Some(request.peer.ip());
+        let bearer = match self.keeper.authenticate(secret, from).await {
             Ok(bearer) => bearer,
-            Err(failure) => return Ok(self.refuse(&exchange, failure.into()).await),
+            Err(failure) => {
+                let exchange = request.exchange(&mounts, Some(secret), &query, None);
+                return self.refuse(&exchange, failure.into()).await;
+            }
         };
-        exchange.token = Some(&bearer.token);
-        let merged;
-        let params = if writes {
-            match self
-                .receive(query.clone(), headers, body, self.options.limits.body)
-                .await
-            {
-                Ok(params) => {
-                    merged = params;
-                    &merged
+        let params = if request.writes {
+            let limit = self.options.limits.body;
+            match self.receive(query, request.headers, body, limit).await {
+                Ok(params) => params,
+                Err(trouble) => {
+                    let nothing = Params::new();
+                    let shown = Some((&*bearer.token, None));
+                    let exchange = request.exchange(&mounts, Some(secret), &nothing, shown);
+                    return self.refuse(&exchange, trouble).await;
                 }
-                Err(trouble) => return Ok(self.refuse(&exchange, trouble).await),
             }
         } else {
-            &query
+            query
         };
-        exchange.params = params;
-        let granted = match self.authorize(&bearer, route, operation, path, params) {
+        let granted = match self.authorize(&bearer, route, &request, &params) {
             Ok(granted) => granted,
-            Err(trouble) => return Ok(self.refuse(&exchange, trouble).await),
+            Err(trouble) => {
+                let shown = Some((&*bearer.token, None));
+                let exchange = request.exchange(&mounts, Some(secret), &params, shown);
+                return self.refuse(&exchange, trouble).await;
+            }
         };
-        exchange.granted = Some(&granted);
-        let common = Common::new(&self.hasher, &exchange);
-        if let Err(error) = self
-            .options
-            .audit
-            .write(common.request_line(self.wall(), None))
-            .await
-        {
-            return Ok(unaudited(&error));
+        let shown = Some((&*bearer.token, Some(&granted)));
+        let common = Common::new(
+            &self.hasher,
+            &request.exchange(&mounts, Some(secret), &params, shown),
+        );
+        if let Err(error) = self.announce(&common).await {
+            return unaudited(&error);
         }
-        let mut call = Call {
-            operation,
-            path,
-            headers,
-            peer,
-            fields: Fields::new(params.clone()),
-        };
+        let mut call = request.call(params);
         let caller = Caller {
             bearer: &bearer,
             granted: &granted,
@@ -400,17 +351,23 @@ impl Inner {
         let answer = endpoints::guarded(self, route, &mut call, &caller)
             .await
             .unwrap_or_else(Answer::from);
-        Ok(self.finish(&common, call.fields, answer))
+        self.finish(&common, call.fields, answer)
+    }
+
+    /// The first audit line. Without it nothing may be done.
+    async fn announce(&self, common: &Common<'_>) -> Result<(), AuditError> {
+        let line = common.request_line(self.wall(), None);
+        self.options.audit.write(line).await
     }
 
     fn authorize(
         &self,
         bearer: &Bearer,
         route: Route<'_>,
-        operation: Operation,
-        path: &str,
+        request: &Received<'_>,
         params: &Params,
     ) -> Result<Granted, Trouble> {
+        let operation = request.operation;
         if let Route::Credential { kind, name } = route {
             match (kind, operation) {
                 // The list shows each caller what its own policies cover and is open to every live token.
@@ -433,7 +390,9 @@ impl Inner {
                 _ => {}
             }
         }
-        Ok(self.keeper.authorize(bearer, operation, path, params)?)
+        Ok(self
+            .keeper
+            .authorize(bearer, operation, request.path, params)?)
     }
 
     async fn receive<B>(
@@ -459,7 +418,7 @@ impl Inner {
     }
 
     /// Both audit lines of a request that is not acted upon.
-    async fn refuse(&self, exchange: &Exchange<'_>, trouble: Trouble) -> Answer {
+    async fn refuse(&self, exchange: &Exchange<'_, '_>, trouble: Trouble) -> Answer {
         let answer = Answer::from(trouble);
         let error = answer.error_text().unwrap_or("not found");
         let common = Common::new(&self.hasher, exchange);
@@ -481,7 +440,7 @@ impl Inner {
     }
 
     /// The second audit line, and the warnings about parameters nobody knew.
-    fn finish(&self, common: &Common, fields: Fields, mut answer: Answer) -> Answer {
+    fn finish(&self, common: &Common<'_>, fields: Fields, mut answer: Answer) -> Answer {
         if matches!(answer.body, AnswerBody::Envelope { .. }) {
             fields.finish(&mut answer.warnings);
         }
@@ -523,9 +482,45 @@ struct Received<'a> {
     operation: Operation,
     path: &'a str,
     writes: bool,
-    query: Params,
     headers: &'a HeaderMap,
     peer: SocketAddr,
+}
+
+impl<'a> Received<'a> {
+    /// The request as the audit log is told of it.
+    fn exchange<'e, 'm>(
+        &self,
+        mounts: &'m MountTable,
+        secret: Option<&'e SecretString>,
+        params: &'e Params,
+        shown: Option<(&'e KeeperToken, Option<&'e Granted>)>,
+    ) -> Exchange<'e, 'm>
+    where
+        'a: 'e,
+    {
+        Exchange {
+            id: self.id,
+            operation: self.operation.word(),
+            path: self.path,
+            mount: mounts.find(self.path),
+            secret,
+            params,
+            peer: self.peer,
+            token: shown.map(|(token, _)| token),
+            granted: shown.and_then(|(_, granted)| granted),
+        }
+    }
+
+    /// The request as an endpoint gets it.
+    fn call(&self, params: Params) -> Call<'a> {
+        Call {
+            operation: self.operation,
+            path: self.path,
+            headers: self.headers,
+            peer: self.peer,
+            fields: Fields::new(params),
+        }
+    }
 }
 
 impl MountTable {
@@ -560,66 +555,4 @@ impl MountTable {
 /// The audit log cannot take the request: nothing was done, or nothing of it may be told.
 fn unaudited(error: &AuditError) -> Answer {
     Answer::error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(Some(5))
-}
-
-/// Headers that would change the meaning of an answer in ways this server does not offer.
-fn check_headers(headers: &HeaderMap) -> Result<(), Trouble> {
-    if let Some(namespace) = headers.get("x-vault-namespace") {
-        let name = namespace.to_str().unwrap_or("?").trim_matches('/');
-        if !name.is_empty() && name != "root" {
-            return Err(Trouble::text(StatusCode::NOT_FOUND, "namespace not found"));
-        }
-    }
-    // An unwrapped secret must not go to somebody who asked for a wrapped one.
-    if headers
-        .get("x-vault-wrap-ttl")
-        .is_some_and(|value| !matches!(value.as_bytes(), b"" | b"0" | b"0s"))
-    {
-        return Err(Trouble::bad(
-            "response wrapping is not supported; leave out the header X-Vault-Wrap-TTL",
-        ));
-    }
-    let mut tokens = headers.get_all("x-vault-token").iter();
-    if let Some(first) = tokens.next()
-        && tokens.any(|other| other != first)
-    {
-        return Err(Trouble::bad(
-            "the request carries two different values of X-Vault-Token",
-        ));
-    }
-    Ok(())
-}
-
-/// The secret of the caller's token: `X-Vault-Token`, else a bearer authorization.
-fn client_token(headers: &HeaderMap) -> Option<SecretString> {
-    let text = match headers.get("x-vault-token") {
-        Some(value) => value.to_str().ok()?.trim(),
-        None => {
-            let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-            if !scheme.eq_ignore_ascii_case("bearer") {
-                return None;
-            }
-            token.trim()
-        }
-    };
-    (!text.is_empty()).then(|| SecretString::from(text))
-}
-
-/// A random identifier in the form of a UUID of version 4.
-fn request_id() -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut bytes = [0; 16];
-    // Only an identifier: without randomness it is not unique, and the request can still be served.
-    let _ = rand::fill(&mut bytes);
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut id = String::with_capacity(36);
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            id.push('-');
-        }
-        id.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        id.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    id
 }

@@ -1,0 +1,21 @@
+//! The API as clients meet it, over a real keeper: statuses, texts and shapes they depend on.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod credentials;
+mod login;
+mod system;
+mod tokens;
+
+use serde_json::Value;
+
+const DENIED: &str = "permission denied";
+const DENIED_BY_POLICY: &str = "1 error occurred:\n\t* permission denied\n\n";
+const UNSUPPORTED: &str = "1 error occurred:\n\t* unsupported operation\n\n";
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("no text at {pointer} in {value}"))
+}
