@@ -60,7 +60,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
             None => f.write_str("built-in default"),
-            Some(file) if self.line == 0 => write!(f, "{}", Shown(&file.to_string_lossy())),
+            Some(file) if self.line() == 0 => write!(f, "{}", Shown(&file.to_string_lossy())),
             Some(file) => write!(f, "{}:{}", Shown(&file.to_string_lossy()), self.line),
         }
     }
@@ -195,10 +195,10 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.origin.file.is_some() {
+        if self.origin.file().is_some() {
             write!(f, "{}", self.origin)?;
-            if self.origin.column != 0 {
-                write!(f, ":{}", self.origin.column)?;
+            if self.origin.column() != 0 {
+                write!(f, ":{}", self.origin.column())?;
             }
             f.write_str(": ")?;
         }
@@ -232,9 +232,14 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Will further findings only be counted? Then there is no use in working out advice for them.
+    pub fn is_full(&self) -> bool {
+        self.kept.len() >= MOST_FINDINGS
+    }
+
     /// Adds one.
     pub fn push(&mut self, finding: Finding) {
-        if self.kept.len() < MOST_FINDINGS {
+        if !self.is_full() {
             self.kept.push(finding);
         } else {
             self.beyond += 1;
@@ -274,12 +279,14 @@ pub fn quoted(text: &str) -> String {
 /// The known name with the smallest edit distance, when that is small enough to be a slip of the finger.
 pub fn nearest<'k>(given: &str, known: &[&'k str]) -> Option<&'k str> {
     const LONGEST: usize = 64;
+    const MOST_KNOWN: usize = 200;
     if given.len() > LONGEST {
         return None;
     }
     let given = given.to_ascii_lowercase();
     known
         .iter()
+        .take(MOST_KNOWN)
         .map(|name| (distance(&given, &name.to_ascii_lowercase()), *name))
         .filter(|(far, name)| {
             *far <= (name.chars().count().max(given.chars().count()) / 3).clamp(1, 3)

@@ -17,6 +17,7 @@ mod issuers;
 mod merge;
 mod model;
 mod own;
+mod published;
 mod read;
 mod sections;
 mod source;
@@ -26,15 +27,14 @@ mod values;
 mod yaml;
 mod yaml11;
 
-pub use diff::{Change, Impact, diff};
+pub use diff::{Impact, diff};
 pub use effective::{digest, show_effective};
 pub use finding::{Finding, Origin, Setting, Severity};
 pub use host::Surroundings;
-pub use model::{
-    AuditLog, CallbackMode, ClientAuth, ClusterConfig, Config, GridkeepConfig, IssuerConfig,
-    KerberosConfig, OperatorConfig, RateLimitConfig, RoleConfig, SshConfig,
-};
-pub use source::{Source, Sources, default_paths};
+pub use model::{AuditLog, CallbackMode, ClientAuth, Config, IssuerConfig};
+#[allow(unused_imports, reason = "for whoever fetches the discovery documents")]
+pub use published::against_discovery;
+pub use source::{Sources, default_paths};
 
 use finding::{Findings, Refusal};
 use read::Reader;
@@ -60,6 +60,7 @@ impl Loaded {
 
     /// Has no item been refused? A running server takes over only such a configuration: leaving out an issuer because
     /// of a slip of the pen would cost its users their access.
+    #[allow(dead_code, reason = "for the reload of a running server")]
     pub fn is_faultless(&self) -> bool {
         self.config.is_some() && self.worst().is_none_or(|worst| worst < Severity::Error)
     }
@@ -90,6 +91,10 @@ pub fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Loaded {
 }
 
 /// As [`load`], from texts that were read before.
+#[allow(
+    dead_code,
+    reason = "for nodes that take the configuration from the store"
+)]
 pub fn load_sources(sources: Sources, surroundings: &Surroundings) -> Loaded {
     load_with(sources, surroundings, Findings::default())
 }

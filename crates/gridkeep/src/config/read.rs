@@ -308,6 +308,11 @@ impl<'r, 'f, 'n> Item<'r, 'f, 'n> {
             if known.contains(&entry.key.as_str()) {
                 continue;
             }
+            let advice = if self.reader.findings.is_full() {
+                &[]
+            } else {
+                known
+            };
             let key = self.key(&entry.key);
             let what = format!("The key {} is not known here.", quoted(&entry.key));
             self.reader.findings.push(
@@ -318,7 +323,7 @@ impl<'r, 'f, 'n> Item<'r, 'f, 'n> {
                     what,
                     "It is ignored.",
                 )
-                .nearest_of(&entry.key, known)
+                .nearest_of(&entry.key, advice)
                 .allowed(known.join(", ")),
             );
         }

@@ -23,6 +23,9 @@ const CLUSTER_KEYS: [&str; 7] = [
 /// Where the original's audit log went when nothing was said.
 pub const DEFAULT_AUDIT_LOG: &str = "/var/log/htvault-config/auditlog";
 
+/// More nodes than this are not a cluster but a mistake.
+const MOST_MEMBERS: usize = 99;
+
 /// Notes the sections that are read and checked but have no effect yet.
 pub fn not_yet_served(reader: &mut Reader<'_>, root: &Mapping) {
     let mut note = |map: &Mapping, key: &str, path: &str| {
@@ -232,7 +235,13 @@ pub fn cluster(reader: &mut Reader<'_>, root: &Mapping) -> ClusterConfig {
         .into_iter()
         .filter_map(|key| host_name(&mut item, key, Qualified::Needed))
         .collect();
-    let members = item.texts("members", "a list of host names");
+    let mut members = item.texts("members", "a list of host names");
+    if members.len() > MOST_MEMBERS {
+        let origin = item.key_origin("members");
+        let what = format!("A cluster of {} nodes is too large.", members.len());
+        item.refuse(&origin, "members", what, Some("at most 99 host names"));
+        members.clear();
+    }
     let members = members
         .into_iter()
         .filter_map(|name| checked_name(&mut item, "members", name, Qualified::Needed))

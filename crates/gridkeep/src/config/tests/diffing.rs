@@ -1,7 +1,8 @@
 //! What is shown as being in effect, its digest, and what is said of changes.
 
 use super::*;
-use crate::config::{Change, Impact, commands, diff, digest, show_effective};
+use crate::config::diff::Change;
+use crate::config::{Impact, commands, diff, digest, show_effective};
 
 const BASE: &str = "
 issuers:

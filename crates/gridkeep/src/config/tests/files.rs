@@ -88,10 +88,17 @@ fn what_cannot_be_read_is_fatal_since_a_hole_could_undo_a_deletion() {
     fs::write(&good, ISSUER).unwrap();
     let bad = etc.path().join("bad.yaml");
     fs::write(&bad, b"a: b\nc: \xff\n").unwrap();
+    let dangling = etc.path().join("sub.d");
+    fs::create_dir(&dangling).unwrap();
+    std::os::unix::fs::symlink("/nonexistent", dangling.join("dangling.yaml")).unwrap();
     let pipe = etc.path().join("pipe.yaml");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for (path, expected) in [
-        (etc.path().join("absent"), "cannot be read"),
+        (
+            etc.path().join("absent"),
+            "absent: fatal: It cannot be read",
+        ),
+        (dangling, "dangling.yaml: fatal: It cannot be read"),
         (
             bad,
             "bad.yaml:2:4: fatal: The bytes from here on are not UTF-8.",

@@ -9,7 +9,8 @@ mod merging;
 mod validation;
 mod yaml;
 
-use super::{Finding, Loaded, Severity, Source, Sources, Surroundings, load_sources};
+use super::source::Source;
+use super::{Finding, Loaded, Severity, Sources, Surroundings, load_sources};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -41,7 +42,7 @@ fn sources(texts: &[&str]) -> Sources {
     }
 }
 
-fn loaded(texts: &[&str]) -> Loaded {
+pub(super) fn loaded(texts: &[&str]) -> Loaded {
     load_sources(sources(texts), &nowhere())
 }
 
