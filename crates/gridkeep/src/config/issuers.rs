@@ -175,10 +175,16 @@ fn check_url(item: &mut Item<'_, '_, '_>, url: &Setting<String>) {
     let parsed = Url::parse(&url.value)
         .ok()
         .filter(|parsed| plain && parsed.host_str().is_some_and(|host| !host.is_empty()));
+    // What stands before an `@` may be a password, which no message may show.
+    let shown = if url.value.contains('@') {
+        "The value".to_owned()
+    } else {
+        quoted(&url.value)
+    };
     match parsed {
         Some(parsed) if matches!(parsed.scheme(), "https" | "http") => {
             if parsed.scheme() == "http" {
-                let what = format!("The URL {} is not https.", quoted(&url.value));
+                let what = format!("{shown} is not https.");
                 item.warn(
                     &url.origin,
                     "url",
@@ -202,7 +208,7 @@ fn check_url(item: &mut Item<'_, '_, '_>, url: &Setting<String>) {
         _ => item.refuse(
             &url.origin,
             "url",
-            format!("{} is not the URL of an issuer.", quoted(&url.value)),
+            format!("{shown} is not the URL of an issuer."),
             Some(ALLOWED),
         ),
     }

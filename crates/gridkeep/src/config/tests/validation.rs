@@ -311,7 +311,7 @@ fn no_secret_is_in_findings_debug_texts_or_output() {
     let texts = [
         ISSUER.to_owned(),
         format!(
-            "issuers: [{{name: x, secret: [{canary}]}}, {{name: y, secret: '{canary}\\$'}}, {{name: z, secret: {{{canary}: x}}}}]"
+            "issuers: [{{name: x, secret: [{canary}]}}, {{name: y, secret: '{canary}\\$'}}, {{name: z, secret: {{{canary}: x}}}}, {{name: w, url: 'http://u:{canary}@h'}}, {{name: v, url: 'u:{canary}@h'}}]"
         ),
     ];
     let loaded = loaded(&[&texts[0], &texts[1]]);
