@@ -7,11 +7,13 @@ mod browser;
 mod flow;
 mod oidc;
 mod optserver;
+mod places;
 mod report;
 pub mod settings;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::time::Instant;
 
 use zeroize::Zeroizing;
 
@@ -60,13 +62,14 @@ pub fn run_words(words: &[String], environment: &Environment, streams: &mut Stre
             return FAILED;
         }
     };
+    let begun = Instant::now();
     let code = runtime.block_on(async {
         match options
             .optserver
             .as_deref()
             .filter(|server| !server.is_empty())
         {
-            None => run_options(&options, environment, streams).await,
+            None => run_options(&options, environment, streams, begun).await,
             Some(server) => match optserver::words(server, &options, environment).await {
                 Err(error) => {
                     // The voice of the first options; the log goes to standard error until all are known.
@@ -77,7 +80,7 @@ pub fn run_words(words: &[String], environment: &Environment, streams: &mut Stre
                     all.extend_from_slice(words);
                     match options::parse(&all) {
                         Ok(Parsed::Run(options)) => {
-                            run_options(&options, environment, streams).await
+                            run_options(&options, environment, streams, begun).await
                         }
                         Ok(other) => print(&other, streams),
                         Err(error) => wrong_usage(&error, streams),
@@ -112,6 +115,7 @@ async fn run_options(
     options: &Options,
     environment: &Environment,
     streams: &mut Streams<'_>,
+    begun: Instant,
 ) -> i32 {
     let settings = match Settings::new(options, environment) {
         Ok(settings) => settings,
@@ -144,7 +148,7 @@ async fn run_options(
         }
     };
     let mut run = Run::new(options, environment, settings, Vault::new(client), report);
-    let stop = run.go().await;
+    let stop = run.go(begun).await;
     let data = match stop {
         Stop::Done => Ok(run.data_lines()),
         Stop::Fatal(text) => Err(text),

@@ -2,22 +2,19 @@
 //!
 //! Owns what a failure of one way means for the next. Refuses to know wire formats (`vault`) and defaults (`settings`).
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use gridkeep_token::file::{self, Lock, ReadPolicy};
+use gridkeep_token::file::{self, Lock};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::places::Candidate;
 use super::report::Report;
-use super::settings::{Place, Settings, VaultTokenIn, audience, scopes};
+use super::settings::{Settings, VaultTokenIn, audience, scopes};
 use crate::environment::Environment;
-use crate::files::{self, Keep};
+use crate::files::Keep;
 use crate::options::Options;
 use crate::vault::{Auth, BearerQuery, Vault, VaultError};
-
-/// Standard input, or any file, is read up to here for a vault token.
-const LARGEST_TOKEN: u64 = 65_536;
 
 /// How a run ends.
 #[derive(Debug)]
@@ -40,12 +37,6 @@ enum Tried {
     OnlyLogin,
 }
 
-/// A vault token and where it is from.
-struct Candidate {
-    token: SecretString,
-    from: String,
-}
-
 /// One run.
 pub(super) struct Run<'a, 's> {
     pub(super) options: &'a Options,
@@ -58,10 +49,10 @@ pub(super) struct Run<'a, 's> {
     /// Why each way so far did not lead to a token.
     reasons: Vec<String>,
     /// Vault tokens that were of no use.
-    tried: Vec<SecretString>,
-    vault_token_line: Option<Zeroizing<String>>,
-    bearer_url_line: Option<Zeroizing<String>>,
-    bearer_token_line: Option<Zeroizing<String>>,
+    pub(super) tried: Vec<SecretString>,
+    pub(super) vault_token_line: Option<Zeroizing<String>>,
+    pub(super) bearer_url_line: Option<Zeroizing<String>>,
+    pub(super) bearer_token_line: Option<Zeroizing<String>>,
 }
 
 impl<'a, 's> Run<'a, 's> {
@@ -95,22 +86,11 @@ impl<'a, 's> Run<'a, 's> {
         }
     }
 
-    /// What belongs on standard output: vault token, bearer URL, bearer token.
-    pub(super) fn data_lines(&mut self) -> Vec<Zeroizing<String>> {
-        [
-            self.vault_token_line.take(),
-            self.bearer_url_line.take(),
-            self.bearer_token_line.take(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
-    pub(super) async fn go(&mut self) -> Stop {
-        self.vault
-            .client()
-            .limit(Some(self.environment.timing.unattended));
+    pub(super) async fn go(&mut self, begun: Instant) -> Stop {
+        let spent = begun.elapsed();
+        self.vault.client().limit(Some(
+            self.environment.timing.unattended.saturating_sub(spent),
+        ));
         self.find_credkey();
         let ended = self.obtain().await;
         let bearer = match ended {
@@ -285,85 +265,6 @@ impl<'a, 's> Run<'a, 's> {
             return Err(Stop::Done);
         }
         self.read_bearer(&child).await
-    }
-
-    fn read_device(&mut self, name: &str) -> Result<SecretString, String> {
-        let unreadable = |error: &dyn std::fmt::Display| {
-            format!("cannot read a vault token from {name}: {error}")
-        };
-        let empty = || format!("no vault token came from {name}");
-        if matches!(name, "/dev/stdin" | "/dev/fd/0") {
-            let mut text = Zeroizing::new(String::new());
-            let mut input = (&mut *self.report.streams.input).take(LARGEST_TOKEN);
-            input
-                .read_to_string(&mut text)
-                .map_err(|error| unreadable(&error))?;
-            let token = text.trim();
-            return if token.is_empty() {
-                Err(empty())
-            } else {
-                Ok(SecretString::from(token))
-            };
-        }
-        match file::read_secret(Path::new(name), ReadPolicy::Named) {
-            Ok(Some(token)) => Ok(token),
-            Ok(None) => Err(empty()),
-            Err(error) => Err(unreadable(&error)),
-        }
-    }
-
-    /// Existing vault tokens that have not been tried, in order.
-    fn candidates(&mut self) -> Vec<Candidate> {
-        let places: Vec<(PathBuf, ReadPolicy)> = match &self.settings.vault_in {
-            VaultTokenIn::None | VaultTokenIn::Device(_) => Vec::new(),
-            VaultTokenIn::Named(path) => vec![(path.clone(), ReadPolicy::Named)],
-            VaultTokenIn::Usual => self.usual_places(),
-        };
-        let mut found: Vec<Candidate> = Vec::new();
-        for (path, policy) in places {
-            let report = &mut self.report;
-            let read = file::read_secret_noting(&path, policy, &mut |doubt| {
-                report.detail(format_args!("note on {}: {doubt}", path.display()));
-            });
-            match read {
-                Ok(None) => {}
-                Ok(Some(token)) => {
-                    let is = |known: &SecretString| known.expose_secret() == token.expose_secret();
-                    if !self.tried.iter().any(is) && !found.iter().any(|other| is(&other.token)) {
-                        let from = path.display().to_string();
-                        found.push(Candidate { token, from });
-                    }
-                }
-                // A file that cannot be read or trusted is as good as none.
-                Err(error @ file::FileError::Ignored { .. }) => self.report.line(error),
-                Err(error) => self.report.detail(error),
-            }
-        }
-        found
-    }
-
-    fn usual_places(&self) -> Vec<(PathBuf, ReadPolicy)> {
-        let mut places = Vec::new();
-        if let Some(credkey) = &self.credkey {
-            places.extend(self.keep.private_vault_token(credkey));
-        }
-        if let Place::File(path) = &self.settings.vault_out {
-            places.push(path.clone());
-        }
-        let Options { issuer, role, .. } = self.options;
-        if !issuer.contains('/') && !role.contains('/') {
-            let uid = self.environment.euid;
-            let name = if role == "default" {
-                format!("vt_u{uid}-{issuer}")
-            } else {
-                format!("vt_u{uid}-{issuer}_{role}")
-            };
-            places.push(self.environment.tmp.join(name));
-        }
-        places
-            .into_iter()
-            .map(|path| (path, ReadPolicy::DefaultLocation))
-            .collect()
     }
 
     /// Reads the bearer token and says what a failure means for the other ways.
@@ -570,96 +471,6 @@ impl<'a, 's> Run<'a, 's> {
                 Ok(())
             }
             Err(error) => Err(Stop::Fatal(error.to_string())),
-        }
-    }
-
-    /// Writes a new vault token where it belongs, and its private copy.
-    pub(super) fn write_vault_token(&mut self, token: &SecretString) -> Result<(), Stop> {
-        let line = Zeroizing::new(format!("{}\n", token.expose_secret()));
-        let path = match self.settings.vault_out.clone() {
-            Place::Descriptor(1) => {
-                self.vault_token_line = Some(line);
-                return Ok(());
-            }
-            Place::Descriptor(number) => return self.write_to(number, &line),
-            Place::File(path) => path,
-        };
-        let mut private = None;
-        if self.settings.private_copies
-            && let Some(credkey) = self.credkey.clone()
-        {
-            match self
-                .keep
-                .make_private(&credkey, self.settings.ttl, line.as_bytes())
-            {
-                Ok(path) => private = path,
-                Err(error) => self.report.detail(error),
-            }
-        }
-        self.report.line(format_args!(
-            "Storing vault token in {}",
-            self.settings.vault_out_name
-        ));
-        match (files::write(&path, line.as_bytes()), private) {
-            (Ok(()), _) => Ok(()),
-            // Somebody else's file is in the way in the shared directory; ours is safe elsewhere.
-            (Err(error), Some(private)) => {
-                self.report
-                    .line(format_args!("{error}; it is kept in {}", private.display()));
-                Ok(())
-            }
-            (Err(error), None) => Err(Stop::Fatal(error.to_string())),
-        }
-    }
-
-    fn write_bearer(&mut self, bearer: &SecretString) -> Result<(), Stop> {
-        let line = Zeroizing::new(format!("{}\n", bearer.expose_secret()));
-        match self.settings.bearer_out.clone() {
-            Place::Descriptor(1) => {
-                self.bearer_token_line = Some(line);
-                Ok(())
-            }
-            Place::Descriptor(number) => self.write_to(number, &line),
-            Place::File(path) => {
-                self.report.line(format_args!(
-                    "Storing bearer token in {}",
-                    self.settings.bearer_out_name
-                ));
-                files::write(&path, line.as_bytes()).map_err(|error| Stop::Fatal(error.to_string()))
-            }
-        }
-    }
-
-    /// To a descriptor other than standard output, at once.
-    fn write_to(&mut self, number: i32, line: &str) -> Result<(), Stop> {
-        if number == 2 {
-            return super::write_all(self.report.streams.err, line.as_bytes()).map_err(|error| {
-                match error.kind() {
-                    std::io::ErrorKind::BrokenPipe => Stop::NobodyReads,
-                    _ => Stop::Fatal(format!("cannot write to standard error: {error}")),
-                }
-            });
-        }
-        file::write_descriptor(number, line.as_bytes()).map_err(|error| match &error {
-            file::FileError::Descriptor { source, .. }
-                if source.kind() == std::io::ErrorKind::BrokenPipe =>
-            {
-                Stop::NobodyReads
-            }
-            _ => Stop::Fatal(error.to_string()),
-        })
-    }
-
-    fn queue_url_if_wanted(&mut self) {
-        if self.options.showbearerurl {
-            self.queue_url();
-        }
-    }
-
-    fn queue_url(&mut self) {
-        if let Some(credkey) = &self.credkey {
-            let path = Settings::bearer_path(self.options, credkey);
-            self.bearer_url_line = Some(Zeroizing::new(format!("{}\n", self.vault.url(&path))));
         }
     }
 }

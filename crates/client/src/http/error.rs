@@ -38,7 +38,9 @@ pub enum HttpError {
     #[error("HTTPError: {0}")]
     Status(Refusal),
     /// A redirect to somewhere else, or one too many.
-    #[error("the server redirects to {0}, which does not belong to it; nothing was sent there")]
+    #[error(
+        "the server redirects to {0}, which is not another node of it that answers; nothing was sent elsewhere"
+    )]
     Redirect(String),
     /// An answer with status 200 that is not what was agreed.
     #[error("the answer is not in the expected form: {0}")]

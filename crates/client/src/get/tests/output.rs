@@ -118,6 +118,87 @@ fn step_one_of_the_storer() {
     assert_eq!((ran.code, ran.out.as_str()), (1, ""));
 }
 
+/// What arrives through `write` when the run's standard output is `out`.
+fn through(machine: &Machine, mut out: std::fs::File) {
+    let ca = crate::testserver::ca_file(machine.directory.path());
+    machine.put(&machine.directory.path().join("vt"), "hvs.secret");
+    let words = [
+        "-a",
+        &machine.url(),
+        &format!("--cafile={}", ca.display()),
+        "--vaulttokeninfile=/dev/stdin",
+        "--vaulttokenfile=/dev/stdout",
+        "--credkey=alice",
+        "--showbearerurl",
+        "-o",
+        "/dev/fd/1",
+    ]
+    .map(std::ffi::OsString::from);
+    let mut err = Vec::new();
+    let code = super::super::run(
+        &words,
+        &machine.environment,
+        &mut Streams {
+            input: &mut b"hvs.secret".as_slice(),
+            out: &mut out,
+            err: &mut err,
+        },
+    );
+    assert_eq!(code, 0, "{}", String::from_utf8_lossy(&err));
+}
+
+#[test]
+fn pipe_file_and_terminal_receive_the_same_bytes() {
+    use std::io::{Read, Seek, SeekFrom};
+
+    let fresh = || {
+        let machine = Machine::warm();
+        let expected = format!(
+            "hvs.secret1\n{}/v1/secret/oauth/creds/default/alice:default\n\
+             bearer.secret1.secret/oauth/creds/default/alice:default\n",
+            machine.url()
+        );
+        (machine, expected)
+    };
+
+    let (machine, expected) = fresh();
+    let path = machine.directory.path().join("stdout");
+    let mut file = std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    file.write_all(b"before\n").unwrap();
+    through(&machine, file.try_clone().unwrap());
+    file.write_all(b"after\n").unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    // Nothing is truncated or written over.
+    assert_eq!(text, format!("before\n{expected}after\n"));
+
+    let (machine, expected) = fresh();
+    let (mut reader, writer) = io::pipe().unwrap();
+    through(&machine, std::os::fd::OwnedFd::from(writer).into());
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, expected);
+
+    let (machine, expected) = fresh();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut raw = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    nix::sys::termios::cfmakeraw(&mut raw);
+    nix::sys::termios::tcsetattr(&pty.slave, nix::sys::termios::SetArg::TCSANOW, &raw).unwrap();
+    through(&machine, pty.slave.try_clone().unwrap().into());
+    let mut bytes = vec![0; expected.len()];
+    std::fs::File::from(pty.master)
+        .read_exact(&mut bytes)
+        .unwrap();
+    assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+}
+
 #[test]
 fn bearer_token_on_standard_output() {
     let machine = Machine::warm();
