@@ -12,6 +12,8 @@ use crate::path::PathError;
 pub(crate) const DENIED: &str = "permission denied";
 /// A live token whose policies say no.
 pub(crate) const DENIED_BY_POLICY: &str = "1 error occurred:\n\t* permission denied\n\n";
+/// Seconds to wait when nothing better is known.
+const USUAL_WAIT: u64 = 10;
 /// The operation does not exist at this path.
 const UNSUPPORTED: &str = "1 error occurred:\n\t* unsupported operation\n\n";
 
@@ -80,7 +82,8 @@ fn answer(failure: Failure) -> Answer {
             let wait = later
                 .retry_after
                 .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
-            Answer::error(StatusCode::SERVICE_UNAVAILABLE, later.what).retry_after(wait)
+            Answer::error(StatusCode::SERVICE_UNAVAILABLE, later.what)
+                .retry_after(Some(wait.unwrap_or(USUAL_WAIT)))
         }
         Failure::BadInput(bad) => {
             let status = match bad {

@@ -5,6 +5,13 @@ use serde_json::Value;
 
 use crate::json;
 
+const PREFIX: &[u8] = b"hmac-sha256:";
+/// Length of a hash as a JSON string.
+const QUOTED: usize = 2 + PREFIX.len() + 64;
+
+/// A hash as a JSON string, quotes included.
+pub(crate) type Hash = [u8; QUOTED];
+
 /// HMAC-SHA256 under a key that belongs to this store and this use alone: equal texts have equal hashes, and nothing else can be told.
 pub(crate) struct Hasher {
     key: hmac::Key,
@@ -19,14 +26,23 @@ impl Hasher {
 
     /// Writes `"hmac-sha256:…"` for a text.
     pub(crate) fn text(&self, out: &mut Vec<u8>, text: &str) {
+        out.extend_from_slice(&self.quoted(text));
+    }
+
+    /// The same as a value, for texts that are written more than once.
+    pub(crate) fn quoted(&self, text: &str) -> Hash {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let tag = hmac::sign(&self.key, text.as_bytes());
-        out.extend_from_slice(b"\"hmac-sha256:");
-        for byte in tag.as_ref() {
-            out.push(DIGITS[usize::from(byte >> 4)]);
-            out.push(DIGITS[usize::from(byte & 15)]);
+        let mut quoted = [b'"'; QUOTED];
+        quoted[1..=PREFIX.len()].copy_from_slice(PREFIX);
+        for (pair, byte) in quoted[1 + PREFIX.len()..]
+            .chunks_exact_mut(2)
+            .zip(tag.as_ref())
+        {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
         }
-        out.push(b'"');
+        quoted
     }
 
     /// Writes a value with every text in it replaced; names of members, numbers and truth values stay.

@@ -7,6 +7,7 @@ use gridkeep_keeper::{Granted, KeeperToken};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Hasher;
+use super::hash::Hash;
 use crate::answer::{Auth, Data};
 use crate::json::{self, Object};
 use crate::params::Params;
@@ -55,11 +56,19 @@ pub(crate) struct ResponsePart<'a> {
 
 impl<'m> Common<'m> {
     pub(crate) fn new(hasher: &Hasher, exchange: &Exchange<'_, 'm>) -> Self {
+        let secret = exchange
+            .secret
+            .map(|secret| hasher.quoted(secret.expose_secret()));
+        let accessor = exchange.token.map(|token| hasher.quoted(&token.accessor));
         let mut shared = Vec::with_capacity(1400);
         if let Some(token) = exchange.token {
             shared.extend_from_slice(b",\"auth\":");
-            let secret = exchange.secret.map(ExposeSecret::expose_secret);
-            auth(&mut shared, hasher, token, secret, Some(exchange.granted));
+            auth(
+                &mut shared,
+                token,
+                &Hashes { secret, accessor },
+                Some(exchange.granted),
+            );
         }
         shared.extend_from_slice(b",\"request\":");
         let mut request = Object::begin(&mut shared);
@@ -71,11 +80,13 @@ impl<'m> Common<'m> {
         if let Some(mount) = exchange.mount {
             write_mount(&mut request, mount);
         }
-        if let Some(secret) = exchange.secret {
-            hasher.text(request.key("client_token"), secret.expose_secret());
+        if let Some(secret) = secret {
+            request.key("client_token").extend_from_slice(&secret);
         }
-        if let Some(token) = exchange.token {
-            hasher.text(request.key("client_token_accessor"), &token.accessor);
+        if let Some(accessor) = accessor {
+            request
+                .key("client_token_accessor")
+                .extend_from_slice(&accessor);
         }
         request
             .key("namespace")
@@ -113,17 +124,19 @@ impl<'m> Common<'m> {
         error: Option<&str>,
     ) -> Vec<u8> {
         let mut line = self.begin(now, "response", 1024);
+        let login = part.auth.map(|login| {
+            let secret = login.secret.as_ref();
+            let hashes = Hashes {
+                secret: secret.map(|secret| hasher.quoted(secret.expose_secret())),
+                accessor: Some(hasher.quoted(&login.token.accessor)),
+            };
+            (&login.token, hashes)
+        });
         if !self.has_token
-            && let Some(login) = part.auth
+            && let Some((token, hashes)) = &login
         {
             line.extend_from_slice(b",\"auth\":");
-            auth(
-                &mut line,
-                hasher,
-                &login.token,
-                login.secret.as_ref().map(ExposeSecret::expose_secret),
-                None,
-            );
+            auth(&mut line, token, hashes, None);
         }
         line.extend_from_slice(&self.shared);
         line.extend_from_slice(b",\"response\":");
@@ -131,14 +144,8 @@ impl<'m> Common<'m> {
         if let Some(mount) = self.mount {
             write_mount(&mut response, mount);
         }
-        if let Some(login) = part.auth {
-            auth(
-                response.key("auth"),
-                hasher,
-                &login.token,
-                login.secret.as_ref().map(ExposeSecret::expose_secret),
-                None,
-            );
+        if let Some((token, hashes)) = &login {
+            auth(response.key("auth"), token, hashes, None);
         }
         match part.data {
             None | Some(Data::None) => {}
@@ -178,19 +185,26 @@ fn write_mount(object: &mut Object<'_>, mount: &Mount) {
     object.text_unless_empty("mount_class", mount.class);
 }
 
+/// What stands for the secrets of a token.
+struct Hashes {
+    secret: Option<Hash>,
+    accessor: Option<Hash>,
+}
+
 /// The `auth` object. `results`: `None` where no policy was asked, `Some(None)` where the policies did not allow it.
 fn auth(
     out: &mut Vec<u8>,
-    hasher: &Hasher,
     token: &KeeperToken,
-    secret: Option<&str>,
+    hashes: &Hashes,
     results: Option<Option<&Granted>>,
 ) {
     let mut auth = Object::begin(out);
-    if let Some(secret) = secret {
-        hasher.text(auth.key("client_token"), secret);
+    if let Some(secret) = &hashes.secret {
+        auth.key("client_token").extend_from_slice(secret);
     }
-    hasher.text(auth.key("accessor"), &token.accessor);
+    if let Some(accessor) = &hashes.accessor {
+        auth.key("accessor").extend_from_slice(accessor);
+    }
     auth.text_unless_empty("display_name", &token.display_name);
     auth.member("policies", &token.policies);
     auth.member("token_policies", &token.policies);

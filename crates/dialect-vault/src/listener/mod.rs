@@ -69,8 +69,8 @@ pub struct ListenerLimits {
 impl Default for ListenerLimits {
     fn default() -> Self {
         ListenerLimits {
-            connections: 4096,
-            connections_per_address: 512,
+            connections: 2048,
+            connections_per_address: 256,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             idle_under_pressure: Duration::from_secs(5),

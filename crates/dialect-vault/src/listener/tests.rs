@@ -266,6 +266,27 @@ async fn certificates_are_replaced_while_connections_live() {
     port.served.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn changed_files_are_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = TlsFiles {
+        certificate: directory.path().join("cert.pem"),
+        key: directory.path().join("key.pem"),
+    };
+    write_pair(&files, 2040);
+    let tls = ReloadableTls::load(files.clone()).unwrap();
+    let before = tls.not_after();
+    let (stop, stopping) = watch::channel(false);
+    let watching = tokio::spawn(Arc::clone(&tls).watch(Duration::from_secs(60), stopping));
+    write_pair(&files, 2050);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    while tls.not_after() == before {
+        tokio::task::yield_now().await;
+    }
+    stop.send(true).unwrap();
+    watching.await.unwrap();
+}
+
 #[tokio::test]
 async fn stopping_finishes_what_is_under_way() {
     let (port, certificate) = port(ListenerLimits::default(), Duration::from_millis(200)).await;

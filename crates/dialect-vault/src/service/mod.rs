@@ -4,6 +4,7 @@
 
 mod head;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -38,6 +39,8 @@ pub struct DialectLimits {
     pub body: usize,
     /// Time for a body to arrive.
     pub body_time: Duration,
+    /// Time for finding an answer. The stock clients wait ten seconds for it.
+    pub answer: Duration,
 }
 
 impl Default for DialectLimits {
@@ -46,6 +49,7 @@ impl Default for DialectLimits {
             open_body: 64 << 10,
             body: 1 << 20,
             body_time: Duration::from_secs(8),
+            answer: Duration::from_secs(9),
         }
     }
 }
@@ -305,11 +309,15 @@ impl Inner {
             return self.refuse(&exchange, Refused::UnknownToken.into()).await;
         };
         let from = Some(request.peer.ip());
-        let bearer = match self.keeper.authenticate(secret, from).await {
+        let proving = self.keeper.authenticate(secret, from);
+        let bearer = match self
+            .in_time(proving.map(|done| done.map_err(Trouble::from)))
+            .await
+        {
             Ok(bearer) => bearer,
             Err(failure) => {
                 let exchange = request.exchange(&mounts, Some(secret), &query, None);
-                return self.refuse(&exchange, failure.into()).await;
+                return self.refuse(&exchange, failure).await;
             }
         };
         let params = if request.writes {
@@ -348,10 +356,31 @@ impl Inner {
             granted: &granted,
             secret,
         };
-        let answer = endpoints::guarded(self, route, &mut call, &caller)
-            .await
-            .unwrap_or_else(Answer::from);
+        let acting = endpoints::guarded(self, route, &mut call, &caller);
+        // What changes something is not broken off in the middle; reading leaves nothing half done.
+        let acted = if request.writes || request.operation == Operation::Delete {
+            acting.await
+        } else {
+            self.in_time(acting).await
+        };
+        let answer = acted.unwrap_or_else(Answer::from);
         self.finish(&common, call.fields, answer)
+    }
+
+    /// The outcome of `work`, or that it takes longer than the stock clients wait.
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        let limit = self.options.limits.answer;
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            let text = format!(
+                "the server did not finish this within {} seconds; try again in a moment",
+                limit.as_secs()
+            );
+            let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(Some(5));
+            Err(Trouble::Answer(Box::new(answer)))
+        })
     }
 
     /// The first audit line. Without it nothing may be done.
