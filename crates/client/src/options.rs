@@ -503,7 +503,8 @@ pub fn help() -> String {
         wrap(&mut text, spec.help);
     }
     text.push_str(
-        "\nOptions are taken from the option server, then from HTGETTOKENOPTS, then from the command line; the last one wins.\n",
+        "\nOptions are taken from the option server, then from HTGETTOKENOPTS, then from the command line; the last one wins.\n\
+         GRIDKEEP_LOGIN_TIMEOUT sets how long a login in a browser may take [default: 2m].\n",
     );
     text
 }

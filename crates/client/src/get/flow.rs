@@ -47,7 +47,7 @@ pub(super) struct Run<'a, 's> {
     pub(super) keep: Keep,
     pub(super) credkey: Option<String>,
     /// Why each way so far did not lead to a token.
-    reasons: Vec<String>,
+    pub(super) reasons: Vec<String>,
     /// Vault tokens that were of no use.
     pub(super) tried: Vec<SecretString>,
     pub(super) vault_token_line: Option<Zeroizing<String>>,
@@ -120,6 +120,14 @@ impl<'a, 's> Run<'a, 's> {
                 .detail(format_args!("credkey {credkey} from {}", path.display()));
             self.credkey = Some(credkey);
         }
+    }
+
+    /// Whether `--credkey` was given: then nothing is remembered.
+    fn credkey_is_given(&self) -> bool {
+        self.options
+            .credkey
+            .as_deref()
+            .is_some_and(|credkey| !credkey.is_empty())
     }
 
     /// The bearer token, by the first way that works. `Err(Stop::Done)` when none was asked for.
@@ -360,7 +368,8 @@ impl<'a, 's> Run<'a, 's> {
     /// Turns what a login gave into a bearer token; `None` when it cannot be read.
     pub(super) async fn after_login(&mut self, auth: &Auth) -> Result<Option<SecretString>, Stop> {
         let token = self.vault_token_to_keep(auth).await?;
-        if self.credkey.is_none() {
+        if !self.credkey_is_given() {
+            // A remembered one may be out of date: whoever logged in counts.
             self.credkey = auth.credkey.clone();
         }
         self.write_vault_token(&token)?;
@@ -425,13 +434,7 @@ impl<'a, 's> Run<'a, 's> {
                 Err(missing("metadata.credkey"))
             };
         };
-        if self
-            .options
-            .credkey
-            .as_deref()
-            .unwrap_or_default()
-            .is_empty()
-        {
+        if !self.credkey_is_given() {
             match self.keep.remember_credkey(&credkey) {
                 Ok(Some(path)) => self
                     .report

@@ -5,7 +5,7 @@
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use gridkeep_token::file::{self, ReadPolicy};
+use gridkeep_token::file::{self, FileError, ReadPolicy};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
@@ -84,11 +84,26 @@ impl Run<'_, '_> {
                     }
                 }
                 // A file that cannot be read or trusted is as good as none.
-                Err(error @ file::FileError::Ignored { .. }) => self.report.line(error),
-                Err(error) => self.report.detail(error),
+                Err(error) => {
+                    let warn = matches!(error, FileError::Ignored { .. });
+                    self.passed_over(error.to_string(), warn);
+                }
             }
         }
         found
+    }
+
+    /// Says once why a file is not used, and keeps it for the case that nothing else helps.
+    fn passed_over(&mut self, reason: String, warn: bool) {
+        if self.reasons.contains(&reason) {
+            return;
+        }
+        if warn {
+            self.report.line(&reason);
+        } else {
+            self.report.detail(&reason);
+        }
+        self.reasons.push(reason);
     }
 
     fn usual_places(&self) -> Vec<(PathBuf, ReadPolicy)> {
@@ -183,9 +198,7 @@ impl Run<'_, '_> {
             });
         }
         file::write_descriptor(number, line.as_bytes()).map_err(|error| match &error {
-            file::FileError::Descriptor { source, .. }
-                if source.kind() == ErrorKind::BrokenPipe =>
-            {
+            FileError::Descriptor { source, .. } if source.kind() == ErrorKind::BrokenPipe => {
                 Stop::NobodyReads
             }
             _ => Stop::Fatal(error.to_string()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::header::{CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -495,8 +495,7 @@ fn build(server: &ServerUrl, call: &Call<'_>) -> Result<Request<Full<Bytes>>, St
         .header(
             USER_AGENT,
             concat!("gridkeep-htgettoken/", env!("CARGO_PKG_VERSION")),
-        )
-        .header(ACCEPT, "application/json");
+        );
     if let Some(token) = call.token {
         let mut value = HeaderValue::from_str(token.expose_secret())
             .map_err(|_| "the vault token holds characters that no token has".to_owned())?;

@@ -181,6 +181,7 @@ pub(crate) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn one_line_with_number_phrase_and_errors() {
@@ -233,6 +234,17 @@ mod tests {
             refusal.to_string(),
             "429 Too Many Requests: slow (rate limited: try again in 120 s)"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_one_harmless_line(status in 100u16..600, body in prop::collection::vec(any::<u8>(), 0..80), text in "\\PC{0,20}[\u{0}-\u{1f}\u{7f}-\u{9f}]{0,4}\\PC{0,20}") {
+            let json = serde_json::json!({"errors": [text]}).to_string();
+            for body in [body.as_slice(), json.as_bytes()] {
+                let line = Refusal::new(status, body, None).to_string();
+                prop_assert!(!line.chars().any(char::is_control), "{:?}", line);
+            }
+        }
     }
 
     #[test]

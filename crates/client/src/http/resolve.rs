@@ -25,7 +25,7 @@ impl Resolver for SystemResolver {
         // A thread of its own, which ends with its lookup: one from a pool would stay, and a lookup that hangs would hold up the end of the program.
         let started = std::thread::Builder::new()
             .name("resolver".to_owned())
-            .stack_size(256 * 1024)
+            .stack_size(1 << 20)
             .spawn(move || {
                 let found = (host.as_str(), 0).to_socket_addrs();
                 let _ = answer.send(found.map(|all| all.map(|address| address.ip()).collect()));

@@ -168,6 +168,60 @@ async fn unknown_name() {
 }
 
 #[tokio::test]
+async fn a_lookup_is_tried_twice() {
+    struct SecondTime(std::net::IpAddr, AtomicUsize);
+    impl Resolver for SecondTime {
+        fn resolve(&self, _: &str) -> Lookup {
+            let first = self.1.fetch_add(1, Ordering::SeqCst) == 0;
+            let address = self.0;
+            Box::pin(async move {
+                if first {
+                    Err(std::io::Error::other("not now"))
+                } else {
+                    Ok(vec![address])
+                }
+            })
+        }
+    }
+    let server = Server::start(ok);
+    let mut bench = Bench::new(&[]);
+    bench.environment.resolver = Arc::new(SecondTime(server.address.ip(), AtomicUsize::new(0)));
+    let reply = bench
+        .client(server.address.port())
+        .send(&get(), &mut NoLog)
+        .await;
+    assert_eq!(reply.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn answers_without_end_or_sense() {
+    let large = Act::Answer(200, Vec::new(), "x".repeat((1 << 20) + 1));
+    let server = Server::start(move |_| large.clone());
+    let bench = Bench::new(&[server.address.ip()]);
+    let error = bench
+        .client(server.address.port())
+        .send(&get(), &mut NoLog)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
+    // Not TLS at all.
+    let plain = listener(fresh_ip(), 0).unwrap();
+    let address = plain.local_addr().unwrap();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = plain.accept().unwrap();
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let bench = Bench::new(&[address.ip()]);
+    let error = bench
+        .client(address.port())
+        .send(&get(), &mut NoLog)
+        .await
+        .unwrap_err();
+    answering.join().unwrap();
+    assert!(error.to_string().contains("TLS failed"), "{error}");
+}
+
+#[tokio::test]
 async fn lost_after_sending() {
     let (one, two, bench) = pair(|_| Act::Drop, ok);
     let port = one.address.port();

@@ -88,6 +88,21 @@ fn alias_and_credkey_are_used() {
 }
 
 #[test]
+fn whoever_logs_in_counts_not_who_is_remembered() {
+    let machine = Machine::warm().terminal();
+    machine.state().tokens.clear();
+    let file = machine
+        .home()
+        .join(".config/htgettoken/credkey-default-default");
+    fs::write(&file, "former\n").unwrap();
+    let ran = machine.run(&[]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(machine.read(&file), "alice\n");
+    assert!(machine.lines().last().unwrap().contains("/alice:default"));
+    assert_eq!(machine.run(&["-q"]).code, 0);
+}
+
+#[test]
 fn which_vault_token_is_kept() {
     // Short enough and without powers over keys: the login's own.
     let machine = Machine::new().terminal();
