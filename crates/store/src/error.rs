@@ -138,13 +138,22 @@ pub enum StoreError {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// Data is there and is not what was written.
+    /// A record is there and is not what was written.
     #[error(
         "{what} is damaged: it is not what was written. Other records are not affected and stay readable. Restore it from a backup, \
          or delete it and let its owner log in again"
     )]
     Corrupt {
-        /// Which record or file, without its plain name.
+        /// Which record, without its plain name.
+        what: String,
+    },
+    /// The store as a whole, or a part of it that is not one record, is not what was written.
+    #[error(
+        "{what} is damaged: it is not what was written. What can still be read is true, and nothing was changed. Stop the program, \
+         keep a copy of the data directory, look at the disk, and restore the last backup"
+    )]
+    Damaged {
+        /// Which file or part.
         what: String,
     },
     /// A record's body is not of the form its reader expects. Carries no content.

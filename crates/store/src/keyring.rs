@@ -18,6 +18,8 @@ const FORM: u8 = 1;
 pub(crate) struct Keyring {
     /// Version of the engine's entry it was read from: every commit is guarded by it.
     pub(crate) version: u64,
+    /// The root key it was found sealed under, and so the one to seal its successor under.
+    pub(crate) root_key_id: String,
     secret: Zeroizing<[u8; 32]>,
     keys: BTreeMap<u32, DataKey>,
     newest: u32,
@@ -29,6 +31,7 @@ impl Keyring {
         let keys = BTreeMap::from([(1, DataKey::random(1)?)]);
         Ok(Self {
             version: 0,
+            root_key_id: String::new(),
             secret: sealing::random()?,
             keys,
             newest: 1,
@@ -77,6 +80,7 @@ impl Keyring {
             .collect::<Result<_, StoreError>>()?;
         Ok(Self {
             version: self.version,
+            root_key_id: self.root_key_id.clone(),
             secret: self.secret.clone(),
             keys,
             newest: self.newest,
@@ -105,7 +109,7 @@ impl Keyring {
         version: u64,
         sealed: &[u8],
     ) -> Result<Self, StoreError> {
-        let damaged = || StoreError::Corrupt {
+        let damaged = || StoreError::Damaged {
             what: "the keyring".to_owned(),
         };
         let plain = sealing::open_blob(wrapping_key, LABEL, store, sealed).ok_or_else(damaged)?;
@@ -135,6 +139,7 @@ impl Keyring {
         let newest = *keys.keys().next_back()?;
         input.is_empty().then_some(Self {
             version,
+            root_key_id: String::new(),
             secret,
             keys,
             newest,

@@ -30,6 +30,7 @@
 //! [`Store`]. The store never hides what has expired: that is for readers, who have the clock; [`Store::sweep`] deletes later.
 //! A new engine is a module of [`engine`] and done when [`conformance`] passes on it.
 
+mod bootstrap;
 mod clock;
 mod codec;
 pub mod conformance;
@@ -53,7 +54,7 @@ pub use clock::{BootClock, SystemBootClock};
 pub use error::{CommitError, Outcome, StoreError};
 pub use lease::Lease;
 pub use name::{Kind, Name};
-pub use open::{Initialise, OpenOptions, RESERVE_BYTES, open};
+pub use open::{Initialise, OpenOptions, RESERVE_BYTES, open, open_behind};
 pub use record::{Committed, Entry, Guard, Record, Transaction, Version};
 pub use root_key::RootKey;
 pub use rotate::Resealed;

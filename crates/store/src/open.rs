@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clock::{BootClock, SystemBootClock};
+use crate::engine::Engine;
 use crate::engine::embedded::{Disk, Embedded, HostDisk, MayInitialise, Settings};
 use crate::{RootKey, Store, StoreError};
 
@@ -60,6 +61,17 @@ impl OpenOptions {
 /// # Errors
 /// Each refusal has its own [`StoreError`]; nothing is changed on any of them.
 pub fn open(options: OpenOptions) -> Result<Store, StoreError> {
+    open_behind(options, |engine| engine)
+}
+
+/// As [`open`], with something put before the engine: for tests, one that fails.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_behind(
+    options: OpenOptions,
+    wrap: impl FnOnce(Arc<dyn Engine>) -> Arc<dyn Engine>,
+) -> Result<Store, StoreError> {
     let OpenOptions {
         directory,
         root_key,
@@ -91,7 +103,7 @@ pub fn open(options: OpenOptions) -> Result<Store, StoreError> {
     })?;
     let engine = Arc::new(engine);
     let store = block_on(Store::assemble(
-        engine.clone(),
+        wrap(engine.clone()),
         &root_key,
         engine.is_initialising(),
     ))?;

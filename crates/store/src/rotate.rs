@@ -4,12 +4,13 @@
 
 use std::sync::PoisonError;
 
+use crate::bootstrap::{
+    FORMAT, FORMAT_KEY, Format, KEYRING_KEY, WrappingKey, format_bytes, load, meta_put,
+};
 use crate::engine::{RawCommitError, RawEntry, RawGuard, RawPut, RawTransaction};
 use crate::keyring::Keyring;
 use crate::name::all_records;
-use crate::store::{
-    Cursor, FORMAT_KEY, Format, KEYRING_KEY, MAX_PAGE, format_bytes, load, meta_put,
-};
+use crate::store::{Cursor, MAX_PAGE};
 use crate::{RootKey, Store, StoreError, Transaction, sealing};
 
 /// What one round of sealing anew did.
@@ -174,16 +175,23 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn replace_root_key(&self, root_key: &RootKey) -> Result<(), StoreError> {
+        let _one_at_a_time = self.inner.replacing_root_key.lock().await;
+        let next = WrappingKey::of(root_key);
+        // Known before it is used, so that whoever reads the keyring in between can open it.
+        self.inner
+            .wrapping_keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(next.clone());
         loop {
             let keyring = self.inner.keyring();
-            let next = (root_key.id(), root_key.wrapping_key());
             let format = Format {
-                format: crate::store::FORMAT,
+                format: FORMAT,
                 write_level: self.inner.write_level,
                 store: self.inner.store_id.clone(),
-                root_key: next.0.clone(),
+                root_key: next.root_key_id.clone(),
             };
-            let sealed = keyring.seal(&next.1, self.inner.store_id.as_bytes())?;
+            let sealed = keyring.seal(&next.secret, self.inner.store_id.as_bytes())?;
             let transaction = RawTransaction {
                 guards: vec![RawGuard::At(KEYRING_KEY.to_vec(), keyring.version)],
                 puts: vec![
@@ -192,34 +200,34 @@ impl Store {
                 ],
                 ..RawTransaction::default()
             };
-            match self.inner.engine.commit(transaction).await {
-                Ok(_) => {
-                    *self
-                        .inner
-                        .wrapping_key
-                        .write()
-                        .unwrap_or_else(PoisonError::into_inner) = next;
-                    self.inner.reload_keyring(keyring.version).await?;
-                    return Ok(());
-                }
-                Err(RawCommitError::Conflict(_)) => {
-                    self.inner.reload_keyring(keyring.version).await?;
-                }
+            let done = match self.inner.engine.commit(transaction).await {
+                Ok(_) => true,
+                Err(RawCommitError::Conflict(_)) => false,
+                // Both keys stay known: under which of them it is sealed may be unknown.
                 Err(RawCommitError::Store(error)) => return Err(error),
+            };
+            self.inner.reload_keyring(keyring.version).await?;
+            if done {
+                break;
             }
         }
+        let mut keys = self
+            .inner
+            .wrapping_keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|key| key.root_key_id == next.root_key_id);
+        Ok(())
     }
 
     /// False if the keyring was changed by somebody else; then it has been read again.
     async fn replace_keyring(&self, keyring: &Keyring, next: &Keyring) -> Result<bool, StoreError> {
-        let wrapping_key = self
-            .inner
-            .wrapping_key
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .1
-            .clone();
-        let sealed = next.seal(&wrapping_key, self.inner.store_id.as_bytes())?;
+        let wrapping_keys = self.inner.wrapping_keys();
+        let wrapping_key = wrapping_keys
+            .iter()
+            .find(|key| key.root_key_id == keyring.root_key_id)
+            .ok_or_else(|| StoreError::unavailable("the root key is being replaced"))?;
+        let sealed = next.seal(&wrapping_key.secret, self.inner.store_id.as_bytes())?;
         let transaction = RawTransaction {
             guards: vec![RawGuard::At(KEYRING_KEY.to_vec(), keyring.version)],
             puts: vec![meta_put(KEYRING_KEY, sealed)],
@@ -239,13 +247,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] but for [`StoreError::ForeignRootKey`].
     pub async fn is_sealed_under(&self, root_key: &RootKey) -> Result<bool, StoreError> {
-        match load(
-            &*self.inner.engine,
-            &root_key.id(),
-            &root_key.wrapping_key(),
-        )
-        .await
-        {
+        match load(&*self.inner.engine, &[WrappingKey::of(root_key)]).await {
             Ok(found) => Ok(found.is_some()),
             Err(StoreError::ForeignRootKey { .. }) => Ok(false),
             Err(error) => Err(error),

@@ -7,9 +7,9 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::hmac;
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::bootstrap::{KEYRING_KEY, WrappingKey, load, make, missing};
 use crate::engine::{Engine, RawCommitError, RawEntry, RawGuard, RawPut, RawTransaction};
 use crate::keyring::Keyring;
 use crate::name::NameHasher;
@@ -18,29 +18,17 @@ use crate::{
     sealing,
 };
 
-/// Newest format of a store that this program reads, and the one it makes.
-pub(crate) const FORMAT: u32 = 1;
-pub(crate) const FORMAT_KEY: &[u8] = b"m/format";
-pub(crate) const KEYRING_KEY: &[u8] = b"m/keyring";
 /// Most entries a page of a scan has.
 pub const MAX_PAGE: usize = 1000;
-
-/// What a store says of itself in the clear.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Format {
-    pub(crate) format: u32,
-    /// Form that records may be written in: rises only when every live node can read it.
-    pub(crate) write_level: u16,
-    pub(crate) store: String,
-    pub(crate) root_key: String,
-}
 
 pub(crate) struct Inner {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) hasher: NameHasher,
     pub(crate) store_id: String,
     pub(crate) write_level: u16,
-    pub(crate) wrapping_key: RwLock<(String, Zeroizing<[u8; 32]>)>,
+    /// More than one only while the root key is being replaced.
+    pub(crate) wrapping_keys: RwLock<Vec<WrappingKey>>,
+    pub(crate) replacing_root_key: tokio::sync::Mutex<()>,
     keyring: RwLock<Arc<Keyring>>,
 }
 
@@ -81,7 +69,7 @@ impl Cursor {
 pub struct Page {
     /// Behind the entry at which the last page ended.
     pub after: Option<Cursor>,
-    /// At most so many entries, from 1 to [`MAX_PAGE`]; others count as the nearest of these.
+    /// At most so many entries, from 1 to [`MAX_PAGE`]; others count as the nearest of these. A page of large records has fewer.
     pub limit: usize,
 }
 
@@ -146,20 +134,19 @@ impl Store {
     /// made where another had been lost hides the loss.
     ///
     /// # Errors
-    /// [`StoreError::NewerFormat`], [`StoreError::ForeignRootKey`], [`StoreError::Corrupt`] if something is missing or damaged.
+    /// [`StoreError::NewerFormat`], [`StoreError::ForeignRootKey`], [`StoreError::Damaged`] if something is missing or not what was written.
     pub async fn assemble(
         engine: Arc<dyn Engine>,
         root_key: &RootKey,
         initialise: bool,
     ) -> Result<Self, StoreError> {
-        let (given, wrapping_key) = (root_key.id(), root_key.wrapping_key());
-        let (format, keyring) = match load(&*engine, &given, &wrapping_key).await? {
+        let wrapping_key = WrappingKey::of(root_key);
+        let keys = std::slice::from_ref(&wrapping_key);
+        let (format, keyring) = match load(&*engine, keys).await? {
             Some(found) => found,
             None if initialise => {
-                make(&*engine, &given, &wrapping_key).await?;
-                load(&*engine, &given, &wrapping_key)
-                    .await?
-                    .ok_or_else(missing)?
+                make(&*engine, &wrapping_key).await?;
+                load(&*engine, keys).await?.ok_or_else(missing)?
             }
             None => return Err(missing()),
         };
@@ -168,7 +155,8 @@ impl Store {
             engine,
             store_id: format.store,
             write_level: format.write_level,
-            wrapping_key: RwLock::new((given, wrapping_key)),
+            wrapping_keys: RwLock::new(vec![wrapping_key]),
+            replacing_root_key: tokio::sync::Mutex::default(),
             keyring: RwLock::new(Arc::new(keyring)),
         };
         Ok(Self {
@@ -315,13 +303,7 @@ impl Store {
         Status {
             engine: engine.engine,
             store_id: self.inner.store_id.clone(),
-            root_key_id: self
-                .inner
-                .wrapping_key
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .0
-                .clone(),
+            root_key_id: keyring.root_key_id.clone(),
             key_generation: keyring.newest(),
             key_generations: keyring.generations(),
             write_level: self.inner.write_level,
@@ -343,112 +325,14 @@ impl Store {
     }
 }
 
-fn missing() -> StoreError {
-    StoreError::Corrupt {
-        what: "the store (its keyring is missing)".to_owned(),
-    }
-}
-
-/// Format and keyring of what is on an engine; `None` if there is neither.
-pub(crate) async fn load(
-    engine: &dyn Engine,
-    given: &str,
-    wrapping_key: &[u8; 32],
-) -> Result<Option<(Format, Keyring)>, StoreError> {
-    let mut found = engine
-        .read(&[FORMAT_KEY.to_vec(), KEYRING_KEY.to_vec()])
-        .await?
-        .into_iter();
-    let (format, keyring) = match (found.next().flatten(), found.next().flatten()) {
-        (None, None) => return Ok(None),
-        (Some(format), Some(keyring)) => (format, keyring),
-        _ => return Err(missing()),
-    };
-    // The format number alone first: nothing else of a newer format may be taken for known.
-    #[derive(Deserialize)]
-    struct Number {
-        format: u32,
-    }
-    let damaged = |_| StoreError::Corrupt {
-        what: "the store (its format record)".to_owned(),
-    };
-    let Number { format: number } = serde_json::from_slice(&format.value).map_err(damaged)?;
-    if number > FORMAT {
-        return Err(StoreError::NewerFormat {
-            found: number,
-            supported: FORMAT,
-        });
-    }
-    let format: Format = serde_json::from_slice(&format.value).map_err(damaged)?;
-    if format.write_level > u16::from(sealing::FORM) {
-        return Err(StoreError::NewerFormat {
-            found: format.write_level.into(),
-            supported: sealing::FORM.into(),
-        });
-    }
-    if format.root_key != given {
-        return Err(StoreError::ForeignRootKey {
-            expected: format.root_key,
-            given: given.to_owned(),
-        });
-    }
-    let keyring = Keyring::open(
-        wrapping_key,
-        format.store.as_bytes(),
-        keyring.version,
-        &keyring.value,
-    )?;
-    Ok(Some((format, keyring)))
-}
-
-pub(crate) fn meta_put(key: &[u8], value: Vec<u8>) -> RawPut {
-    RawPut {
-        key: key.to_vec(),
-        value,
-        expires_at: None,
-        keep_version: false,
-    }
-}
-
-pub(crate) fn format_bytes(format: &Format) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(format).map_err(|_| StoreError::Sealing)
-}
-
-async fn make(
-    engine: &dyn Engine,
-    root_key: &str,
-    wrapping_key: &[u8; 32],
-) -> Result<(), StoreError> {
-    let store: String = sealing::random::<16>()?
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let keyring = Keyring::generate()?.seal(wrapping_key, store.as_bytes())?;
-    let format = Format {
-        format: FORMAT,
-        write_level: sealing::FORM.into(),
-        store,
-        root_key: root_key.to_owned(),
-    };
-    let transaction = RawTransaction {
-        guards: vec![
-            RawGuard::Absent(FORMAT_KEY.to_vec()),
-            RawGuard::Absent(KEYRING_KEY.to_vec()),
-        ],
-        puts: vec![
-            meta_put(FORMAT_KEY, format_bytes(&format)?),
-            meta_put(KEYRING_KEY, keyring),
-        ],
-        ..RawTransaction::default()
-    };
-    match engine.commit(transaction).await {
-        // Another node was quicker: its keyring is ours.
-        Ok(_) | Err(RawCommitError::Conflict(_)) => Ok(()),
-        Err(RawCommitError::Store(error)) => Err(error),
-    }
-}
-
 impl Inner {
+    pub(crate) fn wrapping_keys(&self) -> Vec<WrappingKey> {
+        self.wrapping_keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     pub(crate) fn keyring(&self) -> Arc<Keyring> {
         self.keyring
             .read()
@@ -462,12 +346,8 @@ impl Inner {
         if current.version > known {
             return Ok(current);
         }
-        let (given, wrapping_key) = self
-            .wrapping_key
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let (_, keyring) = load(&*self.engine, &given, &wrapping_key)
+        let wrapping_keys = self.wrapping_keys();
+        let (_, keyring) = load(&*self.engine, &wrapping_keys)
             .await?
             .ok_or_else(missing)?;
         if keyring.version <= known {

@@ -35,7 +35,7 @@ impl Store {
             return Ok(Swept::default());
         };
         let swept = self
-            .sweep_leased(now.saturating_sub(grace.max(0)), limit, &lease)
+            .sweep_leased(now.saturating_sub(grace.max(0)), limit.max(1), &lease)
             .await;
         lease.release().await?;
         swept

@@ -36,7 +36,7 @@ impl BootClock for ManualBootClock {
     }
 }
 
-/// What the engine asks of a disk.
+/// What the engine asks of a disk. Where it fails, it fails with an I/O error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiskOperation {
     /// Opening a file.
@@ -47,7 +47,9 @@ pub enum DiskOperation {
     Write,
     /// Changing the length.
     SetLen,
-    /// Flushing. One that fails leaves what was written to be read.
+    /// Looking which file is at a path. Where it fails, the file is gone.
+    Identify,
+    /// Flushing. After one that failed, any of what was written since the one before may be lost.
     Sync,
 }
 
@@ -64,6 +66,8 @@ struct DiskState {
     /// One in so many operations fails, by this generator.
     random: Option<(u64, XorShift)>,
     vanished: bool,
+    /// Per file, since its last flush: where was written, and what was there before.
+    unflushed: HashMap<PathBuf, Vec<(u64, Vec<u8>)>>,
     done: HashMap<DiskOperation, u64>,
 }
 
@@ -129,6 +133,30 @@ impl FaultyDisk {
         self.state().vanished = vanished;
     }
 
+    /// The power fails: any of what was not flushed may be lost, by this seed. The store that is open must not be used any more;
+    /// let all operations fail before this is called.
+    ///
+    /// # Errors
+    /// Those of the host's disk.
+    pub fn cut_power(&self, seed: u64) -> io::Result<()> {
+        let paths: Vec<PathBuf> = self.state().unflushed.keys().cloned().collect();
+        let mut random = XorShift::new(seed);
+        for path in paths {
+            self.lose(&path, &*HostDisk.open(&path, false)?, &mut random)?;
+        }
+        Ok(())
+    }
+
+    fn lose(&self, path: &Path, file: &dyn DiskFile, random: &mut XorShift) -> io::Result<()> {
+        let writes = self.state().unflushed.remove(path).unwrap_or_default();
+        for (offset, before) in writes.into_iter().rev() {
+            if random.below(2) == 0 && offset + before.len() as u64 <= file.len()? {
+                file.write(offset, &before)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Operations of this kind so far.
     #[must_use]
     pub fn count(&self, operation: DiskOperation) -> u64 {
@@ -175,6 +203,14 @@ impl DiskFile for FaultyFile {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut before = vec![0; data.len()];
+        self.file.read(offset, &mut before)?;
+        self.disk
+            .state()
+            .unflushed
+            .entry(self.path.clone())
+            .or_default()
+            .push((offset, before));
         if let Err(error) = self.disk.step(DiskOperation::Write) {
             self.file
                 .write(offset, data.get(..data.len() / 2).unwrap_or_default())?;
@@ -210,7 +246,15 @@ impl DiskFile for FaultyFile {
 
     fn sync(&self) -> io::Result<()> {
         self.disk.step(DiskOperation::Sync)?;
-        self.file.sync()
+        self.disk.state().unflushed.remove(&self.path);
+        // Only this simulated disk loses anything, so nothing has to reach the real one.
+        Ok(())
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        let seed = self.disk.count(DiskOperation::Sync);
+        self.disk
+            .lose(&self.path, &*self.file, &mut XorShift::new(seed))
     }
 
     fn identity(&self) -> io::Result<Identity> {
@@ -233,6 +277,7 @@ impl Disk for FaultyDisk {
     }
 
     fn identity(&self, path: &Path) -> io::Result<Identity> {
+        self.step(DiskOperation::Identify)?;
         if self.state().vanished {
             return Err(io::ErrorKind::NotFound.into());
         }

@@ -116,7 +116,8 @@ pub trait Engine: Send + Sync + 'static {
     /// The entries of these keys, all of one moment.
     async fn read(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawEntry>>, StoreError>;
 
-    /// The first `limit` entries whose keys begin with `prefix` and are greater than `after`, all of one moment.
+    /// The first `limit` entries whose keys begin with `prefix` and are greater than `after`, all of one moment; fewer, at least
+    /// one, where they are large.
     async fn scan(
         &self,
         prefix: &[u8],

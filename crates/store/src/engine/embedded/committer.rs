@@ -41,6 +41,8 @@ pub(crate) enum Job {
 #[derive(Default)]
 struct Waiting {
     jobs: VecDeque<Job>,
+    /// The committer is not woken for fewer.
+    wanted: usize,
     closed: bool,
 }
 
@@ -59,8 +61,11 @@ impl Queue {
             return Err(job);
         }
         waiting.jobs.push_back(job);
+        let enough = waiting.jobs.len() >= waiting.wanted;
         drop(waiting);
-        self.arrived.notify_one();
+        if enough {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
@@ -76,6 +81,7 @@ impl Queue {
     /// All that waits, once something does; a little later if `expected` more are likely to come at once.
     fn take(&self, expected: usize) -> Option<VecDeque<Job>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.wanted = 1;
         while waiting.jobs.is_empty() {
             if waiting.closed {
                 return None;
@@ -85,6 +91,7 @@ impl Queue {
                 .wait(waiting)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        waiting.wanted = expected;
         let begun = Instant::now();
         while waiting.jobs.len() < expected && !waiting.closed {
             let Some(left) = GATHER.checked_sub(begun.elapsed()) else {
@@ -97,6 +104,21 @@ impl Queue {
                 .0;
         }
         Some(std::mem::take(&mut waiting.jobs))
+    }
+}
+
+/// Ends the queue however its committer ends, so that nobody waits for an answer that will not come.
+struct Abandon(Arc<Queue>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .jobs
+            .clear();
     }
 }
 
@@ -126,6 +148,7 @@ struct Pending {
 impl Committer {
     /// Works until the queue is closed and empty, then closes the file.
     pub(crate) fn run(self) -> Result<(), StoreError> {
+        let _last = Abandon(self.queue.clone());
         let mut last = 0;
         while let Some(jobs) = self.queue.take(last) {
             last = 0;
@@ -245,23 +268,24 @@ impl Committer {
         loop {
             let before = self.file.sequence();
             let generation = self.file.generation();
-            self.file.take_sync_failed();
-            let failure = match self.file.write(&transactions) {
-                Ok(done) => return Ok(done),
-                Err(failure) => failure,
+            let mut done = Batch::default();
+            let Err(failure) = self.file.write(&transactions, &mut done) else {
+                return Ok(done);
             };
             tracing::warn!(?failure, "a batch could not be written");
-            let unsynced = self.file.take_sync_failed();
             if let Err(again) = self.reopen(generation) {
                 return Err((again, Outcome::Unknown));
             }
-            // The sequence is part of each write: what the file says now tells whether this one arrived. If it did, it is not
-            // known to be durable: after a failed flush the kernel may show what the disk never got.
+            // The sequence is part of each write: what the file says now tells whether this one arrived. If it did, one more
+            // flush tells whether it is there to stay.
             if self.file.sequence() != before {
+                if self.file.sequence() == done.sequence && self.file.confirm().is_ok() {
+                    return Ok(done);
+                }
                 self.file.hub.gap();
                 return Err((Failure::Broken(format!("{failure:?}")), Outcome::Unknown));
             }
-            if retried || unsynced || !matches!(failure, Failure::Broken(_)) {
+            if retried || matches!(failure, Failure::Full | Failure::Closed) {
                 return Err((failure, Outcome::NotApplied));
             }
             retried = true;

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    StorageBackend, Table, TableDefinition,
+    StorageBackend, Table, TableDefinition, WriteTransaction,
 };
 
 use super::disk::{Disk, DiskFile, Identity, is_full};
@@ -26,6 +26,8 @@ const EPOCH: &str = "epoch";
 
 /// redb's own default is 1 GiB.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// A page of a scan ends with the entry that goes beyond this.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Width of a bucket of the expiry index, in seconds.
 const BUCKET: i64 = 60;
 /// Before each value: version and expiry.
@@ -109,6 +111,7 @@ impl StorageBackend for Backend {
 }
 
 /// What became of a batch.
+#[derive(Default)]
 pub(crate) struct Batch {
     /// Per transaction: its number, or the index of the guard that did not hold.
     pub(crate) outcomes: Vec<Result<u64, usize>>,
@@ -128,6 +131,7 @@ pub(crate) struct DataFile {
     database: RwLock<Option<Database>>,
     /// Counts openings within this process.
     generation: AtomicU64,
+    closed: AtomicBool,
     notes: Arc<Notes>,
     sequence: AtomicU64,
     epoch: AtomicU64,
@@ -150,6 +154,7 @@ impl DataFile {
             identity,
             database: RwLock::new(Some(database)),
             generation: AtomicU64::new(1),
+            closed: AtomicBool::new(false),
             notes,
             sequence: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -161,25 +166,18 @@ impl DataFile {
         Ok(this)
     }
 
-    /// Begins a new epoch; makes the tables where there are none. Durable when it returns.
-    pub(crate) fn begin_epoch(&self) -> Result<(), Failure> {
-        let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard.as_ref().ok_or(Failure::Closed)?;
-        let mut txn = database.begin_write()?;
-        txn.set_quick_repair(true);
-        let epoch = {
-            let mut meta = txn.open_table(META)?;
-            let epoch = meta.get(EPOCH)?.map_or(0, |value| value.value()) + 1;
-            meta.insert(EPOCH, epoch)?;
-            let sequence = meta.get(SEQUENCE)?.map_or(0, |value| value.value());
-            meta.insert(SEQUENCE, sequence)?;
+    /// Begins a new epoch, in memory: the next commit makes it durable, and so does [`DataFile::make_tables`].
+    pub(crate) fn begin_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Makes the tables where there are none, and what is in the file durable.
+    pub(crate) fn make_tables(&self) -> Result<(), Failure> {
+        self.commit_with(|txn| {
             txn.open_table(RECORDS)?;
             txn.open_table(EXPIRY)?;
-            epoch
-        };
-        txn.commit()?;
-        self.epoch.store(epoch, Ordering::Release);
-        Ok(())
+            Ok(Some(self.sequence()))
+        })
     }
 
     fn load(&self) -> Result<(), Failure> {
@@ -194,7 +192,8 @@ impl DataFile {
             Ok((number(SEQUENCE)?, number(EPOCH)?))
         })?;
         self.sequence.store(sequence, Ordering::Release);
-        self.epoch.store(epoch, Ordering::Release);
+        // One that was begun and could not be written yet stays.
+        self.epoch.fetch_max(epoch, Ordering::AcqRel);
         Ok(())
     }
 
@@ -219,6 +218,11 @@ impl DataFile {
         if file.identity()? != self.identity {
             return Err(Failure::Vanished);
         }
+        // After a failed flush the kernel may go on to show what the disk never got.
+        if self.notes.sync_failed.load(Ordering::Relaxed) {
+            file.forget()?;
+            self.notes.sync_failed.store(false, Ordering::Relaxed);
+        }
         *guard = Some(
             catch_unwind(AssertUnwindSafe(|| build(file, &self.notes)))
                 .unwrap_or_else(|_| Err(panicked()))?,
@@ -229,6 +233,7 @@ impl DataFile {
     }
 
     pub(crate) fn close(&self) -> Result<(), Failure> {
+        self.closed.store(true, Ordering::Release);
         let database = self
             .database
             .write()
@@ -239,6 +244,14 @@ impl DataFile {
             Some(Ok(result)) => Ok(result?),
             Some(Err(_)) => Err(panicked()),
             None => Ok(()),
+        }
+    }
+
+    fn not_open(&self) -> Failure {
+        if self.closed.load(Ordering::Acquire) {
+            Failure::Closed
+        } else {
+            Failure::Broken("the data file could not be opened anew".to_owned())
         }
     }
 
@@ -253,10 +266,6 @@ impl DataFile {
     }
     pub(crate) fn bytes(&self) -> u64 {
         self.notes.bytes.load(Ordering::Relaxed)
-    }
-    /// True if flushing failed since this was asked last.
-    pub(crate) fn take_sync_failed(&self) -> bool {
-        self.notes.sync_failed.swap(false, Ordering::Relaxed)
     }
 
     /// True if the file at the path is the one that was opened. An unmounted or replaced directory shows only here: the
@@ -273,9 +282,7 @@ impl DataFile {
         f: impl FnOnce(&ReadTransaction) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard
-            .as_ref()
-            .ok_or_else(|| Failure::Broken("the data file could not be opened anew".to_owned()))?;
+        let database = guard.as_ref().ok_or_else(|| self.not_open())?;
         // redb may panic on a page that is not what it wrote.
         catch_unwind(AssertUnwindSafe(|| f(&database.begin_read()?)))
             .unwrap_or_else(|_| Err(panicked()))
@@ -303,6 +310,7 @@ impl DataFile {
             let records = txn.open_table(RECORDS)?;
             let from = after.filter(|after| *after >= prefix);
             let mut page = RawPage::default();
+            let mut bytes = 0;
             for item in records.range(from.unwrap_or(prefix)..)? {
                 let (key, stored) = item?;
                 let key = key.value();
@@ -312,10 +320,11 @@ impl DataFile {
                 if !key.starts_with(prefix) {
                     break;
                 }
-                if page.entries.len() >= limit {
+                if page.entries.len() >= limit || bytes > PAGE_BYTES {
                     page.more = true;
                     break;
                 }
+                bytes += stored.value().len();
                 page.entries.push(entry(key, stored.value())?);
             }
             Ok(page)
@@ -355,55 +364,71 @@ impl DataFile {
         self.read(|txn| Ok(txn.open_table(RECORDS)?.len()?))
     }
 
-    /// Judges and applies these transactions, in order, in one durable write. Each sees what those before it did.
-    pub(crate) fn write(&self, transactions: &[&RawTransaction]) -> Result<Batch, Failure> {
+    /// Judges and applies these transactions, in order, in one durable write. Each sees what those before it did. `batch` is
+    /// told what becomes of them if the write arrives, even if it is answered with a failure.
+    pub(crate) fn write(
+        &self,
+        transactions: &[&RawTransaction],
+        batch: &mut Batch,
+    ) -> Result<(), Failure> {
+        let first = self.sequence();
+        *batch = Batch {
+            outcomes: Vec::with_capacity(transactions.len()),
+            changes: Vec::new(),
+            sequence: first,
+        };
+        self.commit_with(|txn| {
+            let mut tables = Tables {
+                records: txn.open_table(RECORDS)?,
+                expiry: txn.open_table(EXPIRY)?,
+                hub: &self.hub,
+                changes: &mut batch.changes,
+            };
+            for transaction in transactions {
+                batch
+                    .outcomes
+                    .push(match tables.failing_guard(transaction)? {
+                        Some(guard) => Err(guard),
+                        None => {
+                            batch.sequence += 1;
+                            tables.apply(transaction, batch.sequence)?;
+                            Ok(batch.sequence)
+                        }
+                    });
+            }
+            Ok((batch.sequence != first).then_some(batch.sequence))
+        })?;
+        self.sequence.store(batch.sequence, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes what is in the file durable, by a write that changes nothing.
+    pub(crate) fn confirm(&self) -> Result<(), Failure> {
+        self.commit_with(|_| Ok(Some(self.sequence())))
+    }
+
+    /// Commits what `f` does, along with the sequence it answers and the epoch; nothing if it answers none.
+    fn commit_with(
+        &self,
+        f: impl FnOnce(&WriteTransaction) -> Result<Option<u64>, Failure>,
+    ) -> Result<(), Failure> {
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard
-            .as_ref()
-            .ok_or_else(|| Failure::Broken("the data file could not be opened anew".to_owned()))?;
-        let work = || -> Result<Batch, Failure> {
+        let database = guard.as_ref().ok_or_else(|| self.not_open())?;
+        let work = || -> Result<(), Failure> {
             let mut txn = database.begin_write()?;
             // A kill must not make the next start walk the whole file.
             txn.set_quick_repair(true);
-            let first = self.sequence();
-            let mut batch = Batch {
-                outcomes: Vec::with_capacity(transactions.len()),
-                changes: Vec::new(),
-                sequence: first,
+            let Some(sequence) = f(&txn)? else {
+                return Ok(txn.abort()?);
             };
             {
-                let mut tables = Tables {
-                    records: txn.open_table(RECORDS)?,
-                    expiry: txn.open_table(EXPIRY)?,
-                    hub: &self.hub,
-                    changes: &mut batch.changes,
-                };
-                for transaction in transactions {
-                    batch
-                        .outcomes
-                        .push(match tables.failing_guard(transaction)? {
-                            Some(guard) => Err(guard),
-                            None => {
-                                batch.sequence += 1;
-                                tables.apply(transaction, batch.sequence)?;
-                                Ok(batch.sequence)
-                            }
-                        });
-                }
-                if batch.sequence != first {
-                    txn.open_table(META)?.insert(SEQUENCE, batch.sequence)?;
-                }
+                let mut meta = txn.open_table(META)?;
+                meta.insert(SEQUENCE, sequence)?;
+                meta.insert(EPOCH, self.epoch())?;
             }
-            if batch.sequence == first {
-                txn.abort()?;
-            } else {
-                txn.commit()?;
-            }
-            Ok(batch)
+            Ok(txn.commit()?)
         };
-        let batch = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked()))?;
-        self.sequence.store(batch.sequence, Ordering::Release);
-        Ok(batch)
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked()))
     }
 }
 
@@ -554,11 +579,16 @@ impl Failure {
         outcome: crate::Outcome,
     ) -> StoreError {
         match self {
+            // What the text of a full disk says would be untrue.
+            Self::Full if outcome == crate::Outcome::Unknown => StoreError::Unavailable {
+                cause: "the disk is full".to_owned(),
+                outcome,
+            },
             Self::Full => StoreError::Full {
                 path: directory.to_owned(),
             },
             Self::Broken(cause) => StoreError::Unavailable { cause, outcome },
-            Self::Corrupt(what) => StoreError::Corrupt {
+            Self::Corrupt(what) => StoreError::Damaged {
                 what: format!("the data file in {} ({what})", directory.display()),
             },
             Self::Vanished => StoreError::Vanished {

@@ -52,7 +52,7 @@ pub(crate) fn state(directory: &Path) -> Result<State, StoreError> {
     match fs::read(&marker) {
         Ok(bytes) => {
             let marker: Marker =
-                serde_json::from_slice(&bytes).map_err(|_| StoreError::Corrupt {
+                serde_json::from_slice(&bytes).map_err(|_| StoreError::Damaged {
                     what: format!("the file {}", marker.display()),
                 })?;
             if marker.gridkeep_store_format > FORMAT {

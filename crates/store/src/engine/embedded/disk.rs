@@ -30,6 +30,8 @@ pub trait DiskFile: Send + Sync + 'static {
     fn set_len(&self, length: u64) -> io::Result<()>;
     /// Makes everything written durable.
     fn sync(&self) -> io::Result<()>;
+    /// Makes the kernel forget what of it is not on the disk, so that what is read is what the disk has.
+    fn forget(&self) -> io::Result<()>;
     /// Which file it is.
     fn identity(&self) -> io::Result<Identity>;
 }
@@ -74,6 +76,15 @@ impl DiskFile for HostFile {
     }
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+    fn forget(&self) -> io::Result<()> {
+        use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+        Ok(posix_fadvise(
+            &self.0,
+            0,
+            0,
+            PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+        )?)
     }
     fn identity(&self) -> io::Result<Identity> {
         self.0.metadata().map(|meta| identity(&meta))

@@ -106,7 +106,7 @@ impl Embedded {
             .try_exists()
             .map_err(|error| directory::problem(&directory, &error))?
         {
-            return Err(StoreError::Corrupt {
+            return Err(StoreError::Damaged {
                 what: format!(
                     "the store in {} (its data file is missing)",
                     directory.display()
@@ -135,16 +135,19 @@ impl Embedded {
             reserve_bytes,
             lock,
         };
-        match file.begin_epoch() {
-            // On a full disk the reserve of the last run is room enough to start.
-            Err(Failure::Full) if !initialising => {
-                committer.release_reserve();
-                file.reopen(file.generation())
-                    .and_then(|()| file.begin_epoch())
-                    .map_err(fail)?;
+        file.begin_epoch();
+        let mut started = file.make_tables();
+        if started == Err(Failure::Full) && !initialising {
+            // The reserve of the last run is room enough to start. Where even that is gone, reads are worth a start.
+            committer.release_reserve();
+            started = file
+                .reopen(file.generation())
+                .and_then(|()| file.make_tables());
+            if started == Err(Failure::Full) {
+                started = file.reopen(file.generation());
             }
-            other => other.map_err(fail)?,
         }
+        started.map_err(fail)?;
         committer.take_reserve();
         let leases = Leases::new(clock, file.epoch());
         let thread = std::thread::Builder::new()
