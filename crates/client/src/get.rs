@@ -1,7 +1,7 @@
 //! `htgettoken`: obtains a bearer token from a Vault-like server and stores it in a file.
 //!
-//! Owns one run from the command line to the exit code. The order of the ways to a token is in [`flow`], the login in a browser in
-//! [`oidc`], every default in [`settings`]. A further way to log in is one more file here and one arm in `flow`.
+//! Owns one run from the command line to the exit code. The order of the ways to a token is in `flow`, the login in a browser in
+//! `oidc`, every default in [`settings`]. A further way to log in is one more file here and one arm in `flow`.
 
 mod browser;
 mod flow;

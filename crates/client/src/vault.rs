@@ -367,8 +367,7 @@ pub fn target(path: &str) -> String {
 }
 
 fn json(reply: &Reply) -> Result<Value, HttpError> {
-    serde_json::from_slice(&reply.body)
-        .map_err(|_| HttpError::Malformed("it is not JSON".to_owned()))
+    serde_json::from_slice(&reply.body).map_err(|_| HttpError::NotJson)
 }
 
 /// Integers come as numbers or as text.

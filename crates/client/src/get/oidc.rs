@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
+use zeroize::Zeroizing;
 
 use super::browser;
 use super::flow::{Run, Stop};
@@ -242,6 +243,7 @@ impl Run<'_, '_> {
             started: self.environment.now(),
         };
         let stored = serde_json::to_string(&unfinished)
+            .map(Zeroizing::new)
             .map_err(|error| error.to_string())
             .and_then(|text| write_below(&path, text.as_bytes()));
         if let Err(error) = stored {

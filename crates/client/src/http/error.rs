@@ -42,6 +42,9 @@ pub enum HttpError {
         "the server redirects to {0}, which is not another node of it that answers; nothing was sent elsewhere"
     )]
     Redirect(String),
+    /// An answer with status 200 that no server of this kind gives; a portal or proxy may stand in the way.
+    #[error("the answer is not JSON; something other than the server may have answered")]
+    NotJson,
     /// An answer with status 200 that is not what was agreed.
     #[error("the answer is not in the expected form: {0}")]
     Malformed(String),

@@ -222,6 +222,23 @@ async fn answers_without_end_or_sense() {
 }
 
 #[tokio::test]
+async fn what_speaks_no_tls_or_shows_a_foreign_certificate_is_passed_over() {
+    let server = Server::start(ok);
+    let port = server.address.port();
+    let plain = listener(fresh_ip(), port).unwrap();
+    let plain_ip = plain.local_addr().unwrap().ip();
+    let closing = std::thread::spawn(move || drop(plain.accept().unwrap()));
+    let foreign = Authority::new("Foreign Authority");
+    let foreign = Server::start_at(listener(fresh_ip(), port).unwrap(), &foreign, ok);
+    let bench = Bench::new(&[plain_ip, foreign.address.ip(), server.address.ip()]);
+    let body = json!({});
+    let call = Call::post("/v1/w".to_owned(), None, &body);
+    bench.client(port).send(&call, &mut NoLog).await.unwrap();
+    closing.join().unwrap();
+    assert_eq!((foreign.seen().len(), server.seen().len()), (0, 1));
+}
+
+#[tokio::test]
 async fn lost_after_sending() {
     let (one, two, bench) = pair(|_| Act::Drop, ok);
     let port = one.address.port();

@@ -149,7 +149,7 @@ fn only_a_login_mends_a_missing_refresh_token() {
 #[test]
 fn strange_answers() {
     for (act, text) in [
-        (Act::json(200, "<html>"), "it is not JSON"),
+        (Act::json(200, "<html>"), "the answer is not JSON"),
         (Act::json(200, "{}"), "it has no data.access_token"),
         (Act::json(202, "{}"), "HTTPError: 202 Accepted"),
     ] {
