@@ -46,6 +46,8 @@ mod rotate;
 mod sealing;
 mod store;
 mod sweep;
+#[cfg(test)]
+mod tampering;
 pub mod testing;
 mod watch;
 mod watching;

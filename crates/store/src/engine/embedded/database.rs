@@ -432,6 +432,18 @@ impl DataFile {
     }
 }
 
+impl Drop for DataFile {
+    fn drop(&mut self) {
+        // redb panics on dropping a handle that panicked before.
+        let database = self
+            .database
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(database)));
+    }
+}
+
 fn build(file: Box<dyn DiskFile>, notes: &Arc<Notes>) -> Result<Database, Failure> {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES);
