@@ -226,10 +226,10 @@ fn list(value: Value) -> Option<Vec<String>> {
         Value::Object(_) => None,
         value => {
             let text = scalar(value)?;
-            if text.trim_start().starts_with('[') {
-                if let Ok(Value::Array(elements)) = serde_json::from_str(&text) {
-                    return list(Value::Array(elements));
-                }
+            if text.trim_start().starts_with('[')
+                && let Ok(Value::Array(elements)) = serde_json::from_str(&text)
+            {
+                return list(Value::Array(elements));
             }
             Some(
                 text.split(',')

@@ -82,7 +82,7 @@ pub(crate) enum Route<'p> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     Health,
-    SealStatus,
+    Seal,
     Leader,
     Init,
     Unseal,
@@ -209,7 +209,7 @@ fn login(rest: &str) -> Option<LoginRoute<'_>> {
 fn system(rest: &str) -> Route<'_> {
     match rest {
         "health" => return Route::Status(Status::Health),
-        "seal-status" => return Route::Status(Status::SealStatus),
+        "seal-status" => return Route::Status(Status::Seal),
         "leader" => return Route::Status(Status::Leader),
         "init" => return Route::Status(Status::Init),
         "unseal" => return Route::Status(Status::Unseal),

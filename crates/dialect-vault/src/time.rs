@@ -25,14 +25,13 @@ pub(crate) fn whole(moment: UnixSeconds) -> String {
 
 fn format(seconds: i64, nanoseconds: u32) -> String {
     let mut text = String::with_capacity(30);
-    let moment = jiff::Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or(0))
-        .unwrap_or_else(|_| {
-            if seconds < 0 {
-                jiff::Timestamp::MIN
-            } else {
-                jiff::Timestamp::MAX
-            }
-        });
+    let beyond = if seconds < 0 {
+        jiff::Timestamp::MIN
+    } else {
+        jiff::Timestamp::MAX
+    };
+    let moment =
+        jiff::Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or(0)).unwrap_or(beyond);
     // Writing into a String cannot fail.
     let _ = write!(text, "{moment:.9}");
     text

@@ -1,4 +1,9 @@
 //! The audit log: two lines per request, the first before anything happens, and never a secret.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests fail by panicking"
+)]
 
 mod common;
 

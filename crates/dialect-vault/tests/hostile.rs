@@ -1,4 +1,9 @@
 //! What hostile and broken peers send: raw bytes against the service behind the HTTP library that serves it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests fail by panicking"
+)]
 
 mod common;
 

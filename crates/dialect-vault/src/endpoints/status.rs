@@ -26,7 +26,7 @@ where
     let write = method == Method::PUT || method == Method::POST;
     match status {
         Status::Health if read => health(inner, query),
-        Status::SealStatus if read => Ok(Answer::bare(StatusCode::OK, seal_status(inner))),
+        Status::Seal if read => Ok(Answer::bare(StatusCode::OK, seal_status(inner))),
         Status::Leader if read => Ok(Answer::bare(
             StatusCode::OK,
             object(json!({"ha_enabled": false})),

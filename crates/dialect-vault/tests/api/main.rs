@@ -1,4 +1,9 @@
 //! The API as clients meet it, over a real keeper: statuses, texts and shapes they depend on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests fail by panicking"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;
