@@ -4,13 +4,14 @@
 //! comes from htgettoken, which is given to it; it refuses to work one out itself. A further thing to destroy is one more step in `run_with`.
 
 use crate::environment::{Environment, Streams};
-use crate::files;
+use crate::files::{self, Keep};
 use crate::get::settings::VAULT_PORT;
 use crate::http::{Client, NoLog, ServerUrl, Target, TrustSources};
 use crate::options::{self, Key, Options, Parsed};
 use crate::sh::{Get, canonical, htgettoken};
 use crate::vault::Vault;
 use gridkeep_token::file::{ReadPolicy, read_secret};
+use secrecy::SecretString;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -99,7 +100,7 @@ pub fn run_with(
     };
     let files = Files::of(environment);
     if words.refresh || words.revoke {
-        if fs::metadata(&files.vault).is_ok_and(|meta| meta.is_file()) {
+        if files.may_hold_vault_token(environment) {
             if let Err(failure) = forget(&words, &files, environment, streams, get) {
                 return refuse(failure, streams);
             }
@@ -188,6 +189,66 @@ impl Files {
         }
     }
 
+    /// Whether there is anything to talk to the server with.
+    fn may_hold_vault_token(&self, environment: &Environment) -> bool {
+        let private = || {
+            files::private_vault_tokens(
+                environment,
+                files::config_dir(None, environment).as_deref(),
+            )
+        };
+        fs::metadata(&self.vault).is_ok_and(|meta| meta.is_file())
+            || (self.vault_given.is_none() && !private().is_empty())
+    }
+
+    /// The vault tokens for `url`, the likeliest first: the default file holds the last one obtained, perhaps for another role.
+    fn vault_tokens(
+        &self,
+        url: &str,
+        options: &Options,
+        environment: &Environment,
+    ) -> Result<Vec<SecretString>, Failure> {
+        let mut places = Vec::new();
+        if self.vault_given.is_some() {
+            places.push((self.vault.clone(), ReadPolicy::Named));
+        } else {
+            let server = split_url(url).map_or("", |(server, _)| server);
+            let config_dir = files::config_dir(options.configdir.as_deref(), environment);
+            let keep = Keep::new(
+                config_dir,
+                server,
+                &options.issuer,
+                &options.role,
+                environment,
+            );
+            let credkey = options
+                .credkey
+                .clone()
+                .or_else(|| keep.credkey().map(|(credkey, _)| credkey));
+            places.extend(
+                credkey
+                    .and_then(|credkey| keep.private_vault_token(&credkey))
+                    .map(|path| (path, ReadPolicy::DefaultLocation)),
+            );
+            places.push((self.vault.clone(), ReadPolicy::DefaultLocation));
+        }
+        let (mut tokens, mut reason) = (
+            Vec::new(),
+            format!("there is no vault token in {}", self.vault.display()),
+        );
+        for (path, policy) in places {
+            match read_secret(&path, policy) {
+                Ok(token) => tokens.extend(token),
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        if tokens.is_empty() {
+            Err(Failure::Server(reason))
+        } else {
+            Ok(tokens)
+        }
+    }
+
     /// Everything to remove: also the private copies of vault tokens, else the next htgettoken would find one of them.
     fn all(&self, words: &Words, environment: &Environment) -> Vec<PathBuf> {
         let options = match options::words(&words.rest, environment)
@@ -226,21 +287,22 @@ fn forget(
         ));
     };
     let url = bearer_url(&given, words.quiet, environment, streams, get)?;
-    let token = read_secret(&files.vault, ReadPolicy::Named)
-        .map_err(|error| Failure::Server(error.to_string()))?
-        .ok_or_else(|| {
-            Failure::Server(format!(
-                "the vault token file {} is empty",
-                files.vault.display()
-            ))
-        })?;
+    let tokens = files.vault_tokens(&url, &parsed, environment)?;
     if words.refresh {
         if !words.quiet {
             let _ = writeln!(streams.out, "Deleting refresh token\n  at path {url}");
             let _ = streams.out.flush();
         }
         on_server(&url, &parsed, environment, async |vault, path| {
-            vault.delete(path, &token, &mut NoLog).await
+            let mut refused = None;
+            for token in &tokens {
+                match vault.delete(path, token, &mut NoLog).await {
+                    // The token may be for another role; the next one may be the right one.
+                    Err(error) if error.error.status() == Some(403) => refused = Some(error),
+                    answer => return answer,
+                }
+            }
+            refused.map_or(Ok(()), Err)
         })
         .map_err(|why| Failure::Server(format!("Unable to delete refresh token: {why}")))?;
     }
@@ -250,7 +312,15 @@ fn forget(
             let _ = streams.out.flush();
         }
         on_server(&url, &parsed, environment, async |vault, _| {
-            vault.revoke_self(&token, &mut NoLog).await
+            let (mut revoked, mut refused) = (false, None);
+            for token in &tokens {
+                match vault.revoke_self(token, &mut NoLog).await {
+                    Ok(()) => revoked = true,
+                    Err(error) => refused = Some(error),
+                }
+            }
+            // One that the server does not know any more needs no end.
+            refused.filter(|_| !revoked).map_or(Ok(()), Err)
         })
         .map_err(|why| Failure::Server(format!("Unable to revoke vault token: {why}")))?;
     }

@@ -9,6 +9,7 @@ mod layout;
 pub use layout::{Layout, LayoutError, ShowTime, quoted};
 
 use crate::environment::{Environment, Streams};
+use crate::explain::printable;
 use crate::verify::{self, StandAlone};
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -175,13 +176,18 @@ pub fn run(args: &[OsString], environment: &Environment, streams: &mut Streams<'
     match verify::stand_alone(&token, environment) {
         StandAlone::Genuine => 0,
         StandAlone::Refused(why) => {
-            let _ = writeln!(streams.err, "htdecodetoken: the token is not valid: {why}");
+            let _ = writeln!(
+                streams.err,
+                "htdecodetoken: the token is not valid: {}",
+                printable(&why)
+            );
             1
         }
         StandAlone::Unavailable(why) => {
             let _ = writeln!(
                 streams.err,
-                "htdecodetoken: the token was not verified: {why}"
+                "htdecodetoken: the token was not verified: {}",
+                printable(&why)
             );
             i32::from(options.force)
         }

@@ -41,6 +41,7 @@ impl Case {
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.directory.path().join(name);
         fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         path
     }
 
@@ -341,4 +342,39 @@ fn the_real_htgettoken_knows_the_path() {
         }]
     );
     assert!(!vault.exists());
+}
+
+#[test]
+fn the_private_copy_is_tried_before_the_default_file() {
+    let server = Server::start();
+    let path = "/v1/secret/oauth/creds/default/anna:default";
+    server.answer(path, 403, r#"{"errors":["permission denied"]}"#);
+    server.then(path, 204, "");
+    let mut case = Case::new(&[("XDG_RUNTIME_DIR", "run")]);
+    case.environment.euid = nix::unistd::geteuid().as_raw();
+    fs::create_dir(case.directory.path().join("run")).unwrap();
+    let keep = Keep::new(None, &server.url(), "default", "default", &case.environment);
+    let private = keep
+        .make_private("anna", 600, b"hvs.private\n")
+        .unwrap()
+        .unwrap();
+    let default = case.write(&format!("vt_u{}", case.environment.euid), "hvs.default");
+    case.answer = (format!("{}{path}\n", server.url()), 0);
+    let ca = server.cafile(case.directory.path());
+    let done = case.run(&[
+        "-f",
+        "-a",
+        &server.url(),
+        "--credkey=anna",
+        "--cafile",
+        ca.to_str().unwrap(),
+    ]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let tokens: Vec<String> = server
+        .seen()
+        .into_iter()
+        .filter_map(|seen| seen.token)
+        .collect();
+    assert_eq!(tokens, ["hvs.private", "hvs.default"]);
+    assert!(!private.exists() && !default.exists());
 }

@@ -65,14 +65,30 @@ pub fn fetch(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let jwks_uri = jwks_uri(issuer, trust, environment).await?;
-        let body = read(&jwks_uri, trust, environment).await?;
-        JwkSet::from_json(&body).map_err(|error| FetchError::Document {
-            url: jwks_uri.to_string(),
-            expected: "JSON Web Key Set",
-            problem: error.to_string(),
+    let in_time =
+        async { tokio::time::timeout(LIMIT, fetch_keys(issuer, trust, environment)).await };
+    let answer = runtime.block_on(in_time).unwrap_or_else(|_| {
+        Err(FetchError::Unreachable {
+            url: issuer.to_owned(),
+            reason: HttpError::OutOfTime,
         })
+    });
+    // A lookup that hangs must not hold up the end.
+    runtime.shutdown_background();
+    answer
+}
+
+async fn fetch_keys(
+    issuer: &str,
+    trust: &TrustSources,
+    environment: &Environment,
+) -> Result<JwkSet, FetchError> {
+    let jwks_uri = jwks_uri(issuer, trust, environment).await?;
+    let body = read(&jwks_uri, trust, environment).await?;
+    JwkSet::from_json(&body).map_err(|error| FetchError::Document {
+        url: jwks_uri.to_string(),
+        expected: "JSON Web Key Set",
+        problem: error.to_string(),
     })
 }
 
@@ -185,7 +201,6 @@ async fn read(
         |query| format!("{}?{query}", url.path()),
     );
     let mut client = Client::new(target, environment).map_err(unreachable)?;
-    client.limit(Some(LIMIT));
     let reply = client
         .send(&Call::get(path, None), &mut NoLog)
         .await

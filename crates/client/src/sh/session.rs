@@ -6,6 +6,7 @@
 use crate::environment::Environment;
 use crate::options::grammar::{Item, Items};
 use crate::options::{self, Key, Options, Parsed, TABLE};
+use gridkeep_token::file::is_device_name;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -92,15 +93,19 @@ impl Session {
             .remove("BEARER_TOKEN".as_ref() as &std::ffi::OsStr)
             .is_some_and(|token| !token.is_empty());
         let mut first = given.to_vec();
-        let mut renewal = canonical(&words, |key| {
-            !matches!(
-                key,
-                Key::VaultTokenMinTtl
-                    | Key::Quiet
-                    | Key::RegisterSsh
-                    | Key::NoBearerToken
-                    | Key::ShowBearerUrl
-            )
+        // A pipe is read once: afterwards the token it was exchanged for lies in the vault token file.
+        let from_pipe = parsed
+            .vaulttokeninfile
+            .as_deref()
+            .is_some_and(is_device_name);
+        let mut renewal = canonical(&words, |key| match key {
+            Key::VaultTokenMinTtl
+            | Key::Quiet
+            | Key::RegisterSsh
+            | Key::NoBearerToken
+            | Key::ShowBearerUrl => false,
+            Key::VaultTokenInFile => !from_pipe,
+            _ => true,
         });
         let vault_token = if parsed.vaulttokenfile.is_some() {
             VaultToken::Given
@@ -123,7 +128,7 @@ impl Session {
             renewal.push("-v".into());
         }
         renewal.extend(["--nooidc", "--nokerberos", "--nossh"].map(OsString::from));
-        let vault_token = if parsed.vaulttokeninfile.is_some() {
+        let vault_token = if parsed.vaulttokeninfile.is_some() && !from_pipe {
             VaultToken::Given
         } else {
             vault_token
@@ -504,5 +509,40 @@ mod tests {
         );
         assert_eq!(environment.var_os("HTGETTOKENOPTS"), None);
         assert!(!environment.terminals.any());
+    }
+
+    #[test]
+    fn a_vault_token_from_a_pipe_is_read_once() {
+        let place = place(&[]);
+        let session = place
+            .plan(&["-a", "h", "--vaulttokeninfile=/dev/stdin", "--"])
+            .unwrap();
+        assert!(texts(&session.first).contains(&"--vaulttokeninfile=/dev/stdin"));
+        let (args, _) = session.renewal(60);
+        let args = texts(&args);
+        assert!(
+            !args.iter().any(|arg| arg.starts_with("--vaulttokeninfile")),
+            "{args:?}"
+        );
+        assert!(
+            args.iter().any(|arg| arg.starts_with("--vaulttokenfile=")),
+            "{args:?}"
+        );
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn canonical_words_mean_the_same(words in proptest::collection::vec(
+            proptest::sample::select(vec!["-a", "h", "-v", "-vq", "--scope", "a b", "--role=", "-oX", "--minsecs", "7", "-i-v", "--nooidc", "--credkey=#=x", "-qa"]),
+            0..8,
+        )) {
+            let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+            if let Ok(Parsed::Run(options)) = options::parse(&words) {
+                let again: Vec<String> = canonical(&words, |_| true).into_iter().map(|word| word.into_string().unwrap()).collect();
+                proptest::prop_assert_eq!(options::parse(&again), Ok(Parsed::Run(options)));
+            }
+        }
     }
 }

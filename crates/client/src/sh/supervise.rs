@@ -66,17 +66,22 @@ pub async fn supervise(
 ) -> Result<u8, SuperviseError> {
     let mut signals = Signals::listen()?;
     let mut command = Foreground::start(program)?;
+    if command.lent.get()
+        && let Some(signal) = signals.typed_too_early().await
+    {
+        command.pass_on(signal);
+    }
     let mut background = pin!(background);
     let code = loop {
         tokio::select! {
             biased;
             _ = signals.child.recv() => if let Some(code) = command.look(&mut signals.proceed).await? { break code },
-            _ = signals.terminate.recv() => command.pass_on(Signal::SIGTERM),
-            _ = signals.hangup.recv() => command.pass_on(Signal::SIGHUP),
+            _ = next(&mut signals.terminate) => command.pass_on(Signal::SIGTERM),
+            _ = next(&mut signals.hangup) => command.pass_on(Signal::SIGHUP),
             _ = signals.proceed.recv() => command.proceed(),
             // Ctrl-C belongs to the command, which owns the terminal.
-            _ = signals.interrupt.recv() => {}
-            _ = signals.quit.recv() => {}
+            _ = next(&mut signals.interrupt) => {}
+            _ = next(&mut signals.quit) => {}
             never = &mut background => match never {},
         }
     };
@@ -84,26 +89,67 @@ pub async fn supervise(
 }
 
 /// Handlers, not "ignore": a handler is reset for the command when it starts, an ignored signal would stay ignored in it.
+///
+/// For the same reason a signal that was ignored when we started (`nohup`) gets no handler: the command shall go on ignoring it.
 struct Signals {
     child: SignalStream,
-    terminate: SignalStream,
-    hangup: SignalStream,
     proceed: SignalStream,
-    interrupt: SignalStream,
-    quit: SignalStream,
+    terminate: Option<SignalStream>,
+    hangup: Option<SignalStream>,
+    interrupt: Option<SignalStream>,
+    quit: Option<SignalStream>,
 }
 
 impl Signals {
     fn listen() -> io::Result<Signals> {
+        let ignored = ignored();
+        let unless_ignored = |number: Signal| {
+            let bit = 1_u64 << (number as i32 - 1);
+            (ignored & bit == 0)
+                .then(|| signal(SignalKind::from_raw(number as i32)))
+                .transpose()
+        };
         Ok(Signals {
             child: signal(SignalKind::child())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
             proceed: signal(SignalKind::from_raw(Signal::SIGCONT as i32))?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
+            terminate: unless_ignored(Signal::SIGTERM)?,
+            hangup: unless_ignored(Signal::SIGHUP)?,
+            interrupt: unless_ignored(Signal::SIGINT)?,
+            quit: unless_ignored(Signal::SIGQUIT)?,
         })
     }
+
+    /// Ctrl-C or Ctrl-\ from the moment between the start of the command and the hand-over of the terminal: it was meant for
+    /// the command and reached us.
+    async fn typed_too_early(&mut self) -> Option<Signal> {
+        tokio::select! {
+            biased;
+            () = next(&mut self.interrupt) => Some(Signal::SIGINT),
+            () = next(&mut self.quit) => Some(Signal::SIGQUIT),
+            () = tokio::time::sleep(EARLY) => None,
+        }
+    }
+}
+
+/// How long a signal that was sent before the command owned the terminal may take to be noticed.
+const EARLY: Duration = Duration::from_millis(1);
+
+/// The signals that this process ignores, one bit each, lowest for signal 1. None where the system does not tell.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// The next signal of a stream; never, where there is none.
+async fn next(stream: &mut Option<SignalStream>) {
+    if let Some(stream) = stream
+        && stream.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// The running command. Dropping it takes the terminal back.
@@ -173,6 +219,10 @@ impl Foreground {
         if wants_terminal && self.terminal_is_ours_to_give() {
             // It touched the terminal before it was handed over, or we were brought to the foreground since.
             self.proceed();
+            return;
+        }
+        if self.terminal.is_none() {
+            // Without a terminal there is no job control: whoever stopped the command continues it, and would not know of us.
             return;
         }
         self.take_terminal_back();

@@ -3,6 +3,7 @@
 use super::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nix::fcntl::{FcntlArg, FdFlag};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Read};
@@ -219,6 +220,10 @@ impl Case {
     /// Starts a session on a terminal of its own, below a shell with job control where `starter` says so.
     fn on_terminal(&self, starter: &[&str], command: &[&str]) -> (Running, fs::File) {
         let pty = nix::pty::openpty(None, None).unwrap();
+        for end in [&pty.master, &pty.slave] {
+            // Else a process that another test starts meanwhile would hold the terminal open.
+            nix::fcntl::fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
         let slave = || Stdio::from(OwnedFd::try_clone(&pty.slave).unwrap());
         let starter: Vec<&str> = ["--ctty"].iter().chain(starter).copied().collect();
         let child = self
@@ -228,8 +233,10 @@ impl Case {
             .stderr(slave())
             .spawn()
             .unwrap();
-        let keyboard = fs::File::from(pty.master.try_clone().unwrap());
+        let mut keyboard = fs::File::from(pty.master.try_clone().unwrap());
         drop(pty.slave);
+        // Every command here begins by reading a line: once it has that, the terminal is its own.
+        keyboard.write_all(b"begin\n").unwrap();
         (
             Running {
                 child,
@@ -407,7 +414,7 @@ fn a_token_that_died_under_the_command_makes_success_a_failure() {
 #[test]
 fn control_c_reaches_only_the_command() {
     let case = Case::new();
-    let script = "trap 'exit 9' INT; echo ready; while :; do sleep 0.02; done";
+    let script = "read line; trap 'exit 9' INT; echo ready; while :; do sleep 0.02; done";
     let (mut running, mut keyboard) = case.on_terminal(&[], &["sh", "-c", script]);
     running.until("ready");
     keyboard.write_all(b"\x03").unwrap();
@@ -420,7 +427,11 @@ fn the_command_reads_the_terminal() {
     let case = Case::new();
     let (mut running, mut keyboard) = case.on_terminal(
         &[],
-        &["sh", "-c", "echo ready; read line; echo \"got <$line>\""],
+        &[
+            "sh",
+            "-c",
+            "read line; echo ready; read line; echo \"got <$line>\"",
+        ],
     );
     running.until("ready");
     keyboard.write_all(b"words\n").unwrap();
@@ -436,8 +447,10 @@ fn control_z_stops_both_and_the_shell_continues_both() {
         "-c",
         "set -m; \"$0\" \"$@\"; echo stopped $?; fg > /dev/null; echo code $?",
     ];
-    let (mut running, mut keyboard) =
-        case.on_terminal(&shell, &["sh", "-c", "echo ready; read line; exit 6"]);
+    let (mut running, mut keyboard) = case.on_terminal(
+        &shell,
+        &["sh", "-c", "read line; echo ready; read line; exit 6"],
+    );
     running.until("ready");
     keyboard.write_all(b"\x1a").unwrap();
     running.until("stopped 148");
@@ -450,8 +463,10 @@ fn control_z_stops_both_and_the_shell_continues_both() {
 fn a_stop_that_nobody_could_undo_is_undone() {
     let case = Case::new();
     // The session process leads its session: nobody could continue it, so the system does not stop it.
-    let (mut running, mut keyboard) =
-        case.on_terminal(&[], &["sh", "-c", "echo ready; read line; exit 8"]);
+    let (mut running, mut keyboard) = case.on_terminal(
+        &[],
+        &["sh", "-c", "read line; echo ready; read line; exit 8"],
+    );
     running.until("ready");
     keyboard.write_all(b"\x1a").unwrap();
     keyboard.write_all(b"go\n").unwrap();
@@ -503,4 +518,36 @@ fn the_real_htgettoken_fetches_and_renews() {
         seen[1..].iter().all(|seen| seen.line == reading) && seen.len() == 3,
         "{seen:?}"
     );
+}
+
+#[test]
+fn what_was_ignored_before_stays_ignored() {
+    let case = Case::new();
+    let mut program = Command::new("setsid");
+    program
+        .args(["sh", "-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .args(case.program(&["sh", "-c", "echo ready; kill -HUP $$; read line; exit 5"]))
+        .env(DIRECTORY, case.directory.path())
+        .env_remove("BEARER_TOKEN_FILE")
+        .env_remove("HTGETTOKENOPTS");
+    let mut child = program
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = Box::new(BufReader::new(child.stdout.take().unwrap()));
+    let mut running = Running { child, lines };
+    running.until("ready");
+    running.signal(Signal::SIGHUP);
+    running.say("go\n");
+    assert_eq!(running.end().code(), Some(5));
+}
+
+#[test]
+fn without_a_terminal_a_stopped_command_does_not_stop_us() {
+    let case = Case::new();
+    // The helper continues the command only after it has seen it stopped; its words would not come if we had stopped for good.
+    let script = "( until grep -q 'State:.T' /proc/$$/status; do sleep 0.02; done; kill -CONT $$ ) & kill -STOP $$; wait; exit 6";
+    assert_eq!(case.code(&["sh", "-c", script]), 6);
 }
