@@ -44,6 +44,32 @@ fn open_in(directory: &std::path::Path) -> Result<Store, StoreError> {
     })
 }
 
+/// Of the many records of [`opening_after_a_kill_takes_no_time`]: how many the child writes.
+const FILL: &str = "GRIDKEEP_CRASH_TEST_FILL";
+
+/// Writes many records and waits to be killed.
+async fn fill(store: Store, count: u64) {
+    let record = Record {
+        schema: 1,
+        body: Zeroizing::new(vec![7; 200]),
+        expires_at: Some(1_000_000),
+    };
+    for first in (0..count).step_by(100) {
+        let puts = (first..first + 100)
+            .map(|n| (Name::new(KIND, &[n.to_string()]), record.clone()))
+            .collect();
+        store
+            .commit(Transaction {
+                puts,
+                ..Transaction::new()
+            })
+            .await
+            .unwrap();
+    }
+    std::io::stderr().write_all(b"full\n").unwrap();
+    std::future::pending::<()>().await;
+}
+
 /// Not a test by itself: the program that is killed.
 #[test]
 fn child() {
@@ -57,6 +83,9 @@ fn child() {
         .unwrap();
     runtime.block_on(async {
         let store = open_in(directory.as_ref()).unwrap();
+        if let Ok(count) = std::env::var(FILL) {
+            return fill(store, count.parse().unwrap()).await;
+        }
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let store = store.clone();
@@ -167,4 +196,38 @@ fn killed_at_random_moments() {
         slowest < Duration::from_secs(5),
         "opening after a kill took {slowest:?}"
     );
+}
+
+#[test]
+fn opening_after_a_kill_takes_no_time() {
+    let count: u64 = if std::env::var_os("GRIDKEEP_SOAK").is_some() {
+        1_000_000
+    } else {
+        10_000
+    };
+    // A debug build of the engine checks every page when it opens.
+    let limit = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 1 });
+    let place = Place::new();
+    let directory = place.key().parent().unwrap().to_owned();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(DIRECTORY, &directory)
+        .env(FILL, count.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(line, "full\n");
+    let begun = Instant::now();
+    let store = open_in(&directory).unwrap();
+    let took = begun.elapsed();
+    assert!(took < limit, "opening {count} records took {took:?}");
+    assert_eq!(store.status().entries, Some(count + 2));
 }

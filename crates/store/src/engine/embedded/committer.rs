@@ -21,8 +21,10 @@ use crate::{Outcome, StoreError};
 pub(crate) const QUEUE: usize = 1024;
 /// Most bytes written at once, so that redb's write buffer (half its cache) holds a batch.
 const BATCH_BYTES: usize = 6 * 1024 * 1024;
-/// How long a batch waits for those who were in the last one and are likely to come again. Far less than a flush to disk.
-const GATHER: Duration = Duration::from_micros(200);
+/// How long a batch waits, at most, for those who were in the last one and are likely to come again; it stops waiting when
+/// nobody has come for [`QUIET`]. Together far less than what is won: a flush to disk per batch.
+const GATHER: Duration = Duration::from_millis(1);
+const QUIET: Duration = Duration::from_micros(100);
 
 type Answer = Result<u64, RawCommitError>;
 
@@ -93,13 +95,16 @@ impl Queue {
         }
         waiting.wanted = expected;
         let begun = Instant::now();
-        while waiting.jobs.len() < expected && !waiting.closed {
-            let Some(left) = GATHER.checked_sub(begun.elapsed()) else {
-                break;
-            };
+        let mut seen = 0;
+        while waiting.jobs.len() < expected
+            && waiting.jobs.len() > seen
+            && !waiting.closed
+            && begun.elapsed() < GATHER
+        {
+            seen = waiting.jobs.len();
             waiting = self
                 .arrived
-                .wait_timeout(waiting, left)
+                .wait_timeout(waiting, QUIET)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -203,7 +208,7 @@ impl Committer {
         let result = self.file.reopen(generation);
         match &result {
             Ok(()) => tracing::info!("the data file was opened anew after a failure"),
-            Err(failure) => tracing::warn!(?failure, "the data file could not be opened anew"),
+            Err(failure) => tracing::warn!(%failure, "the data file could not be opened anew"),
         }
         result
     }
@@ -272,7 +277,7 @@ impl Committer {
             let Err(failure) = self.file.write(&transactions, &mut done) else {
                 return Ok(done);
             };
-            tracing::warn!(?failure, "a batch could not be written");
+            tracing::warn!(%failure, "a batch could not be written");
             if let Err(again) = self.reopen(generation) {
                 return Err((again, Outcome::Unknown));
             }
@@ -283,7 +288,7 @@ impl Committer {
                     return Ok(done);
                 }
                 self.file.hub.gap();
-                return Err((Failure::Broken(format!("{failure:?}")), Outcome::Unknown));
+                return Err((Failure::Broken(failure.to_string()), Outcome::Unknown));
             }
             if retried || matches!(failure, Failure::Full | Failure::Closed) {
                 return Err((failure, Outcome::NotApplied));

@@ -50,6 +50,17 @@ pub(crate) enum Failure {
     Closed,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full => f.write_str("the disk is full"),
+            Self::Broken(cause) | Self::Corrupt(cause) => f.write_str(cause),
+            Self::Vanished => f.write_str("the data directory has disappeared"),
+            Self::Closed => f.write_str("the store is closed"),
+        }
+    }
+}
+
 impl<E: Into<redb::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         match error.into() {

@@ -113,6 +113,9 @@ impl Disk for HostDisk {
             .truncate(false)
             .mode(0o600)
             .open(path)?;
+        if bytes == 0 {
+            return file.set_len(0);
+        }
         if file.metadata()?.blocks().saturating_mul(512) >= bytes {
             return Ok(());
         }
@@ -162,4 +165,65 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_takes_its_room_and_gives_it_back() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("reserve");
+        let taken = || std::fs::metadata(&path).unwrap().blocks() * 512;
+        HostDisk.release(&path).unwrap();
+        for _ in 0..2 {
+            HostDisk.reserve(&path, 256 * 1024).unwrap();
+            assert!(taken() >= 256 * 1024, "{}", taken());
+        }
+        HostDisk.release(&path).unwrap();
+        assert_eq!(taken(), 0);
+        HostDisk.reserve(&path, 0).unwrap();
+        assert!(
+            HostDisk
+                .reserve(&scratch.path().join("none/reserve"), 1)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_file_is_known_by_more_than_its_path() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        assert!(HostDisk.open(&path, false).is_err());
+        let file = HostDisk.open(&path, true).unwrap();
+        file.write(0, b"something").unwrap();
+        file.sync().unwrap();
+        file.forget().unwrap();
+        let mut read = [0; 9];
+        file.read(0, &mut read).unwrap();
+        assert_eq!(&read, b"something");
+        assert!(file.read(1, &mut read).is_err(), "a short read is an error");
+        assert_eq!(HostDisk.identity(&path).unwrap(), file.identity().unwrap());
+        std::fs::rename(&path, scratch.path().join("away")).unwrap();
+        assert!(HostDisk.identity(&path).is_err());
+        let other = HostDisk.open(&path, true).unwrap();
+        assert_ne!(other.identity().unwrap(), file.identity().unwrap());
+    }
+
+    #[test]
+    fn no_room_is_told_from_other_errors() {
+        use nix::errno::Errno;
+        for (errno, full) in [
+            (Errno::ENOSPC, true),
+            (Errno::EDQUOT, true),
+            (Errno::EIO, false),
+        ] {
+            assert_eq!(
+                is_full(&io::Error::from_raw_os_error(errno as i32)),
+                full,
+                "{errno}"
+            );
+        }
+    }
 }
