@@ -1,10 +1,12 @@
 """htgettoken, the original and ours, run the same way in a home of their own."""
 
+import errno
 import os
 import pty
 import select
 import subprocess
-from dataclasses import dataclass
+import tty
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .processes import CACHE, GRIDKEEP, PATIENCE
@@ -17,6 +19,7 @@ class Outcome:
     code: int
     out: str
     err: str
+    pages: list = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
@@ -46,22 +49,29 @@ class Client:
     def environment(self, more: dict | None = None) -> dict:
         return {"HOME": str(self.home), "PATH": f"{self.names}:{os.environ['PATH']}", "BEARER_TOKEN_FILE": str(self.bearer), **(more or {})}
 
-    def arguments(self, words, issuer: str) -> list[str]:
+    def arguments(self, words, issuer: str, own_files: bool = True) -> list[str]:
+        """With `own_files`, the vault token goes to this home unless `words` say otherwise; without it, where the program wants it."""
         fixed = ["-a", f"localhost:{self.server.port}", "-i", issuer, "--cafile", str(self.server.authority.path), "--nokerberos", "--nossh"]
         words = [str(word) for word in words]
-        if not any(word.startswith("--vaulttokenfile") for word in words):
+        if own_files and not any(word.startswith("--vaulttokenfile") for word in words):
             fixed.append(f"--vaulttokenfile={self.vault_token}")
         return [*self.program, *fixed, "--web-open-command=", *words]
 
-    def run(self, *words, issuer: str = "dune", terminal: bool = True, stdin: str | None = None, env: dict | None = None) -> Outcome:
+    def run(
+        self, *words, issuer: str = "dune", terminal: bool = True, stdin: str | None = None, env: dict | None = None, own_files: bool = True
+    ) -> Outcome:
         """Runs htgettoken to its end. With `terminal`, standard input is a terminal, as the original asks before it lets a person log in."""
-        arguments = self.arguments(words, issuer)
+        return self.execute(self.arguments(words, issuer, own_files), terminal, stdin, self.environment(env))
+
+    def execute(self, arguments, terminal: bool = False, stdin: str | None = None, env: dict | None = None) -> Outcome:
+        """Runs any program of the family to its end."""
         master = slave = None
         if terminal and stdin is None:
             master, slave = pty.openpty()
         try:
             done = subprocess.run(
-                arguments, capture_output=True, text=True, timeout=PATIENCE * 3, env=self.environment(env), start_new_session=True,
+                [str(word) for word in arguments], capture_output=True, text=True, timeout=PATIENCE * 3,
+                env=self.environment() if env is None else env, start_new_session=True,
                 **({"input": stdin} if stdin is not None else {"stdin": slave if slave is not None else subprocess.DEVNULL}),
             )
         finally:
@@ -70,38 +80,72 @@ class Client:
                     os.close(descriptor)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *words, issuer: str = "dune", env: dict | None = None):
-        """Starts htgettoken on a terminal and returns the process; `read_url` then finds the login address."""
+    def start(self, *words, issuer: str = "dune", env: dict | None = None, apart: bool = False):
+        """Starts htgettoken on a terminal and returns the process; `read_url` then finds the login address.
+
+        With `apart`, standard output and standard error stay two things, as for a caller who reads data from the former.
+        """
         master, slave = pty.openpty()
+        # Nothing is to be translated on the way.
+        tty.setraw(slave)
+        # The original tells its login address at once only to a terminal or on standard error.
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} if apart else {"stdout": slave, "stderr": slave}
         process = subprocess.Popen(
-            self.arguments(words, issuer), stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**self.environment(env), "PYTHONUNBUFFERED": "1"}, start_new_session=True,
+            self.arguments(words, issuer), stdin=slave, text=True, env=self.environment(env), start_new_session=True, **streams
         )
         os.close(slave)
         process.terminal = master
+        process.seen = ""
         return process
+
+    def log_in(self, person, *words, decision: str = "allow", **options) -> Outcome:
+        """Runs htgettoken while `person` does what it asks for; the pages they saw are in `pages` of what is returned."""
+        process = self.start(*words, **options)
+        try:
+            pages = person.follow(read_url(process), decision)
+        finally:
+            outcome = finish(process)
+        outcome.pages = pages
+        return outcome
 
 
 def read_url(process) -> str:
     """The login address that a started htgettoken prints, alone on an indented line."""
-    seen = []
     while True:
-        ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
-        assert ready, f"no login address: {''.join(seen)}"
-        line = process.stdout.readline()
-        assert line, f"ended without a login address: {''.join(seen)}"
-        seen.append(line)
-        if line.startswith(" ") and line.strip().startswith("https://"):
-            return line.strip()
+        for line in process.seen.splitlines(keepends=True):
+            if line.startswith(" ") and line.strip().startswith("https://") and line.endswith("\n"):
+                return line.strip()
+        assert _read_more(process), f"ended without a login address: {process.seen}"
 
 
 def finish(process) -> Outcome:
     """Waits for a started htgettoken."""
     try:
-        out, _ = process.communicate(timeout=PATIENCE * 3)
+        if process.stderr:
+            out, err = process.communicate(timeout=PATIENCE * 3)
+            return Outcome(process.returncode, out, process.seen + err)
+        while _read_more(process):
+            pass
+        return Outcome(process.wait(PATIENCE), process.seen, "")
     finally:
         os.close(process.terminal)
         if process.poll() is None:
             process.kill()
             process.wait()
-    return Outcome(process.returncode, out, "")
+
+
+def _read_more(process) -> bool:
+    """Reads what the program says next to a person; false at its end."""
+    descriptor = process.stderr.fileno() if process.stderr else process.terminal
+    ready, _, _ = select.select([descriptor], [], [], PATIENCE)
+    assert ready, f"nothing more is said: {process.seen}"
+    try:
+        # Not through a stream object: what it read ahead would hide from select.
+        more = os.read(descriptor, 65536)
+    except OSError as error:
+        # A terminal whose other end is closed.
+        if error.errno != errno.EIO:
+            raise
+        return False
+    process.seen += more.decode()
+    return bool(more)
