@@ -18,8 +18,10 @@ help:
 
 demo:
 	@scripts/prepare build
-	@scripts/cargo build --quiet --release -p gridkeep -p gridkeep-testbed
-	@"$(CARGO_TARGET_DIR)/release/gridkeep-testbed" demo $(if $(ONCE),--once) $(if $(CONFIG),--config "$(CONFIG)")
+	@echo "Building gridkeep; the first time takes some minutes."
+	@scripts/cargo build --quiet --locked --release -p gridkeep -p gridkeep-testbed
+	@"$(CARGO_TARGET_DIR)/release/gridkeep-testbed" demo $(if $(ONCE),--once) \
+		$(if $(CONFIG),--config "$(CONFIG)" $(if $(ISSUER),--issuer "$(ISSUER)") $(if $(ROLE),--role "$(ROLE)"))
 
 test: unit whole
 

@@ -4,4 +4,5 @@
 //! for each part, so that tests in other languages can. A new part is a module here and a subcommand in `main.rs`. It knows
 //! `gridkeep-token` only; the server under test is run as a process.
 
+pub mod demo;
 pub mod issuer;

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use gridkeep_testbed::demo::{self, DemoArgs};
 use gridkeep_testbed::issuer::command::{self as issuer, IssuerArgs};
 
 /// Test bed of gridkeep.
@@ -16,6 +17,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Part {
+    /// An issuer, a server and a first token on this machine, step by step.
+    Demo(DemoArgs),
     /// A token issuer for tests.
     Issuer(IssuerArgs),
 }
@@ -23,6 +26,7 @@ enum Part {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.part {
+        Part::Demo(args) => demo::run(args, &mut std::io::stdout()),
         Part::Issuer(args) => issuer::run(args, &mut std::io::stdout()),
     };
     match result {

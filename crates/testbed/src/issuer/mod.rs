@@ -28,7 +28,7 @@ mod state;
 mod tls;
 mod token;
 mod userinfo;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::sync::Arc;
 
