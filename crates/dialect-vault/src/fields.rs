@@ -19,6 +19,9 @@ pub(crate) struct FieldError {
     what: &'static str,
 }
 
+/// How the warning about parameters nobody took begins.
+pub(crate) const UNRECOGNISED: &str = "Endpoint ignored these unrecognized parameters";
+
 /// Parameters, from which an endpoint takes what it knows.
 #[derive(Debug)]
 pub(crate) struct Fields {
@@ -172,10 +175,7 @@ impl Fields {
     pub(crate) fn finish(self, warnings: &mut Vec<String>) {
         if !self.params.is_empty() {
             let names: Vec<&str> = self.params.keys().map(String::as_str).collect();
-            warnings.push(format!(
-                "Endpoint ignored these unrecognized parameters: [{}]",
-                names.join(" ")
-            ));
+            warnings.push(format!("{UNRECOGNISED}: [{}]", names.join(" ")));
         }
         if !self.replaced.is_empty() {
             warnings.push(format!("Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [{}]", self.replaced.join(" ")));

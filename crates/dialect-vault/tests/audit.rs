@@ -51,6 +51,23 @@ async fn every_request_leaves_two_lines_without_secrets() {
         )
         .await;
 
+    // Secrets at wrong places: in the path, and as the name of a parameter.
+    let operator = house.operator().await;
+    house
+        .get(&format!("auth/token/lookup/{token}"), &operator)
+        .await;
+    house
+        .send(
+            "POST",
+            "/v1/auth/token/renew",
+            &[
+                ("x-vault-token", operator.as_str()),
+                ("content-type", "application/x-www-form-urlencoded"),
+            ],
+            "canary-Refresh-without-name",
+        )
+        .await;
+
     let raw = house.audit.lines.lock().unwrap().clone();
     for line in &raw {
         assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
@@ -61,6 +78,7 @@ async fn every_request_leaves_two_lines_without_secrets() {
             "canary-refresh",
             "canary-real-refresh",
             "canary-guess",
+            "canary-Refresh-without-name",
         ] {
             assert!(!line.contains(secret), "{secret} in {line}");
         }

@@ -1,7 +1,7 @@
 //! The keyed hash that stands for a secret in the audit log.
 
 use aws_lc_rs::hmac;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::json;
 
@@ -45,8 +45,18 @@ impl Hasher {
         quoted
     }
 
-    /// Writes a value with every text in it replaced; names of members, numbers and truth values stay.
-    pub(crate) fn value(&self, out: &mut Vec<u8>, value: &Value) {
+    /// Writes an answer's data: every text hashed but times; names of members, numbers and truth values as they are.
+    pub(crate) fn members(&self, out: &mut Vec<u8>, members: &Map<String, Value>) {
+        self.object(out, members, Source::Answer);
+    }
+
+    /// Writes parameters that somebody sent: every text hashed, and each name that is not a plain word, because it may be a secret
+    /// at the wrong place.
+    pub(crate) fn sent(&self, out: &mut Vec<u8>, params: &Map<String, Value>) {
+        self.object(out, params, Source::Request);
+    }
+
+    fn value(&self, out: &mut Vec<u8>, value: &Value, source: Source) {
         match value {
             Value::String(text) => self.text(out, text),
             Value::Array(elements) => {
@@ -55,32 +65,52 @@ impl Hasher {
                     if index > 0 {
                         out.push(b',');
                     }
-                    self.value(out, element);
+                    self.value(out, element, source);
                 }
                 out.push(b']');
             }
-            Value::Object(members) => self.members(out, members),
+            Value::Object(members) => self.object(out, members, source),
             other => json::value(out, other),
         }
     }
 
-    /// The same for the members of an object. Times stay readable.
-    pub(crate) fn members(&self, out: &mut Vec<u8>, members: &serde_json::Map<String, Value>) {
+    fn object(&self, out: &mut Vec<u8>, members: &Map<String, Value>, source: Source) {
         out.push(b'{');
         for (index, (name, value)) in members.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            json::text(out, name);
+            if source == Source::Answer || is_plain(name) {
+                json::text(out, name);
+            } else {
+                self.text(out, name);
+            }
             out.push(b':');
-            if matches!(name.as_str(), "expire_time" | "issue_time" | "last_renewal") {
+            if source == Source::Answer && is_time(name) {
                 json::value(out, value);
             } else {
-                self.value(out, value);
+                self.value(out, value, source);
             }
         }
         out.push(b'}');
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Request,
+    Answer,
+}
+
+fn is_plain(name: &str) -> bool {
+    name.len() <= 40
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+fn is_time(name: &str) -> bool {
+    matches!(name, "expire_time" | "issue_time" | "last_renewal")
 }
 
 #[cfg(test)]
@@ -92,8 +122,14 @@ mod tests {
     #[test]
     fn texts_are_hashed_everywhere() {
         let hasher = Hasher::new(&[7; 32]);
+        let value = json!({
+            "a": "canary", "b": ["canary", 1, true, null, {"c": "canary"}], "expire_time": "2026-01-01T00:00:00Z"
+        });
+        let Value::Object(members) = &value else {
+            unreachable!()
+        };
         let mut out = Vec::new();
-        hasher.value(&mut out, &json!({"a": "canary", "b": ["canary", 1, true, null, {"c": "canary"}], "expire_time": "2026-01-01T00:00:00Z"}));
+        hasher.members(&mut out, members);
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains("canary"), "{text}");
         let read: Value = serde_json::from_str(&text).unwrap();
@@ -103,11 +139,22 @@ mod tests {
         assert_eq!(read["expire_time"], "2026-01-01T00:00:00Z");
         let mut other = Vec::new();
         Hasher::new(&[8; 32]).text(&mut other, "canary");
-        assert_ne!(
-            serde_json::from_slice::<Value>(&other).unwrap(),
-            read["a"],
-            "another key, another hash"
-        );
+        let other: Value = serde_json::from_slice(&other).unwrap();
+        assert_ne!(other, read["a"], "another key, another hash");
+    }
+
+    #[test]
+    fn names_that_were_sent_may_be_secrets() {
+        let value = json!({"plain_word": 1, "hvs.canary": 2, "Canary9": {"canary-3": "canary"}, "expire_time": "canary"});
+        let Value::Object(params) = &value else {
+            unreachable!()
+        };
+        let mut out = Vec::new();
+        Hasher::new(&[7; 32]).sent(&mut out, params);
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.to_lowercase().contains("canary"), "{text}");
+        let read: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read["plain_word"], 1);
     }
 
     /// RFC 4231 test case 2 has a shorter key; this is its data under our fixed-length key, computed with OpenSSL.

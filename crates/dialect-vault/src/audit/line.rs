@@ -7,8 +7,10 @@ use gridkeep_keeper::{Granted, KeeperToken};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Hasher;
+use super::blot::blot;
 use super::hash::Hash;
 use crate::answer::{Auth, Data};
+use crate::fields::UNRECOGNISED;
 use crate::json::{self, Object};
 use crate::params::Params;
 use crate::time;
@@ -93,7 +95,7 @@ impl<'m> Common<'m> {
             .extend_from_slice(b"{\"id\":\"root\"}");
         request.text("path", exchange.path);
         if !exchange.params.is_empty() {
-            hasher.members(request.key("data"), exchange.params);
+            hasher.sent(request.key("data"), exchange.params);
         }
         request.text(
             "remote_address",
@@ -109,10 +111,15 @@ impl<'m> Common<'m> {
     }
 
     /// The line before anything is done; `error` when nothing will be.
-    pub(crate) fn request_line(&self, now: Duration, error: Option<&str>) -> Vec<u8> {
+    pub(crate) fn request_line(
+        &self,
+        hasher: &Hasher,
+        now: Duration,
+        error: Option<&str>,
+    ) -> Vec<u8> {
         let mut line = self.begin(now, "request", 0);
         line.extend_from_slice(&self.shared);
-        finish(line, error)
+        blot(finish(line, error), hasher)
     }
 
     /// The line after it.
@@ -151,11 +158,17 @@ impl<'m> Common<'m> {
             None | Some(Data::None) => {}
             Some(data) => data.write_hashed(response.key("data"), hasher),
         }
-        if !part.warnings.is_empty() {
-            response.member("warnings", part.warnings);
+        // The names of parameters nobody knew are in the request already, hashed where they are not plain words.
+        let warnings: Vec<&String> = part
+            .warnings
+            .iter()
+            .filter(|warning| !warning.starts_with(UNRECOGNISED))
+            .collect();
+        if !warnings.is_empty() {
+            response.member("warnings", &warnings);
         }
         response.end();
-        finish(line, error)
+        blot(finish(line, error), hasher)
     }
 
     fn begin(&self, now: Duration, kind: &str, more: usize) -> Vec<u8> {

@@ -6,6 +6,7 @@
 //!
 //! Another place to write to is one more implementation of [`AuditSink`] beside [`FileAudit`].
 
+mod blot;
 mod file;
 mod hash;
 mod line;

@@ -23,10 +23,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use own_errors::OwnErrors;
 use stall::Stall;
@@ -180,15 +182,20 @@ impl<S: HttpService> Connection<S> {
     async fn run(mut self, stream: TcpStream, peer: SocketAddr) {
         // Answers are one small write each; waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
-        let stream =
-            match tokio::time::timeout(self.limits.handshake, self.acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => {
-                    tracing::debug!(%peer, %error, "TLS handshake");
-                    return;
-                }
-                Err(_) => return,
-            };
+        let shaking =
+            tokio::time::timeout(self.limits.handshake, shake_hands(&self.acceptor, stream));
+        let shaken = tokio::select! {
+            shaken = shaking => shaken,
+            () = stopped(&mut self.shutdown) => return,
+        };
+        let stream = match shaken {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "TLS handshake");
+                return;
+            }
+            Err(_) => return,
+        };
         let io = TokioIo::new(OwnErrors::new(Stall::new(
             stream,
             self.limits.stalled_write,
@@ -222,6 +229,25 @@ impl<S: HttpService> Connection<S> {
             tracing::debug!(%peer, %error, "connection");
         }
     }
+}
+
+/// The TLS handshake, or a readable answer for somebody who speaks HTTP without TLS.
+async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    mut stream: TcpStream,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 85\r\n\r\n{\"errors\":[\"this port speaks HTTPS: begin the address of the server with https://\"]}\n";
+    let mut first = [0];
+    // TLS begins with the byte 22; a method of HTTP with a letter.
+    if stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
+        stream.write_all(ANSWER).await?;
+        stream.shutdown().await?;
+        // Closing over unread bytes would take the answer back.
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        return Err(std::io::Error::other("HTTP without TLS"));
+    }
+    acceptor.accept(stream).await
 }
 
 /// Counts open connections by where they come from.

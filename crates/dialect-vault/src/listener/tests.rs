@@ -384,6 +384,29 @@ async fn slow_and_silent_connections_are_closed() {
 }
 
 #[tokio::test]
+async fn http_without_tls_is_told_so() {
+    let (port, _) = port(ListenerLimits::default(), Duration::ZERO).await;
+    let mut client = TcpStream::connect(port.address).await.unwrap();
+    client
+        .write_all(b"GET /v1/sys/health HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    client.shutdown().await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{answer}"
+    );
+    assert!(body.contains("https://"), "{answer}");
+    assert_eq!(port.calls.load(Ordering::SeqCst), 0);
+    port.stop.send(true).unwrap();
+    port.served.await.unwrap();
+}
+
+#[tokio::test]
 async fn connections_are_counted() {
     let limits = ListenerLimits {
         connections: 3,

@@ -385,7 +385,7 @@ impl Inner {
 
     /// The first audit line. Without it nothing may be done.
     async fn announce(&self, common: &Common<'_>) -> Result<(), AuditError> {
-        let line = common.request_line(self.wall(), None);
+        let line = common.request_line(&self.hasher, self.wall(), None);
         self.options.audit.write(line).await
     }
 
@@ -455,7 +455,7 @@ impl Inner {
         if let Err(error) = self
             .options
             .audit
-            .write(common.request_line(now, Some(error)))
+            .write(common.request_line(&self.hasher, now, Some(error)))
             .await
         {
             return unaudited(&error);
