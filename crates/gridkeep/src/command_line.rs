@@ -53,7 +53,11 @@ struct Files {
 
 impl Files {
     fn paths(&self) -> Vec<PathBuf> {
-        if self.config.is_empty() { config::default_paths(Path::new("/etc")) } else { self.config.clone() }
+        if self.config.is_empty() {
+            config::default_paths(Path::new("/etc"))
+        } else {
+            self.config.clone()
+        }
     }
 }
 
@@ -137,11 +141,17 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
 fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     match command {
         Command::Server(arguments) => {
-            let options = gridkeep_telemetry::Options { format: arguments.log_format, filter: arguments.log.clone() };
+            let options = gridkeep_telemetry::Options {
+                format: arguments.log_format,
+                filter: arguments.log.clone(),
+            };
             if let Err(error) = gridkeep_telemetry::start(&options) {
                 return said(err, &error, 2);
             }
-            match server::run(&server::Options { paths: arguments.files.paths(), strict: arguments.strict }) {
+            match server::run(&server::Options {
+                paths: arguments.files.paths(),
+                strict: arguments.strict,
+            }) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::error!("{error:#}");
@@ -166,11 +176,20 @@ fn said(err: &mut dyn Write, text: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn configuration(command: ConfigCommand, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+fn configuration(
+    command: ConfigCommand,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<u8> {
     let host = Surroundings::of_this_host();
     Ok(match command {
-        ConfigCommand::Check { files, strict } => config::commands::check(&config::load(&files.paths(), &host), strict, out)?,
-        ConfigCommand::Show { files, effective: _ } => config::commands::show(&config::load(&files.paths(), &host), out, err)?,
+        ConfigCommand::Check { files, strict } => {
+            config::commands::check(&config::load(&files.paths(), &host), strict, out)?
+        }
+        ConfigCommand::Show {
+            files,
+            effective: _,
+        } => config::commands::show(&config::load(&files.paths(), &host), out, err)?,
         ConfigCommand::Diff { files, from } if from.is_empty() => {
             let text = operator::ask(&run_directory(&files)?, &Order::Diff)?;
             out.write_all(text.as_bytes())?;
@@ -180,7 +199,9 @@ fn configuration(command: ConfigCommand, out: &mut dyn Write, err: &mut dyn Writ
             let old = config::load(&from, &host);
             let Some(old) = old.config else {
                 config::commands::check(&old, false, err)?;
-                anyhow::bail!("the files given with --from cannot be used, so there is nothing to compare with; correct them, or leave --from out to compare with the running server");
+                anyhow::bail!(
+                    "the files given with --from cannot be used, so there is nothing to compare with; correct them, or leave --from out to compare with the running server"
+                );
             };
             config::commands::show_diff(&old, &config::load(&files.paths(), &host), out, err)?
         }

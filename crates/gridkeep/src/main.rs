@@ -19,7 +19,10 @@ type ClientCommand = fn(&[OsString], &Environment, &mut Streams<'_>) -> i32;
 
 fn main() -> ExitCode {
     let mut words: Vec<OsString> = std::env::args_os().collect();
-    let called = words.first().map(|word| Path::new(word).file_name().unwrap_or_default().to_owned()).unwrap_or_default();
+    let called = words
+        .first()
+        .map(|word| Path::new(word).file_name().unwrap_or_default().to_owned())
+        .unwrap_or_default();
     if let Some(command) = client_command(&called) {
         return run_client(command, words.get(1..).unwrap_or_default());
     }
@@ -59,7 +62,15 @@ fn subcommand(word: &OsStr) -> Option<ClientCommand> {
 fn run_client(command: ClientCommand, words: &[OsString]) -> ExitCode {
     let environment = Environment::current();
     let (mut input, mut out, mut err) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let code = command(words, &environment, &mut Streams { input: &mut input, out: &mut out, err: &mut err });
+    let code = command(
+        words,
+        &environment,
+        &mut Streams {
+            input: &mut input,
+            out: &mut out,
+            err: &mut err,
+        },
+    );
     // A reader that has gone away has all it wanted.
     let _ = out.flush();
     ExitCode::from(u8::try_from(code).unwrap_or(1))

@@ -129,7 +129,7 @@ impl Config {
     }
 
     /// The credential paths that a Kerberos user may read for a role (profile section 9.1).
-    #[allow(dead_code, reason = "for Kerberos logins, which are not yet served")]
+    #[cfg(test)]
     pub fn kerberos_paths(
         &self,
         issuer: &IssuerConfig,

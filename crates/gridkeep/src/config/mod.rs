@@ -32,7 +32,6 @@ pub use effective::{digest, show_effective};
 pub use finding::{Finding, Origin, Setting, Severity};
 pub use host::Surroundings;
 pub use model::{AuditLog, CallbackMode, ClientAuth, Config, IssuerConfig};
-#[allow(unused_imports, reason = "for whoever fetches the discovery documents")]
 pub use published::against_discovery;
 pub use source::{Sources, default_paths};
 
@@ -60,7 +59,6 @@ impl Loaded {
 
     /// Has no item been refused? A running server takes over only such a configuration: leaving out an issuer because
     /// of a slip of the pen would cost its users their access.
-    #[allow(dead_code, reason = "for the reload of a running server")]
     pub fn is_faultless(&self) -> bool {
         self.config.is_some() && self.worst().is_none_or(|worst| worst < Severity::Error)
     }
@@ -91,10 +89,7 @@ pub fn load(paths: &[PathBuf], surroundings: &Surroundings) -> Loaded {
 }
 
 /// As [`load`], from texts that were read before.
-#[allow(
-    dead_code,
-    reason = "for nodes that take the configuration from the store"
-)]
+#[cfg(test)]
 pub fn load_sources(sources: Sources, surroundings: &Surroundings) -> Loaded {
     load_with(sources, surroundings, Findings::default())
 }

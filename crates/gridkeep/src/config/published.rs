@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 
 /// Compares an issuer's configuration with its discovery document. Lists that the document does not have prove
 /// nothing.
-#[allow(dead_code, reason = "for whoever fetches the discovery documents")]
 pub fn against_discovery(issuer: &IssuerConfig, document: &Map<String, Value>) -> Vec<Finding> {
     let key = |rest: &str| format!("issuers[{}].{rest}", issuer.name.value);
     let mut findings = Vec::new();
@@ -91,7 +90,6 @@ pub fn against_discovery(issuer: &IssuerConfig, document: &Map<String, Value>) -
 }
 
 /// A list of texts that is there and not empty.
-#[allow(dead_code, reason = "used by the function above only")]
 fn texts<'d>(document: &'d Map<String, Value>, key: &str) -> Option<Vec<&'d str>> {
     let texts: Vec<&str> = document
         .get(key)?

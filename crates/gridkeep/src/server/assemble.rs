@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use gridkeep_issuer::{Client, ClientAuth, ClientOptions};
+use gridkeep_issuer::{Client, ClientAuth, ClientOptions, TokenIssuer as _};
 use gridkeep_keeper::{CallbackMode, IssuerSetup, OperatorRule, RoleSetup, Setup};
 use gridkeep_token::jws::{Algorithm, SigningKey};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -22,6 +22,8 @@ struct Known {
     made_from: MadeFrom,
     client: Arc<Client>,
     stop: watch::Sender<bool>,
+    /// Whether its configuration was compared with its discovery document.
+    compared: bool,
 }
 
 /// Everything a client is made from, to notice a change.
@@ -57,21 +59,63 @@ impl Issuers {
         });
     }
 
+    /// Says in the log what an issuer's own discovery document makes doubtful in its configuration, as soon as it can be read. An
+    /// issuer that does not answer keeps nothing waiting.
+    pub fn compare_with_discovery(&mut self, config: &Config) {
+        for issuer in &config.issuers {
+            let Some(known) = self
+                .clients
+                .get_mut(&issuer.name.value)
+                .filter(|known| !known.compared)
+            else {
+                continue;
+            };
+            known.compared = true;
+            let (client, issuer) = (known.client.clone(), issuer.clone());
+            tokio::spawn(async move {
+                match client.metadata().await {
+                    Ok(metadata) => {
+                        for finding in config::against_discovery(&issuer, &metadata.document) {
+                            tracing::warn!("{finding}");
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(issuer = issuer.name.value, %error, "the issuer does not answer yet; its users are served as soon as it does")
+                    }
+                }
+            });
+        }
+    }
+
     fn client(&mut self, issuer: &IssuerConfig) -> anyhow::Result<Arc<Client>> {
         let made_from = MadeFrom::read(issuer)?;
         let name = &issuer.name.value;
-        if let Some(known) = self.clients.get(name).filter(|known| known.made_from == made_from) {
+        if let Some(known) = self
+            .clients
+            .get(name)
+            .filter(|known| known.made_from == made_from)
+        {
             return Ok(known.client.clone());
         }
         let mut options = ClientOptions::new(&made_from.url, &made_from.client_id);
         options.auth = auth(issuer, &made_from)?;
         options.ca_pem = made_from.ca.iter().cloned().collect();
-        options.authorization_params.clone_from(&made_from.parameters);
+        options
+            .authorization_params
+            .clone_from(&made_from.parameters);
         let client = Arc::new(Client::new(options)?);
         let (stop, stopping) = watch::channel(false);
         let renewed = client.clone();
         tokio::spawn(async move { renewed.run_background(stopping).await });
-        if let Some(old) = self.clients.insert(name.clone(), Known { made_from, client: client.clone(), stop }) {
+        if let Some(old) = self.clients.insert(
+            name.clone(),
+            Known {
+                made_from,
+                client: client.clone(),
+                stop,
+                compared: false,
+            },
+        ) {
             let _ = old.stop.send(true);
         }
         Ok(client)
@@ -83,11 +127,22 @@ impl MadeFrom {
         let file = |setting: &Option<config::Setting<std::path::PathBuf>>| {
             setting
                 .as_ref()
-                .map(|setting| std::fs::read(&setting.value).map_err(|error| anyhow::anyhow!("{} ({}) cannot be read: {error}", setting.value.display(), setting.origin)))
+                .map(|setting| {
+                    std::fs::read(&setting.value).map_err(|error| {
+                        anyhow::anyhow!(
+                            "{} ({}) cannot be read: {error}",
+                            setting.value.display(),
+                            setting.origin
+                        )
+                    })
+                })
                 .transpose()
         };
         let hash = |secret: &SecretString| {
-            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.expose_secret().as_bytes());
+            let digest = aws_lc_rs::digest::digest(
+                &aws_lc_rs::digest::SHA256,
+                secret.expose_secret().as_bytes(),
+            );
             <[u8; 32]>::try_from(digest.as_ref()).unwrap_or_default()
         };
         Ok(MadeFrom {
@@ -98,17 +153,29 @@ impl MadeFrom {
             public: issuer.public_client.value,
             key: file(&issuer.private_key)?,
             ca: file(&issuer.ca_file)?,
-            parameters: issuer.authorization_params.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
+            parameters: issuer
+                .authorization_params
+                .iter()
+                .map(|(name, value)| (name.clone(), value.value.clone()))
+                .collect(),
         })
     }
 }
 
 fn auth(issuer: &IssuerConfig, made_from: &MadeFrom) -> anyhow::Result<ClientAuth> {
-    let secret = || issuer.secret.as_ref().map(|secret| secret.value.clone()).unwrap_or_default();
+    let secret = || {
+        issuer
+            .secret
+            .as_ref()
+            .map(|secret| secret.value.clone())
+            .unwrap_or_default()
+    };
     Ok(match made_from.auth {
         Some(config::ClientAuth::PrivateKeyJwt) => {
             let pem = String::from_utf8(made_from.key.clone().unwrap_or_default())?;
-            ClientAuth::PrivateKeyJwt { key: signing_key(&issuer.clientid.value, &pem)? }
+            ClientAuth::PrivateKeyJwt {
+                key: signing_key(&issuer.clientid.value, &pem)?,
+            }
         }
         _ if made_from.public => ClientAuth::Public,
         Some(config::ClientAuth::SecretBasic) => ClientAuth::Basic { secret: secret() },
@@ -120,14 +187,22 @@ fn auth(issuer: &IssuerConfig, made_from: &MadeFrom) -> anyhow::Result<ClientAut
 /// The key in `pem`, with the algorithm its type is used with.
 fn signing_key(client_id: &str, pem: &str) -> anyhow::Result<SigningKey> {
     let mut last = None;
-    for algorithm in [Algorithm::Es256, Algorithm::Es384, Algorithm::Es512, Algorithm::EdDsa, Algorithm::Rs256] {
+    for algorithm in [
+        Algorithm::Es256,
+        Algorithm::Es384,
+        Algorithm::Es512,
+        Algorithm::EdDsa,
+        Algorithm::Rs256,
+    ] {
         match SigningKey::from_pkcs8_pem(algorithm, client_id, pem) {
             Ok(key) => return Ok(key),
             Err(error) => last = Some(error),
         }
     }
     let reason = last.map(|error| error.to_string()).unwrap_or_default();
-    anyhow::bail!("private_key holds no key that can sign ({reason}); put a PKCS #8 PEM with an EC, Ed25519 or RSA key there")
+    anyhow::bail!(
+        "private_key holds no key that can sign ({reason}); put a PKCS #8 PEM with an EC, Ed25519 or RSA key there"
+    )
 }
 
 /// The keeper's setup. An issuer whose client cannot be made is left out and reported.
@@ -138,7 +213,11 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
             .gridkeep
             .operators
             .iter()
-            .map(|rule| OperatorRule { issuer: rule.issuer.value.clone(), claim: rule.claim.value.clone(), value: rule.value.value.clone() })
+            .map(|rule| OperatorRule {
+                issuer: rule.issuer.value.clone(),
+                claim: rule.claim.value.clone(),
+                value: rule.value.value.clone(),
+            })
             .collect(),
         ..Setup::default()
     };
@@ -160,12 +239,19 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
                     .iter()
                     .map(|role| RoleSetup {
                         name: role.name.value.clone(),
-                        scopes: role.requested_scopes().into_iter().map(str::to_owned).collect(),
+                        scopes: role
+                            .requested_scopes()
+                            .into_iter()
+                            .map(str::to_owned)
+                            .collect(),
                         credclaim: role.credclaim.as_ref().map(|claim| claim.value.clone()),
                     })
                     .collect(),
             }),
-            Err(error) => tracing::error!(issuer = issuer.name.value, "the issuer is left out: {error:#}"),
+            Err(error) => tracing::error!(
+                issuer = issuer.name.value,
+                "the issuer is left out: {error:#}"
+            ),
         }
     }
     setup

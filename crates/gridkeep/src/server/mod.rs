@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gridkeep_dialect_vault::listener::{self, ListenerLimits, ReloadableTls, TlsFiles};
-use gridkeep_dialect_vault::{AuditSink, DialectLimits, DialectOptions, FileAudit, FileAuditOptions, VaultService};
+use gridkeep_dialect_vault::{
+    AuditSink, DialectLimits, DialectOptions, FileAudit, FileAuditOptions, VaultService,
+};
 use gridkeep_keeper::clock::SystemClock;
 use gridkeep_keeper::{Keeper, KeeperOptions};
 use gridkeep_store::{OpenOptions, RootKey, Store};
@@ -59,7 +61,10 @@ pub(crate) struct Running {
 /// # Errors
 /// What kept it from starting, in words for the operator.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the system did not give the threads the server needs")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the system did not give the threads the server needs")?;
     let outcome = runtime.block_on(serve(options));
     // Threads that hang in a system call do not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -75,12 +80,25 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     raise_file_limit();
 
     let (audit, audit_file) = open_audit(&config)?;
-    let tls = ReloadableTls::load(TlsFiles { certificate: config.gridkeep.certificate.value.clone(), key: config.gridkeep.key.value.clone() })?;
+    let tls = ReloadableTls::load(TlsFiles {
+        certificate: config.gridkeep.certificate.value.clone(),
+        key: config.gridkeep.key.value.clone(),
+    })?;
     let listeners = bind(&config).await?;
     let store = open_store(&config, &loaded).await?;
     let mut issuers = Issuers::default();
     let setup = assemble::setup(&config, &mut issuers);
-    let keeper = Keeper::open(store.clone(), setup, Arc::new(SystemClock), KeeperOptions::new(config.own_name().value, config.gridkeep.data.value.join("spool"))).await?;
+    issuers.compare_with_discovery(&config);
+    let keeper = Keeper::open(
+        store.clone(),
+        setup,
+        Arc::new(SystemClock),
+        KeeperOptions::new(
+            config.own_name().value,
+            config.gridkeep.data.value.join("spool"),
+        ),
+    )
+    .await?;
     let service = VaultService::new(
         keeper.clone(),
         DialectOptions {
@@ -108,11 +126,26 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     tasks.spawn(tls.clone().watch(CERTIFICATE_CHECK, stopping.clone()));
     let mut addresses = Vec::new();
     for listener in listeners {
-        addresses.push(listener.local_addr().map(|address| address.to_string()).unwrap_or_default());
-        tasks.spawn(listener::serve(listener, tls.clone(), service.clone(), ListenerLimits::default(), stopping.clone()));
+        addresses.push(
+            listener
+                .local_addr()
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+        );
+        tasks.spawn(listener::serve(
+            listener,
+            tls.clone(),
+            service.clone(),
+            ListenerLimits::default(),
+            stopping.clone(),
+        ));
     }
     let status = format!("serving on {}", addresses.join(" "));
-    tracing::info!(issuers = running.config().issuers.len(), version = env!("CARGO_PKG_VERSION"), "{status}");
+    tracing::info!(
+        issuers = running.config().issuers.len(),
+        version = env!("CARGO_PKG_VERSION"),
+        "{status}"
+    );
     notify::tell(&format!("READY=1\nSTATUS={status}"));
 
     loop {
@@ -126,7 +159,8 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     tracing::info!("stopping: requests under way are finished, answers of issuers are kept");
     // The receivers live in the tasks; without one there is nobody to tell.
     let _ = stop.send(true);
-    let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+    let drained =
+        tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
     if drained.is_err() {
         tracing::warn!("some connections were still open when the time to drain was over");
     }
@@ -150,7 +184,10 @@ const BUILD_DATE: &str = match option_env!("SOURCE_DATE") {
 impl Running {
     /// A copy of the configuration in force.
     pub(crate) fn config(&self) -> Config {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.config
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// What would change if the files were loaded now, in words.
@@ -172,7 +209,9 @@ impl Running {
         // A panic in there has been reported by itself, and the old certificate stays.
         let _ = tokio::task::spawn_blocking(move || tls.reload_and_report()).await;
         if let Err(error) = self.reload_configuration().await {
-            tracing::error!("the configuration was not reloaded, the one from before stays in force: {error:#}");
+            tracing::error!(
+                "the configuration was not reloaded, the one from before stays in force: {error:#}"
+            );
         }
         notify::tell("READY=1");
     }
@@ -180,14 +219,24 @@ impl Running {
     async fn reload_configuration(&self) -> anyhow::Result<()> {
         let loaded = load(&self.options.paths).await?;
         let new = accepted(&loaded, self.options.strict)?;
+        anyhow::ensure!(
+            loaded.is_faultless(),
+            "the lines above name errors, and leaving out what they name would cost its users their access"
+        );
         let old = self.config();
         let changes = config::diff(&old, new);
         let mut issuers = self.issuers.lock().await;
         let setup = assemble::setup(new, &mut issuers);
         self.keeper.reconfigure(setup).await?;
         issuers.forget_unused(new);
+        issuers.compare_with_discovery(new);
         for change in &changes {
-            tracing::info!(key = change.key, affected = change.affected, "{}", change.what);
+            tracing::info!(
+                key = change.key,
+                affected = change.affected,
+                "{}",
+                change.what
+            );
         }
         warn_of_what_needs_a_restart(&old, new);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new.clone();
@@ -200,19 +249,31 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
     let places = |config: &Config| {
         let own = &config.gridkeep;
         (
-            own.listen.iter().map(|listen| listen.value).collect::<Vec<_>>(),
-            [own.certificate.value.clone(), own.key.value.clone(), own.data.value.clone(), own.run_directory.value.clone()],
+            own.listen
+                .iter()
+                .map(|listen| listen.value)
+                .collect::<Vec<_>>(),
+            [
+                own.certificate.value.clone(),
+                own.key.value.clone(),
+                own.data.value.clone(),
+                own.run_directory.value.clone(),
+            ],
             config.audit_log().map(Path::to_owned),
         )
     };
     if places(old) != places(new) {
-        tracing::warn!("addresses, certificate paths, the data and run directories and the audit log's path change only with a restart of the server");
+        tracing::warn!(
+            "addresses, certificate paths, the data and run directories and the audit log's path change only with a restart of the server"
+        );
     }
 }
 
 async fn load(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
     let paths = paths.to_vec();
-    tokio::task::spawn_blocking(move || config::load(&paths, &Surroundings::of_this_host())).await.context("reading the configuration failed")
+    tokio::task::spawn_blocking(move || config::load(&paths, &Surroundings::of_this_host()))
+        .await
+        .context("reading the configuration failed")
 }
 
 /// The configuration, if it may be used; its findings go to the log.
@@ -226,14 +287,23 @@ fn accepted(loaded: &Loaded, strict: bool) -> anyhow::Result<&Config> {
     }
     match &loaded.config {
         Some(config) if loaded.is_acceptable(strict) => Ok(config),
-        Some(_) => anyhow::bail!("the configuration has errors or warnings and --strict was given; correct what the lines above say, or start without --strict"),
-        None => anyhow::bail!("the configuration cannot be used; correct what the lines above say (gridkeep config check shows it again)"),
+        Some(_) => anyhow::bail!(
+            "the configuration has errors or warnings and --strict was given; correct what the lines above say, or start without --strict"
+        ),
+        None => anyhow::bail!(
+            "the configuration cannot be used; correct what the lines above say (gridkeep config check shows it again)"
+        ),
     }
 }
 
-fn open_audit(config: &Config) -> anyhow::Result<(Arc<dyn AuditSink>, Option<Arc<FileAudit>>)> {
+/// The audit log as requests write to it, and as a file to be opened anew, if it is one.
+type Audit = (Arc<dyn AuditSink>, Option<Arc<FileAudit>>);
+
+fn open_audit(config: &Config) -> anyhow::Result<Audit> {
     let AuditLog::File(path) = &config.cluster.audit_log.value else {
-        tracing::warn!("the audit log is switched off (cluster.auditlog: none): nobody will be able to say who fetched which token");
+        tracing::warn!(
+            "the audit log is switched off (cluster.auditlog: none): nobody will be able to say who fetched which token"
+        );
         return Ok((Arc::new(NoAudit), None));
     };
     if let Some(directory) = path.parent() {
@@ -244,7 +314,10 @@ fn open_audit(config: &Config) -> anyhow::Result<(Arc<dyn AuditSink>, Option<Arc
             .create(directory)
             .with_context(|| format!("the directory of the audit log, {}, cannot be made; make it for the user of the service, or set cluster.auditlog", directory.display()))?;
     }
-    let file = Arc::new(FileAudit::open(FileAuditOptions::new(path)).with_context(|| format!("audit log {}", path.display()))?);
+    let file = Arc::new(
+        FileAudit::open(FileAuditOptions::new(path))
+            .with_context(|| format!("audit log {}", path.display()))?,
+    );
     Ok((file.clone(), Some(file)))
 }
 
@@ -259,7 +332,11 @@ async fn bind(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()?
+    } else {
+        tokio::net::TcpSocket::new_v6()?
+    };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(4096)
@@ -268,7 +345,11 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Opens the store with the root key, making both at the very first start.
 async fn open_store(config: &Config, loaded: &Loaded) -> anyhow::Result<Store> {
     let data = config.gridkeep.data.value.clone();
-    let key_file = config.gridkeep.seal_key_file.as_ref().map(|setting| setting.value.clone());
+    let key_file = config
+        .gridkeep
+        .seal_key_file
+        .as_ref()
+        .map(|setting| setting.value.clone());
     let default_key_file = loaded.sources.base.join("gridkeep-root.key");
     tokio::task::spawn_blocking(move || {
         use std::os::unix::fs::DirBuilderExt as _;
@@ -298,7 +379,10 @@ fn raise_file_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let wanted = hard.min(65_536);
         if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_err() {
-            tracing::warn!(soft, "the limit of open files could not be raised; with many clients connections will wait");
+            tracing::warn!(
+                soft,
+                "the limit of open files could not be raised; with many clients connections will wait"
+            );
         }
     }
 }

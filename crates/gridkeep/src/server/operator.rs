@@ -69,19 +69,34 @@ impl Socket {
     /// # Errors
     /// What is wrong with the directory.
     pub fn bind(directory: &Path) -> anyhow::Result<Socket> {
-        let about = || format!("the run directory {} cannot be used for the operators' socket; make it for the user of the service, or set gridkeep.run_directory", directory.display());
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).with_context(about)?;
+        let about = || {
+            format!(
+                "the run directory {} cannot be used for the operators' socket; make it for the user of the service, or set gridkeep.run_directory",
+                directory.display()
+            )
+        };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)
+            .with_context(about)?;
         let path = directory.join(NAME);
         if UnixStream::connect(&path).is_ok() {
-            anyhow::bail!("another server answers on {}; stop it, or set gridkeep.run_directory", path.display());
+            anyhow::bail!(
+                "another server answers on {}; stop it, or set gridkeep.run_directory",
+                path.display()
+            );
         }
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(about),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(about);
+            }
             _ => {}
         }
         let listener = UnixListener::bind(&path).with_context(about)?;
         // Everybody may ask; the kernel says who it is, and most are refused with a reason.
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).with_context(about)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
+            .with_context(about)?;
         Ok(Socket { listener, path })
     }
 
@@ -113,13 +128,24 @@ impl Socket {
 }
 
 async fn answer(stream: tokio::net::UnixStream, running: &Running) -> anyhow::Result<()> {
-    let caller = stream.peer_cred().context("the kernel does not say who is calling")?.uid();
+    let caller = stream
+        .peer_cred()
+        .context("the kernel does not say who is calling")?
+        .uid();
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    tokio::io::BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
+    tokio::io::BufReader::new(read.take(LONGEST))
+        .read_line(&mut line)
+        .await?;
     let reply = match obey(caller, &line, running).await {
-        Ok(answer) => Reply { answer: Some(answer), error: None },
-        Err(error) => Reply { answer: None, error: Some(format!("{error:#}")) },
+        Ok(answer) => Reply {
+            answer: Some(answer),
+            error: None,
+        },
+        Err(error) => Reply {
+            answer: None,
+            error: Some(format!("{error:#}")),
+        },
     };
     let mut bytes = zeroize::Zeroizing::new(serde_json::to_vec(&reply)?);
     bytes.push(b'\n');
@@ -130,16 +156,31 @@ async fn answer(stream: tokio::net::UnixStream, running: &Running) -> anyhow::Re
 async fn obey(caller: u32, line: &str, running: &Running) -> anyhow::Result<String> {
     let own = nix::unistd::geteuid().as_raw();
     let allowed = caller == 0 || caller == own;
-    let order: Order = serde_json::from_str(line.trim()).context("the order is not understood; use the gridkeep of the same version as the server")?;
+    let order: Order = serde_json::from_str(line.trim()).context(
+        "the order is not understood; use the gridkeep of the same version as the server",
+    )?;
     audit(running, caller, order, allowed).await?;
     if !allowed {
-        anyhow::bail!("user id {caller} may not do this; only root and the user the server runs as (id {own}) may: use sudo");
+        anyhow::bail!(
+            "user id {caller} may not do this; only root and the user the server runs as (id {own}) may: use sudo"
+        );
     }
     match order {
         Order::Token => {
-            let issued = running.keeper.operator_token(&format!("uid:{caller}")).await?;
-            tracing::info!(caller, accessor = issued.token.accessor, "an operator got a token");
-            let answer = TokenAnswer { token: issued.secret.expose_secret().to_owned(), accessor: issued.token.accessor.clone(), ttl: issued.token.creation_ttl.0 };
+            let issued = running
+                .keeper
+                .operator_token(&format!("uid:{caller}"))
+                .await?;
+            tracing::info!(
+                caller,
+                accessor = issued.token.accessor,
+                "an operator got a token"
+            );
+            let answer = TokenAnswer {
+                token: issued.secret.expose_secret().to_owned(),
+                accessor: issued.token.accessor.clone(),
+                ttl: issued.token.creation_ttl.0,
+            };
             Ok(serde_json::to_string(&answer)?)
         }
         Order::Diff => running.diff().await,
@@ -171,16 +212,23 @@ async fn audit(running: &Running, caller: u32, order: Order, allowed: bool) -> a
 /// When there is no server, or it refuses.
 pub fn ask(directory: &Path, order: &Order) -> anyhow::Result<String> {
     let path = directory.join(NAME);
-    let mut stream = UnixStream::connect(&path)
-        .with_context(|| format!("no server answers on {}; start it, or name the files it was started with by --config", path.display()))?;
+    let mut stream = UnixStream::connect(&path).with_context(|| {
+        format!(
+            "no server answers on {}; start it, or name the files it was started with by --config",
+            path.display()
+        )
+    })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_string(order)?;
     line.push('\n');
     stream.write_all(line.as_bytes())?;
     let mut answer = String::new();
-    BufReader::new(stream.take(LONGEST_ANSWER)).read_line(&mut answer).context("the server did not answer")?;
-    let reply: Reply = serde_json::from_str(&answer).context("the server closed the connection without an answer; look at its log")?;
+    BufReader::new(stream.take(LONGEST_ANSWER))
+        .read_line(&mut answer)
+        .context("the server did not answer")?;
+    let reply: Reply = serde_json::from_str(&answer)
+        .context("the server closed the connection without an answer; look at its log")?;
     match (reply.answer, reply.error) {
         (Some(answer), _) => Ok(answer),
         (None, Some(error)) => anyhow::bail!("{error}"),
