@@ -147,11 +147,10 @@ impl Program {
             .stdin(Stdio::inherit())
             .stdout(Stdio::inherit())
             .stderr(Stdio::inherit());
-        let mut group = Group::start(&mut command).map_err(|source| run_failed(words, source))?;
-        let status = group
-            .wait()
-            .await
-            .map_err(|source| run_failed(words, source))?;
+        // It stays in the demo's process group, because a terminal may stop others that write to it.
+        let failed = |source| run_failed(words, source);
+        let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
+        let status = child.wait().await.map_err(failed)?;
         Ok(Finished {
             command: typed(words),
             text: String::new(),
