@@ -7,9 +7,11 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::house;
+use gridkeep_dialect_vault::{AuditError, AuditSink, FileAudit, FileAuditOptions};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -211,4 +213,67 @@ async fn nothing_happens_without_its_line() {
         200,
         "neither deleted nor revoked"
     );
+}
+
+/// A sink with a defect.
+struct Panicking;
+
+#[async_trait::async_trait]
+impl AuditSink for Panicking {
+    async fn write(&self, _: Vec<u8>) -> Result<(), AuditError> {
+        panic!("a defect")
+    }
+    fn queue(&self, _: Vec<u8>) -> Result<(), AuditError> {
+        panic!("a defect")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_an_answer() {
+    let mut house = house().await;
+    house.audit_with(Arc::new(Panicking));
+    let answer = house
+        .get("secret/oauth/creds/dune/alice:default", "hvs.guess")
+        .await;
+    assert_eq!(answer.status, 500);
+    assert!(
+        answer.error().starts_with("internal error"),
+        "{}",
+        answer.text
+    );
+    assert!(!answer.text.contains("permission denied"));
+    assert_eq!(
+        house
+            .call("GET", "sys/health", None, Value::Null)
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn the_file_has_the_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let file = Arc::new(FileAudit::open(FileAuditOptions::new(&path)).unwrap());
+    let mut house = house().await;
+    house.audit_with(Arc::clone(&file) as Arc<dyn AuditSink>);
+    let login = house.log_in("alice").await;
+    let token = login["client_token"].as_str().unwrap();
+    let creds = "secret/oauth/creds/dune/alice:default";
+    assert_eq!(house.get(creds, token).await.status, 200);
+    file.close();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let types: Vec<&str> = lines
+        .iter()
+        .map(|line| line["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(types, ["request", "response"].repeat(3));
+    assert_eq!(lines[5]["request"]["path"], creds);
+    let closed = house.get(creds, token).await;
+    assert_eq!(closed.status, 503, "{}", closed.text);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::common::{NOW, house};
+use super::common::{NOW, house, setup};
 use super::text;
 
 #[tokio::test]
@@ -297,4 +297,47 @@ async fn mounts_policies_and_capabilities() {
         )
         .await;
     assert_eq!(own.json["capabilities"], own.json["data"]["sys/mounts"]);
+}
+
+#[tokio::test]
+async fn a_removed_issuer_is_explained_and_its_mount_gone() {
+    let house = house().await;
+    let login = house.log_in("alice").await;
+    let token = text(&login, "/client_token");
+    let creds = "secret/oauth/creds/dune/alice:default";
+    assert_eq!(house.get(creds, token).await.status, 200);
+    let mut without = setup(&house.issuer);
+    without.issuers.retain(|issuer| issuer.name != "dune");
+    house.keeper.reconfigure(without).await.unwrap();
+    for answer in [
+        house.get(creds, token).await,
+        house
+            .call(
+                "POST",
+                "auth/oidc-dune/oidc/auth_url",
+                None,
+                json!({"client_nonce": "n"}),
+            )
+            .await,
+    ] {
+        assert_eq!(answer.status, 503, "{}", answer.text);
+        assert!(answer.error().contains("dune"), "{}", answer.text);
+        assert!(
+            !answer.text.contains("permission denied"),
+            "{}",
+            answer.text
+        );
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+    let operator = house.operator().await;
+    let mounts = house.get("sys/auth", &operator).await;
+    assert!(mounts.json["data"].get("oidc-dune/").is_none());
+    house
+        .keeper
+        .reconfigure(setup(&house.issuer))
+        .await
+        .unwrap();
+    assert_eq!(house.get(creds, token).await.status, 200);
+    let lines = house.audit.drain();
+    assert_eq!(lines.last().unwrap()["request"]["mount_type"], "oauth");
 }

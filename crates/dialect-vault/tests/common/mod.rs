@@ -255,6 +255,16 @@ pub fn setup(issuer: &Arc<FakeIssuer>) -> Setup {
     }
 }
 
+fn service(keeper: &Keeper, audit: Arc<dyn AuditSink>) -> VaultService {
+    let options = DialectOptions {
+        audit,
+        version: "0.1.0".into(),
+        build_date: "2026-08-18T10:00:00Z".into(),
+        limits: DialectLimits::default(),
+    };
+    VaultService::new(keeper.clone(), options)
+}
+
 pub async fn house() -> House {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
@@ -277,15 +287,7 @@ pub async fn house() -> House {
     .await
     .unwrap();
     let audit = Arc::new(MemoryAudit::default());
-    let service = VaultService::new(
-        keeper.clone(),
-        DialectOptions {
-            audit: Arc::clone(&audit) as Arc<dyn AuditSink>,
-            version: "0.1.0".into(),
-            build_date: "2026-08-18T10:00:00Z".into(),
-            limits: DialectLimits::default(),
-        },
-    );
+    let service = service(&keeper, Arc::clone(&audit) as Arc<dyn AuditSink>);
     House {
         service,
         keeper,
@@ -297,6 +299,11 @@ pub async fn house() -> House {
 }
 
 impl House {
+    /// Replaces the audit log.
+    pub fn audit_with(&mut self, audit: Arc<dyn AuditSink>) {
+        self.service = service(&self.keeper, audit);
+    }
+
     pub fn peer() -> SocketAddr {
         "192.0.2.7:51234".parse().unwrap()
     }
