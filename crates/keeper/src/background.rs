@@ -1,20 +1,18 @@
-//! What the keeper does unasked: refreshing used grants ahead of need, keeping idle ones alive, revoking at issuers what nobody
-//! refers to, sweeping what is long expired, and taking up what an earlier run left unfinished.
+//! What the keeper does unasked: refreshing used grants ahead of need, keeping idle ones alive, sweeping what is long expired, and
+//! taking up what an earlier run left unfinished. Revoking at issuers is in [`crate::revocation`].
 
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use gridkeep_issuer::{IssuerError, TokenHint};
-use gridkeep_token::time::{Seconds, UnixSeconds};
-use secrecy::SecretString;
+use gridkeep_store::Guard;
 
+use crate::clock::TOLERANCE_SECONDS;
 use crate::database::{Change, NotCommitted, name};
 use crate::events::{self, Event};
 use crate::failure::Failure;
 use crate::keeper::{Keeper, missing_record};
 use crate::records::{
-    CachedToken, DUE, GRANT, GrantRecord, INTENT, Intent, KEEPER, KeeperRecord, REVOCATION,
-    RevocationRecord,
+    CachedToken, DUE, GRANT, GrantRecord, GrantState, INTENT, Intent, KEEPER, KeeperRecord,
 };
 use crate::refresh::due_name;
 
@@ -25,10 +23,6 @@ const SWEEP_LIMIT: usize = 5_000;
 const ABREAST: usize = 8;
 /// Grants remembered as used; beyond that they are refreshed when asked for.
 const USED_LIMIT: usize = 200_000;
-/// Revocation at an issuer is tried this often before it is given up.
-const REVOCATION_ATTEMPTS: u32 = 50;
-/// A grant without references is left alone this long, in seconds: its handle may still be redeemed.
-pub(crate) const UNREFERENCED_GRACE: i64 = 20 * 60;
 
 impl Keeper {
     pub(crate) fn start_background(&self) {
@@ -73,10 +67,10 @@ impl Keeper {
 
     /// Notes that a grant was used, and when it is worth refreshing it ahead.
     pub(crate) fn mark_used(&self, grant: &str, access: &CachedToken) {
-        let Some(end) = access.expires_at else {
-            return;
-        };
-        let ahead = end - (end - access.issued_at) / 4;
+        // A token without an end is never refreshed ahead, but it counts as use.
+        let ahead = access
+            .expires_at
+            .map_or(i64::MAX, |end| end - (end - access.issued_at) / 4);
         let mut used = self
             .inner
             .used
@@ -124,7 +118,7 @@ impl Keeper {
             }
             let flights: Vec<_> = some
                 .iter()
-                .map(|grant| (grant, self.flight(grant)))
+                .map(|grant| (grant, self.flight(grant, None)))
                 .collect();
             for (grant, mut flight) in flights {
                 let landed = flight.wait_for(Option::is_some).await;
@@ -141,8 +135,23 @@ impl Keeper {
     /// Refreshes idle grants before the issuer forgets them, up to the limit the operator set.
     pub(crate) async fn keep_alive(&self) -> Result<(), Failure> {
         let today = self.now().0 / 86_400;
-        // Two weeks back: what could not be refreshed on its day stands there until it could.
-        for day in today - 14..=today {
+        // What could not be refreshed on its day stands there until it could: so two weeks back, and once a day and after each
+        // start as far back as a server can have been away and its grants still be worth a try.
+        let mut back = 14;
+        {
+            let mut last = self
+                .inner
+                .kept_alive
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if last.replace(today) != Some(today) {
+                back = 400;
+            }
+        }
+        for day in today - back..=today {
+            if *self.stopping().borrow() {
+                return Ok(());
+            }
             let mut grants = Vec::new();
             self.inner
                 .db
@@ -179,8 +188,10 @@ impl Keeper {
         let reason = match &grant {
             Some(grant) if grant.value.due == Some(day) => {
                 let idle = self.now().0 - grant.value.used_at.0;
-                if grant.value.state == crate::records::GrantState::Live
-                    && idle < i64::try_from(limit.0).unwrap_or(i64::MAX)
+                let live = grant.value.state == GrantState::Live;
+                // A clock in doubt is no proof of idleness.
+                if live
+                    && (idle < i64::try_from(limit.0).unwrap_or(i64::MAX) || self.clock_doubtful())
                 {
                     return Ok(true);
                 }
@@ -212,10 +223,11 @@ impl Keeper {
 
     /// Persists the latest time seen, and deletes what has been expired for a week. Nothing while the clock is in doubt.
     pub(crate) async fn note_time_and_sweep(&self) -> Result<(), Failure> {
+        // In this order: a jump between the two is seen by the second.
+        let now = self.now();
         if self.clock_doubtful() {
             return Ok(());
         }
-        let now = self.now();
         let key = name(KEEPER, &[]);
         let stored = self
             .inner
@@ -223,7 +235,9 @@ impl Keeper {
             .get::<KeeperRecord>(&key)
             .await?
             .ok_or_else(missing_record)?;
-        if stored.value.high_water < now.0 {
+        // A mark ahead of a clock that is trusted was set by one that was wrong.
+        let ahead = stored.value.high_water > now.0 + TOLERANCE_SECONDS;
+        if stored.value.high_water < now.0 || ahead {
             let mut record = stored.value.clone();
             record.high_water = now.0;
             let mut change = Change::new();
@@ -244,127 +258,11 @@ impl Keeper {
         Ok(())
     }
 
-    /// Revokes, at their issuers, grants that no credential refers to any more, and forgets them.
-    pub(crate) async fn revoke_unreferenced(&self) -> Result<(), Failure> {
-        let mut queue = Vec::new();
-        self.inner
-            .db
-            .each::<RevocationRecord>(REVOCATION, &[], |stored| {
-                queue.push(stored);
-                std::ops::ControlFlow::Continue(())
-            })
-            .await?;
-        for entry in queue {
-            if entry.value.since > self.now() || *self.stopping().borrow() {
-                continue;
-            }
-            let Some(id) = entry
-                .name
-                .parts()
-                .first()
-                .and_then(|part| std::str::from_utf8(part).ok().map(str::to_owned))
-            else {
-                continue;
-            };
-            let grant = self
-                .inner
-                .db
-                .get::<GrantRecord>(&name(GRANT, &[&id]))
-                .await?;
-            let mut change = Change::new();
-            change.guard(entry.unchanged());
-            match grant {
-                Some(grant) if grant.value.references.is_empty() => {
-                    let outcome = self.revoke_at_issuer(&grant.value).await;
-                    let again = matches!(
-                        &outcome,
-                        Err(IssuerError::Temporary { .. } | IssuerError::Throttled { .. })
-                    );
-                    if again && entry.value.attempts < REVOCATION_ATTEMPTS {
-                        let wait = Seconds(30 << entry.value.attempts.min(10));
-                        change.put(
-                            entry.name.clone(),
-                            &RevocationRecord {
-                                since: crate::tokens::later(self.now(), wait),
-                                attempts: entry.value.attempts + 1,
-                            },
-                            None,
-                        )?;
-                    } else {
-                        change
-                            .guard(grant.unchanged())
-                            .delete(entry.name.clone())
-                            .delete(grant.name.clone())
-                            .delete(name(INTENT, &[&id]));
-                        if let Some(day) = grant.value.due {
-                            change.delete(due_name(day, &id));
-                        }
-                        let detail = match outcome {
-                            Ok(()) => "revoked at the issuer".to_owned(),
-                            Err(error) => format!("not revoked at the issuer: {error}"),
-                        };
-                        events::record(
-                            &mut change,
-                            &Event {
-                                at: self.now(),
-                                what: "revoked_at_issuer".into(),
-                                subject: format!("grant {id}"),
-                                by: self.inner.options.node.clone(),
-                                from: None,
-                                detail,
-                            },
-                        )?;
-                    }
-                }
-                _ => {
-                    change.delete(entry.name.clone());
-                }
-            }
-            match self.inner.db.commit(change).await {
-                Ok(()) | Err(NotCommitted::Conflict) => {}
-                Err(other) => return Err(other.into()),
-            }
-        }
-        Ok(())
-    }
-
-    async fn revoke_at_issuer(&self, grant: &GrantRecord) -> Result<(), IssuerError> {
-        let gone = |what: &str| IssuerError::Unsupported {
-            what: what.to_owned(),
-        };
-        let issuer = self
-            .issuer_of(grant)
-            .map_err(|_| gone("the issuer is not configured any more"))?;
-        let (_, secrets) = self
-            .inner
-            .sealer
-            .open(grant)
-            .map_err(|_| gone("the login's record is damaged"))?;
-        for token in secrets.refresh_token.iter().chain(&secrets.alternates) {
-            issuer
-                .client
-                .revoke(&SecretString::from(token.clone()), TokenHint::RefreshToken)
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Puts answers that an earlier run could not store where they belong.
-    pub(crate) async fn take_up_spool(&self) -> Result<(), Failure> {
+    /// Sends answers that an earlier run could not store on their way to where they belong. Each is a flight of its grant: until
+    /// it has landed, nobody sends the refresh token from before it, and nobody else waits for it.
+    pub(crate) fn take_up_spool(&self) -> Result<(), Failure> {
         for (path, received) in self.inner.spool.left_over()? {
-            let grant = received.grant.clone();
-            match self.land(received).await {
-                Ok(_) => tracing::info!(
-                    grant,
-                    "a refresh token that an earlier run could only spool is stored now"
-                ),
-                Err(Failure::NotFound) => tracing::warn!(
-                    grant,
-                    "a spooled refresh token belongs to a login that was deleted; it is dropped"
-                ),
-                Err(failure) => return Err(failure),
-            }
-            self.inner.spool.forget(&path);
+            self.land_spooled(path, received);
         }
         Ok(())
     }
@@ -395,15 +293,26 @@ impl Keeper {
                 "refreshes were under way when this server last stopped: each is tried once"
             );
         }
-        self.fly_all(grants).await;
+        self.fly_all(grants.clone()).await;
+        for grant in grants {
+            self.forget_intent_of_nothing(&grant).await?;
+        }
         Ok(())
     }
-}
 
-/// When a grant without references may be revoked.
-pub(crate) fn unreferenced_since(now: UnixSeconds) -> RevocationRecord {
-    RevocationRecord {
-        since: UnixSeconds(now.0 + UNREFERENCED_GRACE),
-        attempts: 0,
+    /// Removes an intent whose grant is gone.
+    async fn forget_intent_of_nothing(&self, grant: &str) -> Result<(), Failure> {
+        let key = name(GRANT, &[grant]);
+        if self.inner.db.get::<GrantRecord>(&key).await?.is_none() {
+            let mut change = Change::new();
+            change
+                .guard(Guard::Absent(key))
+                .delete(name(INTENT, &[grant]));
+            match self.inner.db.commit(change).await {
+                Ok(()) | Err(NotCommitted::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Ok(())
     }
 }

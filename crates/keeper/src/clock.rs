@@ -9,7 +9,14 @@ use std::time::Duration;
 use gridkeep_token::time::UnixSeconds;
 
 /// How far clocks may disagree before it counts.
-pub const TOLERANCE: Duration = Duration::from_secs(60);
+pub const TOLERANCE: Duration = Duration::from_secs(TOLERANCE_SECONDS.unsigned_abs());
+
+/// The same in seconds.
+pub(crate) const TOLERANCE_SECONDS: i64 = 60;
+
+/// A clock that is further than this ahead of the latest time a store has seen may be wrong: it is believed only when the kernel
+/// reports it synchronised.
+const LONGEST_STOP: i64 = 86_400;
 
 /// Where time comes from.
 pub trait Clock: Send + Sync + 'static {
@@ -72,18 +79,27 @@ struct State {
 }
 
 impl Time {
-    /// Starts trusting the clock as it is now, unless it lies before `high_water`, the latest time this store has seen.
+    /// Starts trusting the clock as it is now, unless it lies before `high_water`, the latest time this store has seen, or more
+    /// than a day after it.
     pub fn new(clock: std::sync::Arc<dyn Clock>, high_water: Option<UnixSeconds>) -> Self {
         let (wall, boot) = (clock.wall(), clock.boot());
-        let behind = high_water.is_some_and(|mark| {
-            seconds(wall).0 + i64::try_from(TOLERANCE.as_secs()).unwrap_or(60) < mark.0
+        let now = seconds(wall).0;
+        let doubtful = high_water.is_some_and(|mark| {
+            now + TOLERANCE_SECONDS < mark.0 || now > mark.0.saturating_add(LONGEST_STOP)
         });
+        if doubtful {
+            tracing::warn!(
+                now,
+                latest_seen = high_water.map(|mark| mark.0),
+                "the wall clock is before or more than a day after the latest time this store has seen: nothing is deleted or called expired until the kernel reports it synchronised or an operator confirms it"
+            );
+        }
         Time {
             clock,
             state: Mutex::new(State {
                 wall,
                 boot,
-                doubtful: behind,
+                doubtful,
             }),
         }
     }

@@ -103,6 +103,20 @@ impl Database {
             .transpose()
     }
 
+    /// The records of several names, all as of one moment.
+    pub async fn get_many<T: DeserializeOwned>(
+        &self,
+        names: &[Name],
+    ) -> Result<Vec<Option<Stored<T>>>, Failure> {
+        self.store
+            .get_many(names)
+            .await
+            .map_err(|error| failure(&error))?
+            .into_iter()
+            .map(|entry| entry.map(parse).transpose())
+            .collect()
+    }
+
     pub async fn commit(&self, change: Change) -> Result<(), NotCommitted> {
         Self::outcome(self.store.commit(change.0).await)
     }

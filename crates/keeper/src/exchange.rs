@@ -1,88 +1,214 @@
 //! Narrowed access tokens: RFC 8693 at the issuer, cached per grant, scopes and audience. Never wider than asked.
+//!
+//! As with a refresh, the request to the issuer is a task of the keeper's own: a reader that does not wait finds its answer at
+//! the next try.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use gridkeep_token::time::Seconds;
+use gridkeep_issuer::{ExchangeRequest, IssuerError, Sent};
+use gridkeep_store::Name;
+use secrecy::SecretString;
+use tokio::sync::watch;
 
-use crate::credentials::{Opened, Want};
+use crate::credentials::{LEAST, Opened, Want};
 use crate::database::{Change, name};
 use crate::failure::{BadInput, Failure, Later, LaterKind};
+use crate::grants::GrantKey;
 use crate::keeper::Keeper;
 use crate::records::{CachedToken, EXCHANGED, ExchangedRecord};
+use crate::refresh::{Flight, Landing, cached, issuer_failure};
 use crate::secret::hex;
+use crate::setup::IssuerSetup;
+
+/// The exchanges under way on this node, by grant and what is asked for.
+#[derive(Default)]
+pub(crate) struct Exchanges(Mutex<HashMap<String, Flight>>);
+
+/// Takes an exchange off the list however its task ends.
+struct Listed {
+    keeper: Keeper,
+    id: String,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.keeper
+            .inner
+            .exchanges
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.id);
+    }
+}
+
+/// One exchange: what is asked of whom, and where the answer is kept.
+struct Exchange {
+    issuer: IssuerSetup,
+    grant: String,
+    key: GrantKey,
+    cache: Name,
+    base: CachedToken,
+    want: Want,
+}
 
 impl Keeper {
     /// The narrowed token of an opened credential: cached when it lives long enough, else exchanged now.
     pub(crate) async fn exchanged(
         &self,
-        opened: &Opened,
+        opened: &mut Opened,
         base: &CachedToken,
         want: &Want,
     ) -> Result<CachedToken, Failure> {
         let grant = &opened.grant.value;
-        let cache = name(EXCHANGED, &[&grant.id, &cache_key(want)]);
-        let key = self.inner.sealer.key(grant)?;
-        let least = want.least();
-        let look = async || -> Result<Option<CachedToken>, Failure> {
-            let found = self.inner.db.get::<ExchangedRecord>(&cache).await?;
-            let now = self.now();
-            Ok(found
-                .and_then(|found| key.open::<CachedToken>(&grant.id, &found.value.sealed))
-                .filter(|token| {
-                    token.lasts(now, least)
-                        || (token.is_fresh(now) && token.lasts(now, Seconds(10)))
-                }))
+        let exchange = Exchange {
+            issuer: self.issuer_of(&opened.setup, grant)?.clone(),
+            grant: grant.id.clone(),
+            key: self.inner.sealer.key(grant)?,
+            cache: name(EXCHANGED, &[&grant.id, &cache_key(want)]),
+            base: base.clone(),
+            want: want.clone(),
         };
-        if let Some(token) = look().await? {
+        let token = match self.known_exchange(&exchange).await? {
+            Some(token) => token,
+            None => {
+                let mut under_way = self.exchange(exchange);
+                match tokio::time::timeout(
+                    self.inner.options.waiter,
+                    under_way.wait_for(Option::is_some),
+                )
+                .await
+                {
+                    Ok(Ok(landing)) => landing.clone().unwrap_or_else(|| Err(slow()))?,
+                    _ => return Err(slow()),
+                }
+            }
+        };
+        let now = self.now();
+        if !token.lasts(now, LEAST) {
+            return Err(BadInput::Expired {
+                what: format!(
+                    "even a fresh narrowed token of this issuer lives less than {} seconds",
+                    LEAST.0
+                ),
+            }
+            .into());
+        }
+        if !token.lasts(now, want.least()) {
+            opened.warn_short(want.least());
+        }
+        Ok(token)
+    }
+
+    /// The cached answer to an exchange, if it is good enough.
+    async fn known_exchange(&self, exchange: &Exchange) -> Result<Option<CachedToken>, Failure> {
+        let found = self
+            .inner
+            .db
+            .get::<ExchangedRecord>(&exchange.cache)
+            .await?;
+        let (now, least) = (self.now(), exchange.want.least());
+        Ok(found
+            .and_then(|found| {
+                exchange
+                    .key
+                    .open::<CachedToken>(&exchange.grant, &found.value.sealed)
+            })
+            .filter(|token| {
+                token.lasts(now, least)
+                    || (token.is_all_there_is(now, least) && token.lasts(now, LEAST))
+            }))
+    }
+
+    /// Joins the same exchange under way or starts it.
+    fn exchange(&self, exchange: Exchange) -> Flight {
+        let id = format!(
+            "{}/{}/{}",
+            exchange.grant,
+            cache_key(&exchange.want),
+            exchange.want.least().0
+        );
+        let mut under_way = self
+            .inner
+            .exchanges
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = under_way.get(&id) {
+            return flight.clone();
+        }
+        let (land, flight) = watch::channel(None);
+        under_way.insert(id.clone(), flight.clone());
+        let (keeper, listed) = (
+            self.clone(),
+            Listed {
+                keeper: self.clone(),
+                id,
+            },
+        );
+        self.own(async move {
+            let landing = keeper.exchange_now(&exchange).await;
+            drop(listed);
+            let _ = land.send(Some(landing));
+        });
+        flight
+    }
+
+    async fn exchange_now(&self, exchange: &Exchange) -> Landing {
+        // An exchange that ended between the reader's look and this one has left its answer.
+        if let Some(token) = self.known_exchange(exchange).await? {
             return Ok(token);
         }
-        let gate = self.gate(&format!("{}/{}", grant.id, cache_key(want)));
-        let work = async {
-            let _one = gate.lock().await;
-            if let Some(token) = look().await? {
-                return Ok(token);
-            }
-            let token = self.exchange_at_issuer(&opened.issuer, base, want).await?;
-            refuse_wider(&token, want)?;
-            if let Some(end) = token.expires_at {
-                let record = ExchangedRecord {
-                    sealed: key.seal(&grant.id, &token)?,
-                };
-                let mut change = Change::new();
-                change.put(cache.clone(), &record, Some(end))?;
-                self.inner.db.commit(change).await?;
-            }
-            Ok(token)
+        let request = ExchangeRequest {
+            subject_token: SecretString::from(exchange.base.token.clone()),
+            scopes: exchange.want.scopes.clone(),
+            audiences: exchange.want.audiences.clone(),
+            resources: exchange.want.resources.clone(),
         };
-        let outcome = tokio::time::timeout(self.inner.options.waiter, work).await;
-        drop(gate);
-        self.forget_gates();
-        outcome.unwrap_or_else(|_| {
-            Err(Later::new(LaterKind::IssuerSlow, "the token issuer has not answered the request for a narrowed token in time; try again in a few seconds")
-                .after(Duration::from_secs(2))
-                .into())
-        })
+        let asked = self.now();
+        let answer = tokio::time::timeout(
+            self.inner.options.flight,
+            exchange.issuer.client.exchange(&request),
+        )
+        .await
+        .unwrap_or_else(|_| {
+            Err(IssuerError::Temporary {
+                what: format!(
+                    "no answer within {} seconds",
+                    self.inner.options.flight.as_secs()
+                ),
+                sent: Sent::Maybe,
+                retry_after: None,
+            })
+        });
+        let response = answer.map_err(|error| issuer_failure("exchange", &error))?;
+        let token = cached(&response, asked);
+        refuse_wider(&token, &exchange.want)?;
+        if let Some(end) = token.expires_at {
+            let record = ExchangedRecord {
+                sealed: exchange.key.seal(&exchange.grant, &token)?,
+            };
+            let mut change = Change::new();
+            change.put(exchange.cache.clone(), &record, Some(end))?;
+            // It can be had again: a store that takes nothing now is no reason to withhold it.
+            if let Err(error) = self.inner.db.commit(change).await {
+                tracing::info!(grant = exchange.grant, failure = %Failure::from(error), "a narrowed token is not cached");
+            }
+        }
+        Ok(token)
     }
+}
 
-    fn gate(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
-        self.inner
-            .exchanges
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(key.to_owned())
-            .or_default()
-            .clone()
-    }
-
-    fn forget_gates(&self) {
-        self.inner
-            .exchanges
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, gate| Arc::strong_count(gate) > 1);
-    }
+fn slow() -> Failure {
+    Later::new(
+        LaterKind::IssuerSlow,
+        "the token issuer has not answered the request for a narrowed token in time; the request goes on; try again in a few seconds",
+    )
+    .after(Duration::from_secs(2))
+    .into()
 }
 
 /// Order does not matter to what a token may do, so it does not matter to the cache.
@@ -103,12 +229,9 @@ fn cache_key(want: &Want) -> String {
 
 /// A request for less must not be answered with more.
 ///
-/// Scopes that stand for others (capability sets, groups, the profile itself) may come back as what they stand for, so with one
-/// of them in the request the answer is not compared.
+/// Capability sets come back as what they stand for, so with one of them in the request the answer is not compared.
 fn refuse_wider(token: &CachedToken, want: &Want) -> Result<(), Failure> {
-    let stands_for_others = |scope: &String| {
-        scope == "wlcg" || scope.starts_with("wlcg.") || scope.starts_with("wlcg:")
-    };
+    let stands_for_others = |scope: &String| scope.starts_with("wlcg.capabilityset");
     if want.scopes.is_empty() || want.scopes.iter().any(stands_for_others) {
         return Ok(());
     }
@@ -134,7 +257,9 @@ fn refuse_wider(token: &CachedToken, want: &Want) -> Result<(), Failure> {
 
 /// Whether asking for `wanted` allows being given `granted`: the same, or the same capability on a path below it.
 fn covers(wanted: &str, granted: &str) -> bool {
-    if wanted == granted || matches!(granted, "openid" | "offline_access") {
+    // These grant nothing at a resource: they name the profile and the groups in the token.
+    let names_only = granted == "wlcg" || granted.starts_with("wlcg.groups");
+    if wanted == granted || names_only || matches!(granted, "openid" | "offline_access") {
         return true;
     }
     match (wanted.split_once(':'), granted.split_once(':')) {
@@ -194,6 +319,9 @@ mod tests {
             (&["compute.read"], "compute.read openid", true),
             (&["wlcg.capabilityset:/vo"], "storage.read:/vo", true),
             (&["compute.read"], "", true),
+            (&["wlcg", "compute.read"], "compute.read compute.modify", false),
+            (&["wlcg.groups:/dune", "storage.read:/a"], "wlcg.groups storage.read:/", false),
+            (&["wlcg.groups", "storage.read:/a"], "wlcg wlcg.groups:/dune storage.read:/a", true),
         ] {
             assert_eq!(
                 refuse_wider(&token(got), &want(asked)).is_ok(),

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{Clock, Time};
 use crate::database::{Change, Database, NotCommitted, name};
+use crate::exchange::Exchanges;
 use crate::failure::{Failure, Later, LaterKind};
 use crate::grants::Sealer;
 use crate::login::Logins;
@@ -98,9 +99,13 @@ pub(crate) struct Inner {
     pub policies: Policies,
     pub flights: Flights,
     pub logins: Logins,
-    pub exchanges: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    pub exchanges: Exchanges,
     /// Grants that were used since they were last refreshed, and when (Unix seconds) each is to be refreshed ahead of need.
     pub used: Mutex<HashMap<String, i64>>,
+    /// Held by whoever revokes at issuers.
+    pub revoking: tokio::sync::Mutex<()>,
+    /// The day (since the epoch) on which the whole keep-alive index was last looked through.
+    pub kept_alive: Mutex<Option<i64>>,
     tasks: Mutex<JoinSet<()>>,
     stop: watch::Sender<bool>,
 }
@@ -145,14 +150,16 @@ impl Keeper {
                 policies,
                 flights: Flights::default(),
                 logins: Logins::default(),
-                exchanges: Mutex::default(),
+                exchanges: Exchanges::default(),
+                revoking: tokio::sync::Mutex::default(),
+                kept_alive: Mutex::default(),
                 used: Mutex::default(),
                 tasks: Mutex::default(),
                 stop: watch::Sender::new(false),
             }),
         };
         keeper.reconfigure(setup).await?;
-        keeper.take_up_spool().await?;
+        keeper.take_up_spool()?;
         keeper.start_background();
         Ok(keeper)
     }
@@ -212,17 +219,17 @@ impl Keeper {
 
     /// Waits until every request to an issuer has ended and its answer is stored, but at most `within`; stops background work.
     pub async fn drain(&self, within: Duration) {
-        let _ = self.inner.stop.send(true);
-        let tasks = std::mem::take(
-            &mut *self
-                .inner
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        let finished = tokio::time::timeout(within, async move {
-            let mut tasks = tasks;
-            while tasks.join_next().await.is_some() {}
+        // send_replace, because there may be nobody who listens yet.
+        self.inner.stop.send_replace(true);
+        let finished = tokio::time::timeout(within, async {
+            // What ends may have started more: a login's outcome, a revocation.
+            loop {
+                let mut tasks = self.take_tasks();
+                if tasks.is_empty() {
+                    return;
+                }
+                while tasks.join_next().await.is_some() {}
+            }
         })
         .await;
         if finished.is_err() {
@@ -230,6 +237,22 @@ impl Keeper {
                 "requests to issuers were still under way when the time to drain was over; their intents are stored"
             );
         }
+    }
+
+    fn take_tasks(&self) -> JoinSet<()> {
+        std::mem::take(
+            &mut *self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Ends everything at once, as a kill does.
+    #[cfg(test)]
+    pub(crate) async fn crash(&self) {
+        self.take_tasks().shutdown().await;
     }
 
     /// The configuration in force.

@@ -27,6 +27,7 @@ mod grants;
 mod keeper;
 mod login;
 mod refresh;
+mod revocation;
 mod spool;
 mod tokens;
 

@@ -8,6 +8,7 @@ use gridkeep_store::Kind;
 use gridkeep_token::time::{Seconds, UnixSeconds};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::TOLERANCE_SECONDS;
 use crate::secret::TokenId;
 
 pub(crate) const TOKEN: Kind = Kind(1);
@@ -23,6 +24,7 @@ pub(crate) const EVENT: Kind = Kind(10);
 pub(crate) const DUE: Kind = Kind(11);
 pub(crate) const REVOCATION: Kind = Kind(12);
 pub(crate) const KEEPER: Kind = Kind(13);
+pub(crate) const BROUGHT: Kind = Kind(14);
 
 /// How long a dead token's record stays, so that its death can be proven.
 pub(crate) const TOMBSTONE: i64 = 40 * 86_400;
@@ -178,6 +180,9 @@ pub(crate) struct GrantRecord {
     /// A refresh may have been acted on at the issuer without its answer having arrived.
     #[serde(default)]
     pub answer_lost: Option<AnswerLost>,
+    /// Fingerprint of the refresh token a client brought, when the grant did not come from a login of ours.
+    #[serde(default)]
+    pub brought: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,14 +238,25 @@ pub(crate) struct CachedToken {
 }
 
 impl CachedToken {
-    /// Whether it lives for at least `minimum` more seconds at `now`.
+    /// Whether it lives for at least `minimum` more seconds at `now`. One from the future was dated by a clock that was wrong, so
+    /// its end is not known.
     pub fn lasts(&self, now: UnixSeconds, minimum: Seconds) -> bool {
-        self.expires_at
-            .is_none_or(|end| end - now.0 >= i64::try_from(minimum.0).unwrap_or(i64::MAX))
+        self.expires_at.is_none_or(|end| {
+            self.issued_at - now.0 <= TOLERANCE_SECONDS
+                && end - now.0 >= i64::try_from(minimum.0).unwrap_or(i64::MAX)
+        })
     }
 
-    /// Whether at `now` more than 90 % of its life is left: no refresh would give a longer one.
-    pub fn is_fresh(&self, now: UnixSeconds) -> bool {
+    /// Whether it is as good as a new one although it lives shorter than `minimum`: more than 90 % of its life is left, and all
+    /// of that life would not be enough.
+    pub fn is_all_there_is(&self, now: UnixSeconds, minimum: Seconds) -> bool {
+        self.is_fresh(now)
+            && self.expires_at.is_some_and(|end| {
+                end - self.issued_at < i64::try_from(minimum.0).unwrap_or(i64::MAX)
+            })
+    }
+
+    fn is_fresh(&self, now: UnixSeconds) -> bool {
         self.expires_at
             .is_none_or(|end| (end - now.0) * 10 > (end - self.issued_at) * 9)
     }
@@ -250,6 +266,8 @@ impl CachedToken {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Intent {
     pub id: String,
+    #[serde(default)]
+    pub grant: String,
     pub generation: u64,
     pub node: String,
     /// Start of the node's process, so that a restarted node knows its own dead flights.
@@ -268,6 +286,9 @@ pub(crate) struct ExchangedRecord {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LoginRecord {
     pub issuer: String,
+    /// What the issuer was at the start of the login: a code is never shown to another.
+    pub issuer_url: String,
+    pub client_id: String,
     pub role: String,
     pub client_nonce: String,
     pub started_at: UnixSeconds,
@@ -323,6 +344,15 @@ pub(crate) struct HandleRecord {
 pub(crate) struct RevocationRecord {
     pub since: UnixSeconds,
     pub attempts: u32,
+    /// Only forget the grant: its refresh token was brought by a client, who may still hold and use it.
+    #[serde(default)]
+    pub forget: bool,
+}
+
+/// Where a refresh token that a client brought lies: named by its fingerprint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct BroughtRecord {
+    pub grant: String,
 }
 
 /// The keeper's own state: one record.

@@ -52,7 +52,7 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    fn prefix(self) -> &'static str {
+    pub fn prefix(self) -> &'static str {
         match self {
             Purpose::Token => "hvs.",
             Purpose::Handle => "gkh.",

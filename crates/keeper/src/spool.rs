@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::failure::{Failure, Later, LaterKind};
 use crate::grants::{open, seal};
 use crate::records::CachedToken;
+use crate::secret::random_id;
 
 const CONTEXT: &[u8] = b"spool";
 
@@ -19,6 +20,8 @@ const CONTEXT: &[u8] = b"spool";
 pub(crate) struct Received {
     pub grant: String,
     pub generation: u64,
+    /// The refresh token this is the answer to.
+    pub sent: String,
     pub refresh_token: Option<String>,
     pub access: CachedToken,
 }
@@ -45,7 +48,7 @@ impl Spool {
     pub fn keep(&self, received: &Received) -> Result<PathBuf, Failure> {
         let path = self
             .directory
-            .join(format!("{}-{}.sealed", received.grant, received.generation));
+            .join(format!("{}-{}.sealed", received.grant, random_id()));
         let plain = Zeroizing::new(
             serde_json::to_vec(received).map_err(|error| trouble(&path, &error.into()))?,
         );
@@ -53,8 +56,7 @@ impl Spool {
         let written = (|| {
             let mut file = std::fs::OpenOptions::new()
                 .write(true)
-                .create(true)
-                .truncate(true)
+                .create_new(true)
                 .mode(0o600)
                 .open(&path)?;
             file.write_all(sealed.as_bytes())?;
@@ -86,7 +88,14 @@ impl Spool {
             {
                 continue;
             }
-            let text = std::fs::read_to_string(&path).map_err(|error| trouble(&path, &error))?;
+            let text = match std::fs::read_to_string(&path) {
+                Ok(text) => text,
+                // One file that cannot be read is no reason to serve nobody.
+                Err(error) => {
+                    tracing::error!(file = %path.display(), %error, "a spool file cannot be read and is left where it is");
+                    continue;
+                }
+            };
             match open(&self.key, CONTEXT, text.trim())
                 .and_then(|plain| serde_json::from_slice(&plain).ok())
             {

@@ -181,23 +181,23 @@ impl Rule {
         if !limits
             .required
             .iter()
-            .all(|name| parameters.contains_key(name))
+            .all(|name| parameters.keys().any(|given| given.eq_ignore_ascii_case(name)))
         {
             return false;
         }
         parameters.iter().all(|(name, value)| {
             let name = name.to_lowercase();
-            let denied = limits.denied.contains_key("*")
+            let refused = limits.denied.contains_key("*")
                 || limits
                     .denied
                     .get(&name)
-                    .is_some_and(|values| listed(values, value));
+                    .is_some_and(|values| denied(values, value));
             let allowed = limits.allowed.is_empty()
                 || match limits.allowed.get(&name) {
                     Some(values) => listed(values, value),
                     None => limits.allowed.contains_key("*"),
                 };
-            allowed && !denied
+            allowed && !refused
         })
     }
 }
@@ -213,6 +213,16 @@ fn listed(values: &[String], value: &Value) -> bool {
             let text = text_of(other);
             values.iter().any(|pattern| glob(pattern, &text))
         }
+    }
+}
+
+/// Whether `value`, or any of its elements, is one of `values`; an empty list stands for all.
+fn denied(values: &[String], value: &Value) -> bool {
+    match value {
+        Value::Array(items) if !values.is_empty() => {
+            items.iter().any(|item| denied(values, item))
+        }
+        other => listed(values, other),
     }
 }
 
@@ -424,6 +434,30 @@ mod tests {
                 .patterns
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn one_denied_element_is_enough_and_names_know_no_case() {
+        let acl = acl(
+            r#"
+            path "x" {
+              capabilities = ["update"]
+              denied_parameters = { "server" = ["evil*"] }
+              required_parameters = ["Server"]
+            }
+            "#,
+            None,
+        );
+        let rule = acl.find("x", false).expect("there");
+        for (parameters, fine) in [
+            (json!({"server": "dune"}), true),
+            (json!({"SERVER": "dune"}), true),
+            (json!({"server": ["dune", "evil1"]}), false),
+            (json!({"Server": "evil"}), false),
+            (json!({"other": 1}), false),
+        ] {
+            assert_eq!(rule.allows(parameters.as_object().expect("object")), fine, "{parameters}");
+        }
     }
 
     #[test]

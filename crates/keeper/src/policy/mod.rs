@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::database::{Change, Database, NotCommitted, name};
 use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, REMOVED_ISSUER_KEPT};
 use crate::records::{KeeperToken, POLICY, PolicyRecord};
 use crate::secret::{Mint, TokenId};
 use crate::setup::Setup;
@@ -137,6 +137,8 @@ pub(crate) struct Policies {
     written: RwLock<HashMap<String, Arc<Policy>>>,
     /// Moves on with every change, so that nothing compiled before it is used after it.
     epoch: AtomicU64,
+    /// Held while a policy is written, so that what is in memory is what was stored last.
+    writing: tokio::sync::Mutex<()>,
     compiled: quick_cache::sync::Cache<(TokenId, u64), Arc<Acl>>,
 }
 
@@ -160,7 +162,8 @@ impl Policies {
             builtin: RwLock::default(),
             written: RwLock::new(written),
             epoch: AtomicU64::new(0),
-            compiled: quick_cache::sync::Cache::new(COMPILED),
+            writing: tokio::sync::Mutex::default(),
+                compiled: quick_cache::sync::Cache::new(COMPILED),
         })
     }
 
@@ -375,6 +378,7 @@ impl Keeper {
         self.refuse_builtin(&policy_name)?;
         Policy::parse(&policy_name, text)?;
         let key = name(POLICY, &[&policy_name]);
+        let _alone = self.inner.policies.writing.lock().await;
         loop {
             let stored = self.inner.db.get::<PolicyRecord>(&key).await?;
             let record = PolicyRecord {
@@ -414,6 +418,7 @@ impl Keeper {
             return Err(BadInput::CannotDeleteDefaultPolicy.into());
         }
         self.refuse_builtin(&policy_name)?;
+        let _alone = self.inner.policies.writing.lock().await;
         let mut change = Change::new();
         change.delete(name(POLICY, &[&policy_name]));
         self.inner.db.commit(change).await?;
@@ -450,7 +455,11 @@ pub(crate) fn known_issuer<'a>(
     if let Some(found) = setup.issuer(issuer) {
         return Ok(found);
     }
-    if let Some(since) = setup.removed_issuers.get(issuer) {
+    if let Some(since) = setup
+        .removed_issuers
+        .get(issuer)
+        .filter(|since| now.0 - **since < REMOVED_ISSUER_KEPT)
+    {
         let days = (now.0 - since) / 86_400;
         return Err(Later::new(
             LaterKind::IssuerRemoved,

@@ -1,0 +1,273 @@
+//! Credentials: names that point to grants.
+//!
+//! Owns reading an access token and listing, here; storing in [`put`], binding and deleting in [`bind`], the form of names in
+//! [`name`]. Refuses to know how a refresh is done: that is the refresh engine's.
+
+mod bind;
+mod name;
+mod put;
+
+use std::sync::Arc;
+
+use gridkeep_token::time::{Seconds, UnixSeconds};
+use secrecy::SecretString;
+
+use crate::database::{Stored, name as record_name};
+use crate::failure::{BadInput, Failure};
+use crate::keeper::Keeper;
+use crate::policy::known_issuer;
+use crate::records::{
+    CREDENTIAL, CachedToken, CredentialRecord, GRANT, GrantRecord, GrantSecrets, GrantState,
+};
+use crate::setup::Setup;
+use crate::tokens::Bearer;
+
+pub use name::CredentialName;
+pub use put::PutCredential;
+
+/// The least life of a token that is handed out, in seconds.
+pub(crate) const LEAST: Seconds = Seconds(10);
+
+/// What a reader wants of the access token.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Want {
+    /// Least remaining life.
+    pub minimum: Seconds,
+    /// Scopes to narrow to; empty = as granted.
+    pub scopes: Vec<String>,
+    /// Audiences to narrow to.
+    pub audiences: Vec<String>,
+    /// Resources (RFC 8707) to narrow to.
+    pub resources: Vec<String>,
+}
+
+impl Want {
+    /// Whether the token has to be exchanged for a narrower one.
+    pub fn narrows(&self) -> bool {
+        !(self.scopes.is_empty() && self.audiences.is_empty() && self.resources.is_empty())
+    }
+
+    pub(crate) fn least(&self) -> Seconds {
+        self.minimum.max(LEAST)
+    }
+}
+
+/// An access token for its reader.
+#[derive(Debug, Clone)]
+pub struct AccessToken {
+    /// The token.
+    pub token: SecretString,
+    /// Its OAuth type, in canonical spelling.
+    pub token_type: String,
+    /// When it ends, if the issuer said.
+    pub expires_at: Option<UnixSeconds>,
+    /// Name of the issuer.
+    pub server: String,
+    /// What the reader should know.
+    pub warnings: Vec<String>,
+}
+
+/// What is known of a credential without showing anything secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialSummary {
+    /// Its name.
+    pub name: CredentialName,
+    /// When it was bound, and by whom.
+    pub bound_at: UnixSeconds,
+    /// Display name of the token that bound it.
+    pub bound_by: String,
+    /// When its grant was last refreshed and last used.
+    pub refreshed_at: Option<UnixSeconds>,
+    /// Last use that was noted.
+    pub used_at: Option<UnixSeconds>,
+    /// `None` while it works, else why a login is needed.
+    pub trouble: Option<String>,
+}
+
+/// A credential with its grant opened.
+pub(crate) struct Opened {
+    pub grant: Stored<GrantRecord>,
+    pub secrets: GrantSecrets,
+    pub setup: Arc<Setup>,
+    pub warnings: Vec<String>,
+}
+
+impl Opened {
+    pub fn warn_short(&mut self, least: Seconds) {
+        self.warnings.push(format!(
+            "the issuer's tokens live shorter than the {} seconds asked for; this one is fresh",
+            least.0
+        ));
+    }
+}
+
+impl Keeper {
+    /// Reads `issuer/owner:role`.
+    ///
+    /// # Errors
+    /// See [`CredentialName::parse`].
+    pub fn parse_name(&self, text: &str) -> Result<CredentialName, Failure> {
+        Ok(CredentialName::parse(text)?)
+    }
+
+    /// The access token of a credential: from the cache when it lives long enough, else refreshed, and exchanged for a narrower
+    /// one when `want` asks for that. The caller has been authorised.
+    ///
+    /// # Errors
+    /// [`Failure::NotFound`] when nothing is stored; [`GrantDead`](crate::Refused::GrantDead) when the issuer refused for good and nothing cached
+    /// lives long enough; [`Failure::Later`] while the issuer is slow or down.
+    pub async fn read(
+        &self,
+        _by: &Bearer,
+        credential: &CredentialName,
+        want: &Want,
+    ) -> Result<AccessToken, Failure> {
+        let mut opened = self.open_credential(credential).await?;
+        let access = self.base_token(&mut opened, want.least()).await?;
+        self.mark_used(&opened.grant.value.id, &access);
+        let access = if want.narrows() {
+            self.exchanged(&mut opened, &access, want).await?
+        } else {
+            access
+        };
+        Ok(AccessToken {
+            token: SecretString::from(access.token.clone()),
+            token_type: access.token_type.clone(),
+            expires_at: access.expires_at.map(UnixSeconds),
+            server: credential.issuer.clone(),
+            warnings: opened.warnings,
+        })
+    }
+
+    async fn open_credential(&self, credential: &CredentialName) -> Result<Opened, Failure> {
+        let setup = self.setup();
+        known_issuer(&setup, &credential.issuer, self.now())?;
+        let stored = self
+            .inner
+            .db
+            .get::<CredentialRecord>(&credential.key())
+            .await?
+            .ok_or(Failure::NotFound)?;
+        let grant = self
+            .inner
+            .db
+            .get::<GrantRecord>(&record_name(GRANT, &[&stored.value.grant]))
+            .await?
+            .ok_or(Failure::NotFound)?;
+        let issuer = self.issuer_of(&setup, &grant.value)?;
+        let mut warnings = Vec::new();
+        if let Some(role) = issuer
+            .role(&credential.role)
+            .filter(|role| role.scopes != stored.value.scopes && !stored.value.scopes.is_empty())
+        {
+            warnings.push(format!("the scopes of role \"{}\" were changed after this login was made; log in again to get a token with the new ones", role.name));
+        }
+        let (_, secrets) = self.inner.sealer.open(&grant.value)?;
+        Ok(Opened {
+            grant,
+            secrets,
+            setup,
+            warnings,
+        })
+    }
+
+    /// The grant's own access token with at least `least` seconds to live.
+    async fn base_token(
+        &self,
+        opened: &mut Opened,
+        least: Seconds,
+    ) -> Result<CachedToken, Failure> {
+        let now = self.now();
+        if let Some(access) = opened.secrets.access.clone() {
+            if access.lasts(now, least) {
+                if let GrantState::Dead { error, cause, .. } = &opened.grant.value.state {
+                    opened.warnings.push(format!(
+                        "token will expire: refresh failed: {error}: {cause}; log in again"
+                    ));
+                }
+                return Ok(access);
+            }
+            let dead = matches!(opened.grant.value.state, GrantState::Dead { .. });
+            if !dead && access.is_all_there_is(now, least) && access.lasts(now, LEAST) {
+                opened.warn_short(least);
+                return Ok(access);
+            }
+        }
+        let grant = &opened.grant.value;
+        let fresh = self.refreshed(&grant.id, grant.generation).await?;
+        let now = self.now();
+        if !fresh.lasts(now, LEAST) {
+            return Err(BadInput::Expired {
+                what: format!(
+                    "even a fresh token of this issuer lives less than {} seconds",
+                    LEAST.0
+                ),
+            }
+            .into());
+        }
+        if !fresh.lasts(now, least) {
+            opened.warn_short(least);
+        }
+        Ok(fresh)
+    }
+
+    /// Credentials of `issuer` that `visible` lets through, sorted by name.
+    ///
+    /// # Errors
+    /// [`Failure::Later`] when the store cannot be read.
+    pub async fn list_credentials(
+        &self,
+        issuer: &str,
+        visible: impl Fn(&CredentialName) -> bool,
+    ) -> Result<Vec<CredentialSummary>, Failure> {
+        let mut found = Vec::new();
+        self.inner
+            .db
+            .each::<CredentialRecord>(CREDENTIAL, &[issuer.as_bytes()], |stored| {
+                let parts: Vec<String> = stored
+                    .name
+                    .parts()
+                    .iter()
+                    .map(|part| String::from_utf8_lossy(part).into_owned())
+                    .collect();
+                if let [issuer, owner, role] = parts.as_slice() {
+                    let credential = CredentialName {
+                        issuer: issuer.clone(),
+                        owner: owner.clone(),
+                        role: role.clone(),
+                    };
+                    if visible(&credential) {
+                        found.push((credential, stored.value));
+                    }
+                }
+                std::ops::ControlFlow::Continue(())
+            })
+            .await?;
+        let mut summaries = Vec::with_capacity(found.len());
+        for (credential, record) in found {
+            let grant = self
+                .inner
+                .db
+                .get::<GrantRecord>(&record_name(GRANT, &[&record.grant]))
+                .await?
+                .map(|grant| grant.value);
+            let trouble = match grant.as_ref().map(|grant| &grant.state) {
+                Some(GrantState::Live) => None,
+                Some(GrantState::Dead { error, cause, .. }) => {
+                    Some(format!("login needed: {error}: {cause}"))
+                }
+                None => Some("login needed: its grant is gone".to_owned()),
+            };
+            summaries.push(CredentialSummary {
+                name: credential,
+                bound_at: record.created_at,
+                bound_by: record.bound_by,
+                refreshed_at: grant.as_ref().map(|grant| grant.refreshed_at),
+                used_at: grant.as_ref().map(|grant| grant.used_at),
+                trouble,
+            });
+        }
+        summaries.sort_by_key(|summary| summary.name.to_string());
+        Ok(summaries)
+    }
+}

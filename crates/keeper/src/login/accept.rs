@@ -1,0 +1,159 @@
+//! What an issuer gave at the end of a login, and whose login it proves to be.
+
+use gridkeep_issuer::{IssuerError, TokenResponse};
+use gridkeep_token::time::UnixSeconds;
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value};
+
+use crate::failure::{BadInput, Failure};
+use crate::keeper::Keeper;
+use crate::records::ReadyLogin;
+use crate::refresh::{cached, issuer_failure};
+use crate::setup::{IssuerSetup, OperatorRule};
+
+impl Keeper {
+    /// Checks what the issuer gave at the end of a login, when asked for it at `asked`, and takes the identity out of it.
+    pub(super) async fn accept(
+        &self,
+        issuer: &IssuerSetup,
+        role: &str,
+        response: &TokenResponse,
+        nonce: Option<&str>,
+        asked: UnixSeconds,
+    ) -> Result<ReadyLogin, Failure> {
+        let id_token = response.id_token.as_ref().ok_or(BadInput::NoIdToken)?;
+        let now = self.now();
+        let mut claims = issuer
+            .client
+            .verify_id_token(
+                id_token.expose_secret(),
+                nonce,
+                Some(&response.access_token),
+                now.0,
+            )
+            .await
+            .map_err(|error| match error {
+                IssuerError::InvalidToken { what } => BadInput::TokenVerification { what }.into(),
+                other => issuer_failure("login", &other),
+            })?;
+        let rules: Vec<OperatorRule> = self
+            .setup()
+            .operators
+            .iter()
+            .filter(|rule| rule.issuer == issuer.name)
+            .cloned()
+            .collect();
+        let credclaim = issuer
+            .role(role)
+            .and_then(|role| role.credclaim.as_ref())
+            .unwrap_or(&issuer.credclaim);
+        let missing = !claims.contains_key(credclaim)
+            || rules.iter().any(|rule| !claims.contains_key(&rule.claim));
+        if missing {
+            self.add_userinfo(issuer, response, &mut claims).await;
+        }
+        let owner = owner_of(&claims, credclaim)?;
+        let refresh_token = response
+            .refresh_token
+            .as_ref()
+            .map(|token| token.expose_secret().to_owned())
+            .filter(|token| !token.is_empty());
+        if refresh_token.is_none() {
+            tracing::warn!(
+                issuer = issuer.name,
+                role,
+                "the issuer gave no refresh token: the login ends with its first access token; the role's scopes may lack offline_access"
+            );
+        }
+        Ok(ReadyLogin {
+            owner,
+            subject: claims.get("sub").and_then(Value::as_str).map(str::to_owned),
+            operator: rules
+                .iter()
+                .any(|rule| claim_holds(claims.get(&rule.claim), &rule.value)),
+            refresh_token,
+            access: cached(response, asked),
+        })
+    }
+
+    async fn add_userinfo(
+        &self,
+        issuer: &IssuerSetup,
+        response: &TokenResponse,
+        claims: &mut Map<String, Value>,
+    ) {
+        match issuer.client.userinfo(&response.access_token).await {
+            Ok(more) if more.get("sub") == claims.get("sub") => {
+                for (claim, value) in more {
+                    claims.entry(claim).or_insert(value);
+                }
+            }
+            Ok(_) => tracing::warn!(
+                issuer = issuer.name,
+                "userinfo speaks of another subject than the id_token and is ignored"
+            ),
+            Err(error) => {
+                tracing::info!(issuer = issuer.name, %error, "userinfo could not be read; going on with the id_token")
+            }
+        }
+    }
+}
+
+fn owner_of(claims: &Map<String, Value>, claim: &str) -> Result<String, BadInput> {
+    let value = claims.get(claim).ok_or_else(|| BadInput::MissingClaim {
+        claim: claim.to_owned(),
+    })?;
+    let owner = value.as_str().ok_or_else(|| BadInput::ClaimNotString {
+        claim: claim.to_owned(),
+    })?;
+    let unusable = |why| BadInput::ClaimUnusable {
+        claim: claim.to_owned(),
+        why,
+    };
+    if owner.is_empty() || owner.len() > 255 {
+        return Err(unusable("it is empty or longer than 255 bytes"));
+    }
+    if owner.contains(['/', ':', '*', '+', '"', '\\', '{', '}', '%', '?', '#'])
+        || owner.chars().any(|c| c.is_control() || c.is_whitespace())
+    {
+        return Err(unusable("it holds a character that has a meaning in paths"));
+    }
+    if matches!(owner, "." | "..") {
+        return Err(unusable("it is a relative path"));
+    }
+    Ok(owner.to_owned())
+}
+
+fn claim_holds(claim: Option<&Value>, wanted: &str) -> bool {
+    match claim {
+        Some(Value::String(text)) => text == wanted,
+        Some(Value::Array(items)) => items.iter().any(|item| item.as_str() == Some(wanted)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_that_could_change_a_path_is_not_an_owner() {
+        for bad in ["", "a/b", "a:b", "*", "..", "a b", "a\u{7}", "a%2fb"] {
+            let claims = Map::from_iter([("sub".to_owned(), Value::from(bad))]);
+            assert!(owner_of(&claims, "sub").is_err(), "{bad:?}");
+        }
+        let claims = Map::from_iter([
+            ("sub".to_owned(), Value::from("alice@lab.example")),
+            ("n".to_owned(), Value::from(3)),
+        ]);
+        assert_eq!(owner_of(&claims, "sub").as_deref(), Ok("alice@lab.example"));
+        assert_eq!(
+            owner_of(&claims, "n"),
+            Err(BadInput::ClaimNotString { claim: "n".into() })
+        );
+        assert_eq!(
+            owner_of(&claims, "x"),
+            Err(BadInput::MissingClaim { claim: "x".into() })
+        );
+    }
+}

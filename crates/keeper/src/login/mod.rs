@@ -1,0 +1,231 @@
+//! Logging in at an issuer: starting in [`start`], the browser's return in [`callback`], polling in [`poll`], what an issuer's
+//! answer proves in [`accept`], what a finished login leaves behind in [`complete`].
+//!
+//! A login is one record that every node can read. Whoever moves it on does so guarded by its version, so each step happens
+//! once. The refresh token never leaves the server (decision 4): the client gets a handle.
+
+mod accept;
+mod callback;
+mod complete;
+mod pace;
+mod poll;
+mod start;
+
+use std::net::IpAddr;
+
+use gridkeep_store::Name;
+use gridkeep_token::time::Seconds;
+use secrecy::SecretString;
+
+use crate::database::{Change, NotCommitted, Stored};
+use crate::failure::{BadInput, Failure};
+use crate::keeper::Keeper;
+use crate::policy::known_issuer;
+use crate::records::{LOGIN, LoginRecord, LoginStep};
+use crate::secret::Purpose;
+use crate::setup::{IssuerSetup, Setup};
+use crate::tokens::{Issued, later};
+
+pub(crate) use pace::Logins;
+
+/// A login may take this long.
+const LOGIN_LIFE: Seconds = Seconds(600);
+/// A handle can be redeemed for this long.
+pub(crate) const HANDLE_LIFE: Seconds = Seconds(900);
+
+/// A login to be started.
+#[derive(Debug, Clone, Default)]
+pub struct LoginStart {
+    /// Name of the issuer.
+    pub issuer: String,
+    /// Role; `default` when it is not given.
+    pub role: Option<String>,
+    /// Where the issuer shall send the browser.
+    pub redirect_uri: Option<String>,
+    /// A secret of the client that has to be shown again when polling.
+    pub client_nonce: Option<String>,
+    /// Address of the client.
+    pub from: Option<IpAddr>,
+}
+
+/// A login that was started.
+#[derive(Debug, Clone)]
+pub struct LoginStarted {
+    /// Where the person has to go; empty when the redirect address is not allowed.
+    pub auth_url: String,
+    /// Names the login.
+    pub state: String,
+    /// Seconds between polls.
+    pub poll_interval: u64,
+    /// Code to type at `auth_url`, when it is not part of it.
+    pub user_code: Option<String>,
+    /// Why `auth_url` is empty.
+    pub warnings: Vec<String>,
+}
+
+/// The browser's return from the issuer.
+#[derive(Debug, Clone)]
+pub struct Callback {
+    /// Name of the issuer, from the path.
+    pub issuer: String,
+    /// The state the issuer returned.
+    pub state: String,
+    /// The authorization code.
+    pub code: Option<SecretString>,
+    /// The issuer's error.
+    pub error: Option<String>,
+    /// Its description, for the server's log only.
+    pub error_description: Option<String>,
+    /// Whether the person confirmed that the login is theirs.
+    pub confirmed: bool,
+    /// Address of the browser.
+    pub from: Option<IpAddr>,
+}
+
+/// What the browser is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallbackOutcome {
+    /// Ask the person whether this is their login.
+    Confirm {
+        /// Address that asked for the login.
+        requester: Option<IpAddr>,
+        /// Name of the issuer.
+        issuer: String,
+        /// Name of the role.
+        role: String,
+    },
+    /// Logged in.
+    Done {
+        /// Name of the issuer.
+        issuer: String,
+        /// Name of the role.
+        role: String,
+        /// The owner key of the person.
+        owner: String,
+    },
+    /// Not logged in.
+    Denied {
+        /// The error code, one of RFC 6749's.
+        error: String,
+    },
+}
+
+/// A client asking for the outcome.
+#[derive(Debug, Clone)]
+pub struct Poll {
+    /// Name of the issuer, from the path.
+    pub issuer: String,
+    /// The login.
+    pub state: String,
+    /// The client's secret.
+    pub client_nonce: String,
+    /// Address of the client.
+    pub from: Option<IpAddr>,
+}
+
+/// What it hears.
+#[derive(Debug)]
+pub enum PollOutcome {
+    /// Not yet.
+    Pending,
+    /// Logged in.
+    LoggedIn(Box<Login>),
+}
+
+/// A finished login.
+#[derive(Debug)]
+pub struct Login {
+    /// The login token.
+    pub issued: Issued,
+    /// The owner key.
+    pub owner: String,
+    /// The role's name.
+    pub role: String,
+    /// What old clients are given in the place of the refresh token.
+    pub handle: SecretString,
+}
+
+fn login_name(id: &[u8]) -> Name {
+    Name::new(LOGIN, &[id])
+}
+
+impl Keeper {
+    async fn login_record(
+        &self,
+        issuer: &str,
+        state: &str,
+    ) -> Result<(Vec<u8>, Stored<LoginRecord>), Failure> {
+        let proven = self
+            .inner
+            .mint
+            .prove(Purpose::Login, state)
+            .ok_or(BadInput::LoginExpired)?;
+        if self.now() >= later(proven.issued_at, LOGIN_LIFE) {
+            return Err(self.too_late(BadInput::LoginExpired));
+        }
+        let id = proven.id();
+        let stored = self
+            .inner
+            .db
+            .get::<LoginRecord>(&login_name(&id))
+            .await?
+            .ok_or(BadInput::LoginExpired)?;
+        if stored.value.issuer != issuer {
+            return Err(BadInput::LoginExpired.into());
+        }
+        if self.now() >= stored.value.deadline {
+            return Err(self.too_late(BadInput::LoginExpired));
+        }
+        Ok((id, stored))
+    }
+
+    /// The issuer a login was started at. One that got another address or client id meanwhile never sees what belongs to the old.
+    fn issuer_of_login<'a>(
+        &self,
+        setup: &'a Setup,
+        login: &LoginRecord,
+    ) -> Result<&'a IssuerSetup, Failure> {
+        let issuer = known_issuer(setup, &login.issuer, self.now())?;
+        if issuer.url != login.issuer_url || issuer.client_id != login.client_id {
+            return Err(BadInput::LoginExpired.into());
+        }
+        Ok(issuer)
+    }
+
+    /// Moves a login on, if nobody else has.
+    async fn advance(
+        &self,
+        id: &[u8],
+        stored: &Stored<LoginRecord>,
+        step: LoginStep,
+    ) -> Result<Stored<LoginRecord>, Failure> {
+        let mut record = stored.value.clone();
+        record.step = step;
+        let mut change = Change::new();
+        change
+            .guard(stored.unchanged())
+            .put(login_name(id), &record, Some(record.deadline.0))?;
+        // Critical, because what the issuer gave for a code cannot be had again.
+        match self.inner.db.commit_critical(change).await {
+            Ok(()) => self
+                .inner
+                .db
+                .get::<LoginRecord>(&login_name(id))
+                .await?
+                .ok_or_else(|| BadInput::LoginExpired.into()),
+            Err(NotCommitted::Conflict) => Err(BadInput::LoginExpired.into()),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Ends a login.
+    async fn end(&self, id: &[u8], stored: &Stored<LoginRecord>) -> Result<(), Failure> {
+        self.inner.logins.remove(id);
+        let mut change = Change::new();
+        change.guard(stored.unchanged()).delete(login_name(id));
+        match self.inner.db.commit(change).await {
+            Ok(()) | Err(NotCommitted::Conflict) => Ok(()),
+            Err(other) => Err(other.into()),
+        }
+    }
+}

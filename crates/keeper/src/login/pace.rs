@@ -1,0 +1,174 @@
+//! What this node remembers of logins beside their records: how many are under way, and when to ask the issuer next.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gridkeep_token::time::UnixSeconds;
+
+use crate::failure::{Failure, Later, LaterKind};
+use crate::setup::Limits;
+
+/// The logins under way on this node.
+#[derive(Default, Clone)]
+pub(crate) struct Logins(Arc<Mutex<Remembered>>);
+
+#[derive(Default)]
+struct Remembered {
+    by_login: HashMap<Vec<u8>, Pace>,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+struct Pace {
+    from: Option<IpAddr>,
+    ends: UnixSeconds,
+    next: Duration,
+    interval: Duration,
+    asking: bool,
+}
+
+/// A place among the logins under way, given back unless the login is started.
+pub(super) struct Place {
+    logins: Logins,
+    id: Option<Vec<u8>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            self.logins.remove(id);
+        }
+    }
+}
+
+impl Place {
+    /// The login was started: it keeps its place until `ends`, and the issuer is first asked after `interval` seconds.
+    pub fn keep(mut self, ends: UnixSeconds, interval: u64, boot: Duration) {
+        let mut inner = self.logins.lock();
+        let interval = Duration::from_secs(interval.max(1));
+        if let Some(pace) = self.id.take().and_then(|id| inner.by_login.get_mut(&id)) {
+            pace.ends = ends;
+            pace.next = boot + interval;
+            pace.interval = interval;
+        }
+    }
+}
+
+impl Logins {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for the login `id`, taken before anything is asked of the issuer, so that a flood of starts at one moment is
+    /// held to the limits too.
+    pub(super) fn admit(
+        &self,
+        limits: &Limits,
+        id: Vec<u8>,
+        from: Option<IpAddr>,
+        now: UnixSeconds,
+        ends: UnixSeconds,
+    ) -> Result<Place, Failure> {
+        let mut inner = self.lock();
+        if inner.is_full(limits, from) {
+            inner.purge(now);
+        }
+        if inner.is_full(limits, from) {
+            return Err(Later::new(
+                LaterKind::TooManyLogins,
+                "too many logins are under way and not finished; finish one of them, or try again in ten minutes, when they are forgotten",
+            )
+            .after(Duration::from_secs(60))
+            .into());
+        }
+        inner.by_login.insert(
+            id.clone(),
+            Pace {
+                from,
+                ends,
+                next: Duration::ZERO,
+                interval: Duration::ZERO,
+                asking: false,
+            },
+        );
+        if let Some(from) = from {
+            *inner.by_address.entry(from).or_default() += 1;
+        }
+        Ok(Place {
+            logins: self.clone(),
+            id: Some(id),
+        })
+    }
+
+    pub(super) fn remove(&self, id: &[u8]) {
+        self.lock().remove(id);
+    }
+
+    /// Whether it is time to ask the issuer, and nobody does so already. The permission has to be given back with
+    /// [`Logins::asked`].
+    pub(super) fn may_ask(
+        &self,
+        id: &[u8],
+        ends: UnixSeconds,
+        interval: u64,
+        boot: Duration,
+    ) -> bool {
+        let mut inner = self.lock();
+        let interval = Duration::from_secs(interval.max(1));
+        let pace = inner.by_login.entry(id.to_vec()).or_insert(Pace {
+            from: None,
+            ends,
+            next: boot,
+            interval,
+            asking: false,
+        });
+        // A client that polls exactly at the interval is not made to wait a second one for a hair's breadth.
+        if pace.asking || boot + Duration::from_millis(200) < pace.next {
+            return false;
+        }
+        pace.asking = true;
+        true
+    }
+
+    pub(super) fn asked(&self, id: &[u8], slower: bool, boot: Duration) {
+        if let Some(pace) = self.lock().by_login.get_mut(id) {
+            if slower {
+                pace.interval += Duration::from_secs(5);
+            }
+            pace.next = boot + pace.interval;
+            pace.asking = false;
+        }
+    }
+}
+
+impl Remembered {
+    fn is_full(&self, limits: &Limits, from: Option<IpAddr>) -> bool {
+        let here = from.and_then(|from| self.by_address.get(&from).copied());
+        self.by_login.len() >= limits.login_sessions_total
+            || here.unwrap_or(0) >= limits.login_sessions_per_address
+    }
+
+    fn purge(&mut self, now: UnixSeconds) {
+        let ended: Vec<Vec<u8>> = self
+            .by_login
+            .iter()
+            .filter(|(_, pace)| pace.ends <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ended {
+            self.remove(&id);
+        }
+    }
+
+    fn remove(&mut self, id: &[u8]) {
+        if let Some(from) = self.by_login.remove(id).and_then(|pace| pace.from) {
+            if let Some(count) = self.by_address.get_mut(&from) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_address.remove(&from);
+                }
+            }
+        }
+    }
+}

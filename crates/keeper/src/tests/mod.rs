@@ -1,0 +1,19 @@
+//! The keeper as its callers meet it: a store on a failing disk, an issuer that misbehaves on command, clocks that only move when
+//! told. One module per subject; what they share is in [`support`] and [`issuer`].
+
+mod background;
+mod create;
+mod crash;
+mod exchange;
+mod faults;
+mod handles;
+mod issuer;
+mod login;
+mod proof;
+mod put;
+mod read;
+mod reconfigure;
+mod refresh;
+mod revocation;
+mod support;
+mod tree;
