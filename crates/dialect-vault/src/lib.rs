@@ -21,6 +21,8 @@ mod path;
 mod route;
 mod service;
 mod time;
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use audit::{AuditError, AuditSink, FileAudit, FileAuditOptions};
 pub use service::{DialectLimits, DialectOptions, VaultService};
