@@ -45,8 +45,13 @@ async fn the_embedded_engine_conforms() {
 
 #[tokio::test]
 async fn a_failing_disk_makes_no_answer_untrue() {
+    // The size of the soak, like that of the kills, is one parameter.
+    let seeds: u64 = std::env::var("GRIDKEEP_SOAK")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(4);
     let mut failures = 0;
-    for seed in 1..=4 {
+    for seed in 1..=seeds {
         let scratch = tempfile::tempdir().unwrap();
         let disk = FaultyDisk::new();
         let mut options = options(scratch.path());

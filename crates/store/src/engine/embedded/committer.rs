@@ -192,10 +192,13 @@ impl Committer {
                 self.commit(batch);
             }
         }
-        let closed = self
-            .file
-            .close()
-            .map_err(|failure| self.error(failure, Outcome::NotApplied));
+        let mut closed = self.file.close();
+        if matches!(closed, Err(Failure::Broken(_))) {
+            // A failure of before, which the next start would mend: better now.
+            let reopened = self.file.reopen(self.file.generation());
+            closed = reopened.and_then(|()| self.file.close());
+        }
+        let closed = closed.map_err(|failure| self.error(failure, Outcome::NotApplied));
         drop(self.lock);
         closed
     }

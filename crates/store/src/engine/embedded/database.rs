@@ -158,12 +158,11 @@ impl DataFile {
         if !create && file.is_empty()? {
             return Err(Failure::Corrupt("the data file is empty".to_owned()));
         }
-        let database = build(file, &notes)?;
         let this = Self {
             disk,
             path,
             identity,
-            database: RwLock::new(Some(database)),
+            database: RwLock::new(None),
             generation: AtomicU64::new(1),
             closed: AtomicBool::new(false),
             notes,
@@ -171,9 +170,17 @@ impl DataFile {
             epoch: AtomicU64::new(0),
             hub: Hub::default(),
         };
-        if !create {
-            this.load()?;
-        }
+        let database = guarded(|| {
+            let database = build(file, &this.notes)?;
+            if !create {
+                this.load(&database)?;
+            }
+            Ok(database)
+        })?;
+        *this
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(database);
         Ok(this)
     }
 
@@ -191,17 +198,16 @@ impl DataFile {
         })
     }
 
-    fn load(&self) -> Result<(), Failure> {
-        let (sequence, epoch) = self.read(|txn| {
-            let meta = txn.open_table(META)?;
-            let number = |name| -> Result<u64, Failure> {
-                Ok(meta
-                    .get(name)?
-                    .ok_or_else(|| Failure::Corrupt(format!("no {name} in it")))?
-                    .value())
-            };
-            Ok((number(SEQUENCE)?, number(EPOCH)?))
-        })?;
+    fn load(&self, database: &Database) -> Result<(), Failure> {
+        let txn = database.begin_read()?;
+        let meta = txn.open_table(META)?;
+        let number = |name| -> Result<u64, Failure> {
+            Ok(meta
+                .get(name)?
+                .ok_or_else(|| Failure::Corrupt(format!("no {name} in it")))?
+                .value())
+        };
+        let (sequence, epoch) = (number(SEQUENCE)?, number(EPOCH)?);
         self.sequence.store(sequence, Ordering::Release);
         // One that was begun and could not be written yet stays.
         self.epoch.fetch_max(epoch, Ordering::AcqRel);
@@ -234,13 +240,15 @@ impl DataFile {
             file.forget()?;
             self.notes.sync_failed.store(false, Ordering::Relaxed);
         }
-        *guard = Some(
-            catch_unwind(AssertUnwindSafe(|| build(file, &self.notes)))
-                .unwrap_or_else(|_| Err(panicked()))?,
-        );
+        let database = guarded(|| {
+            let database = build(file, &self.notes)?;
+            // Known before anybody writes: versions are never given twice.
+            self.load(&database)?;
+            Ok(database)
+        })?;
+        *guard = Some(database);
         self.generation.fetch_add(1, Ordering::AcqRel);
-        drop(guard);
-        self.load()
+        Ok(())
     }
 
     pub(crate) fn close(&self) -> Result<(), Failure> {
@@ -251,11 +259,7 @@ impl DataFile {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         self.hub.close();
-        match database.map(|database| catch_unwind(AssertUnwindSafe(|| database.close()))) {
-            Some(Ok(result)) => Ok(result?),
-            Some(Err(_)) => Err(panicked()),
-            None => Ok(()),
-        }
+        database.map_or(Ok(()), |database| guarded(|| Ok(database.close()?)))
     }
 
     fn not_open(&self) -> Failure {
@@ -294,9 +298,7 @@ impl DataFile {
     ) -> Result<T, Failure> {
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or_else(|| self.not_open())?;
-        // redb may panic on a page that is not what it wrote.
-        catch_unwind(AssertUnwindSafe(|| f(&database.begin_read()?)))
-            .unwrap_or_else(|_| Err(panicked()))
+        guarded(|| f(&database.begin_read()?))
     }
 
     pub(crate) fn get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawEntry>>, Failure> {
@@ -439,7 +441,7 @@ impl DataFile {
             }
             Ok(txn.commit()?)
         };
-        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked()))
+        guarded(work)
     }
 }
 
@@ -464,8 +466,13 @@ fn build(file: Box<dyn DiskFile>, notes: &Arc<Notes>) -> Result<Database, Failur
     })?)
 }
 
-fn panicked() -> Failure {
-    Failure::Corrupt("reading it made the engine stop".to_owned())
+/// redb may panic on a page that is not what it wrote.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Failure::Corrupt(
+            "reading it made the engine stop".to_owned(),
+        ))
+    })
 }
 
 struct Tables<'txn, 'a> {

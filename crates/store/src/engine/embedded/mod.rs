@@ -113,17 +113,8 @@ impl Embedded {
                 ),
             });
         }
-        let file = Arc::new(
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                DataFile::open(disk.clone(), path, initialising)
-            }))
-            .unwrap_or_else(|_| {
-                Err(Failure::Corrupt(
-                    "opening it made the engine stop".to_owned(),
-                ))
-            })
-            .map_err(fail)?,
-        );
+        let file = DataFile::open(disk.clone(), path, initialising).map_err(fail)?;
+        let file = Arc::new(file);
         let refusal = Arc::new(Refusal::default());
         let queue = Arc::new(Queue::default());
         let committer = Committer {
