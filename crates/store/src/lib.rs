@@ -2,7 +2,7 @@
 //!
 //! Three things a caller wants of it:
 //!
-//! * **open** it: [`open`] with [`OpenOptions`] and a [`RootKey`];
+//! * **open** it: [`open()`] with [`OpenOptions`] and a [`RootKey`];
 //! * **read** it: [`Store::get`], [`Store::get_many`], [`Store::scan`], [`Store::watch`];
 //! * **write** it: [`Store::commit`] of a [`Transaction`] whose [`Guard`]s say what it was decided on.
 //!
@@ -56,7 +56,7 @@ pub use clock::{BootClock, SystemBootClock};
 pub use error::{CommitError, Outcome, StoreError};
 pub use lease::Lease;
 pub use name::{Kind, Name};
-pub use open::{Initialise, OpenOptions, RESERVE_BYTES, open, open_behind};
+pub use open::{Initialise, OpenOptions, RESERVE_BYTES, holds_data, open, open_behind};
 pub use record::{Committed, Entry, Guard, Record, Transaction, Version};
 pub use root_key::RootKey;
 pub use rotate::Resealed;

@@ -56,6 +56,11 @@ impl Name {
             .and_then(|part| std::str::from_utf8(part).ok())
     }
 
+    /// Bytes that [`Name::write`] writes.
+    pub(crate) fn encoded_len(&self) -> usize {
+        6 + self.parts.iter().map(|part| part.len() + 4).sum::<usize>()
+    }
+
     pub(crate) fn write(&self, out: &mut Writer) {
         out.u16(self.kind.0);
         out.u32(u32::try_from(self.parts.len()).unwrap_or(u32::MAX));
@@ -210,6 +215,7 @@ mod tests {
             let mut out = Writer::default();
             name.write(&mut out);
             let bytes = out.finish();
+            prop_assert_eq!(bytes.len(), name.encoded_len());
             prop_assert_eq!(Name::read(&mut Reader::new(&bytes)), Some(name));
             for cut in 0..bytes.len() {
                 prop_assert_eq!(Name::read(&mut Reader::new(&bytes[..cut])), None);

@@ -64,10 +64,10 @@ pub fn open(options: OpenOptions) -> Result<Store, StoreError> {
     open_behind(options, |engine| engine)
 }
 
-/// As [`open`], with something put before the engine: for tests, one that fails.
+/// As [`open()`], with something put before the engine: for tests, one that fails.
 ///
 /// # Errors
-/// As [`open`].
+/// As [`open()`].
 pub fn open_behind(
     options: OpenOptions,
     wrap: impl FnOnce(Arc<dyn Engine>) -> Arc<dyn Engine>,
@@ -111,6 +111,15 @@ pub fn open_behind(
         engine.completed()?;
     }
     Ok(store)
+}
+
+/// True if there is a store in this directory, or data of one; false if it is empty, not there, or a first start in it was
+/// interrupted. Nothing is opened or changed.
+///
+/// # Errors
+/// [`StoreError::Directory`], [`StoreError::NewerFormat`], [`StoreError::Damaged`].
+pub fn holds_data(directory: &Path) -> Result<bool, StoreError> {
+    crate::engine::embedded::holds_data(directory)
 }
 
 /// Waits for a future on this thread. Only the committer's answer is waited for, which needs no runtime.

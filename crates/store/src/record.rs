@@ -50,13 +50,16 @@ impl Record {
         value: &T,
         expires_at: Option<i64>,
     ) -> Result<Self, StoreError> {
-        // Sized ahead, so that no reallocation leaves a copy of a secret behind.
-        let mut body = Zeroizing::new(Vec::with_capacity(4096));
-        serde_json::to_writer(&mut *body, value).map_err(|_| StoreError::Unparsable {
+        let unfit = |_| StoreError::Unparsable {
             kind: 0,
             schema,
-            column: body.len(),
-        })?;
+            column: 0,
+        };
+        // Measured first, so that no growing buffer leaves a copy of a secret behind.
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, value).map_err(unfit)?;
+        let mut body = Zeroizing::new(Vec::with_capacity(length.0));
+        serde_json::to_writer(&mut *body, value).map_err(unfit)?;
         Ok(Self {
             schema,
             body,
@@ -74,6 +77,20 @@ impl Record {
             schema: self.schema,
             column: error.column(),
         })
+    }
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl std::io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -217,13 +234,19 @@ impl Transaction {
     /// The transaction as bytes, for a spool that holds it while the store is away. Contains secrets: seal it.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let size: usize = self
+        let guards: usize = self
+            .guards
+            .iter()
+            .map(|guard| guard.name().encoded_len() + 9)
+            .sum();
+        let puts: usize = self
             .puts
             .iter()
-            .map(|(_, record)| record.body.len() + 128)
+            .map(|(name, record)| name.encoded_len() + record.body.len() + 15)
             .sum();
-        let mut out =
-            Writer::with_capacity(size + 128 * (self.guards.len() + self.deletes.len()) + 16);
+        let deletes: usize = self.deletes.iter().map(Name::encoded_len).sum();
+        // At least as much as is written: a growing buffer would leave copies of secrets behind.
+        let mut out = Writer::with_capacity(13 + guards + puts + deletes);
         out.u8(ENCODING);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         out.u32(count(self.guards.len()));
@@ -358,6 +381,7 @@ mod tests {
         #[test]
         fn transactions_survive_their_encoding(transaction in transaction()) {
             let bytes = transaction.encode();
+            prop_assert!(bytes.capacity() < bytes.len() + 9 * 5 + 1, "no more room than needed, and so never grown");
             let decoded = Transaction::decode(&bytes);
             prop_assert_eq!(decoded.as_ref(), Ok(&transaction));
             for cut in 0..bytes.len() {

@@ -68,8 +68,7 @@ pub(crate) fn seal(
     head.optional_i64(record.expires_at);
     let head = head.finish();
 
-    let names: usize = name.parts().iter().map(|part| part.len() + 4).sum();
-    let mut plain = Writer::with_capacity(record.body.len() + names + 8 + TAG);
+    let mut plain = Writer::with_capacity(name.encoded_len() + record.body.len());
     name.write(&mut plain);
     plain.raw(&record.body);
     seal_raw(

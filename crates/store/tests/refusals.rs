@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use gridkeep_store::{Initialise, OpenOptions, RootKey, StoreError, open};
+use gridkeep_store::{Initialise, OpenOptions, RootKey, StoreError, holds_data, open};
 use support::{Place, get, put};
 
 /// All files below a directory.
@@ -237,9 +237,12 @@ async fn an_interrupted_first_start_is_taken_up_again() {
     );
     // Before the key.
     let place = Place::new();
+    assert_eq!(holds_data(&place.data()), Ok(false));
     drop(place.options());
+    assert_eq!(holds_data(&place.data()), Ok(false));
     fs::remove_file(place.key()).unwrap();
-    place.open().unwrap();
+    drop(place.open().unwrap());
+    assert_eq!(holds_data(&place.data()), Ok(true));
 }
 
 #[tokio::test]
