@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use gridkeep_issuer::{Client, ClientAuth, ClientOptions, TokenIssuer as _};
+use gridkeep_issuer::{Client, ClientAuth, ClientOptions, TokenIssuer};
 use gridkeep_keeper::{CallbackMode, IssuerSetup, OperatorRule, RoleSetup, Setup};
 use gridkeep_token::jws::{Algorithm, SigningKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 
+use super::unusable::Unusable;
 use crate::config::{self, Config, IssuerConfig};
 
 /// The clients of all issuers, by name.
@@ -205,7 +206,7 @@ fn signing_key(client_id: &str, pem: &str) -> anyhow::Result<SigningKey> {
     )
 }
 
-/// The keeper's setup. An issuer whose client cannot be made is left out and reported.
+/// The keeper's setup. An issuer whose client cannot be made is reported and stands there unusable.
 pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
     let mut setup = Setup {
         public_url: config.service_url(),
@@ -222,37 +223,44 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
         ..Setup::default()
     };
     for issuer in &config.issuers {
-        match issuers.client(issuer) {
-            Ok(client) => setup.issuers.push(IssuerSetup {
-                name: issuer.name.value.clone(),
-                url: issuer.url.value.clone(),
-                client_id: issuer.clientid.value.clone(),
-                client,
-                callback_mode: match issuer.callback_mode.value {
-                    config::CallbackMode::Device => CallbackMode::Device,
-                    config::CallbackMode::Direct => CallbackMode::Direct,
-                    config::CallbackMode::NoConfirm => CallbackMode::NoConfirm,
-                },
-                credclaim: issuer.credclaim.value.clone(),
-                roles: issuer
-                    .roles
-                    .iter()
-                    .map(|role| RoleSetup {
-                        name: role.name.value.clone(),
-                        scopes: role
-                            .requested_scopes()
-                            .into_iter()
-                            .map(str::to_owned)
-                            .collect(),
-                        credclaim: role.credclaim.as_ref().map(|claim| claim.value.clone()),
-                    })
-                    .collect(),
-            }),
-            Err(error) => tracing::error!(
-                issuer = issuer.name.value,
-                "the issuer is left out: {error:#}"
-            ),
-        }
+        let client: Arc<dyn TokenIssuer> = match issuers.client(issuer) {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::error!(
+                    issuer = issuer.name.value,
+                    "the issuer cannot be used until this is mended and the server reloaded: {error:#}"
+                );
+                Arc::new(Unusable {
+                    url: issuer.url.value.clone(),
+                    client_id: issuer.clientid.value.clone(),
+                })
+            }
+        };
+        setup.issuers.push(IssuerSetup {
+            name: issuer.name.value.clone(),
+            url: issuer.url.value.clone(),
+            client_id: issuer.clientid.value.clone(),
+            client,
+            callback_mode: match issuer.callback_mode.value {
+                config::CallbackMode::Device => CallbackMode::Device,
+                config::CallbackMode::Direct => CallbackMode::Direct,
+                config::CallbackMode::NoConfirm => CallbackMode::NoConfirm,
+            },
+            credclaim: issuer.credclaim.value.clone(),
+            roles: issuer
+                .roles
+                .iter()
+                .map(|role| RoleSetup {
+                    name: role.name.value.clone(),
+                    scopes: role
+                        .requested_scopes()
+                        .into_iter()
+                        .map(str::to_owned)
+                        .collect(),
+                    credclaim: role.credclaim.as_ref().map(|claim| claim.value.clone()),
+                })
+                .collect(),
+        });
     }
     setup
 }

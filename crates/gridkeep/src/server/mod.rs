@@ -6,6 +6,7 @@ mod assemble;
 mod no_audit;
 mod notify;
 pub mod operator;
+mod unusable;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

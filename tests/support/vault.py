@@ -1,0 +1,72 @@
+"""The requests of htgettoken by hand, many at once: for tests that count answers."""
+
+import concurrent.futures
+import http.client
+import json
+import ssl
+import threading
+import time
+
+from .processes import PATIENCE
+
+
+class Gone(Exception):
+    """The server went away before, during or after the request."""
+
+
+class Vault:
+    """One connection to a server, opened when needed, kept, and thrown away on trouble."""
+
+    def __init__(self, server):
+        self.server = server
+        self.context = ssl.create_default_context(cafile=str(server.authority.path))
+        self.local = threading.local()
+
+    def request(self, method, path, token=None, body=None, timeout=PATIENCE):
+        """Status and parsed body, or `Gone`."""
+        connection = getattr(self.local, "connection", None)
+        if connection is None:
+            connection = http.client.HTTPSConnection("localhost", self.server.port, timeout=timeout, context=self.context)
+            self.local.connection = connection
+        headers = {"X-Vault-Token": token} if token else {}
+        try:
+            connection.request(method, f"/v1/{path}", body=None if body is None else json.dumps(body), headers=headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as trouble:
+            connection.close()
+            self.local.connection = None
+            raise Gone(str(trouble)) from trouble
+        return answer.status, (json.loads(text) if text else None)
+
+    def login(self, issuer="dune", role="default") -> tuple[str, str]:
+        """A device login that the issuer approves by itself: vault token and credkey, the credential stored."""
+        nonce = "n" * 43
+        status, started = self.request("POST", f"auth/oidc-{issuer}/oidc/auth_url", body={"role": role, "client_nonce": nonce, "redirect_uri": ""})
+        assert status == 200, started
+        state = started["data"]["state"]
+        end = time.monotonic() + PATIENCE
+        while True:
+            status, polled = self.request("POST", f"auth/oidc-{issuer}/oidc/poll", body={"state": state, "client_nonce": nonce})
+            if status == 200:
+                break
+            assert polled["errors"] == ["authorization_pending"], polled
+            assert time.monotonic() < end, "the login was never finished"
+            threading.Event().wait(0.2)
+        auth = polled["auth"]
+        key = auth["metadata"]["credkey"]
+        status, stored = self.request(
+            "POST", f"secret/oauth/creds/{issuer}/{key}:{role}", auth["client_token"],
+            {"server": issuer, "refresh_token": auth["metadata"]["oauth2_refresh_token"]},
+        )
+        assert status == 204, stored
+        return auth["client_token"], key
+
+    def read(self, token, key, issuer="dune", role="default", minimum=60):
+        return self.request("GET", f"secret/oauth/creds/{issuer}/{key}:{role}?minimum_seconds={minimum}", token)
+
+
+def at_once(number, work, *arguments):
+    """Runs `work(i, *arguments)` for each i below `number` in threads of their own; returns the results in order."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=min(number, 64)) as pool:
+        return list(pool.map(lambda index: work(index, *arguments), range(number)))
