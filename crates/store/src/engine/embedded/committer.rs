@@ -274,8 +274,14 @@ impl Committer {
             batch.iter().map(|pending| &pending.transaction).collect();
         let mut retried = false;
         loop {
-            let before = self.file.sequence();
             let generation = self.file.generation();
+            if !self.file.is_open() {
+                // Opened first, so that what an earlier batch left is not taken for this one's.
+                self.reopen(generation)
+                    .map_err(|failure| (failure, Outcome::NotApplied))?;
+                continue;
+            }
+            let before = self.file.sequence();
             let mut done = Batch::default();
             let Err(failure) = self.file.write(&transactions, &mut done) else {
                 return Ok(done);

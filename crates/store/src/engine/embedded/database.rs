@@ -9,9 +9,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    StorageBackend, Table, TableDefinition, WriteTransaction,
+    Table, TableDefinition, WriteTransaction,
 };
 
+use super::backend::{Backend, Notes};
 use super::disk::{Disk, DiskFile, Identity, is_full};
 use crate::StoreError;
 use crate::engine::{RawChange, RawDue, RawEntry, RawGuard, RawPage, RawPut, RawTransaction};
@@ -74,50 +75,6 @@ impl<E: Into<redb::Error>> From<E> for Failure {
             }
             other => Self::Broken(other.to_string()),
         }
-    }
-}
-
-/// Passes redb's accesses on to a disk and notes what it must know of them.
-struct Backend {
-    file: Box<dyn DiskFile>,
-    notes: Arc<Notes>,
-}
-
-#[derive(Debug, Default)]
-struct Notes {
-    bytes: AtomicU64,
-    sync_failed: AtomicBool,
-}
-
-impl std::fmt::Debug for Backend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backend").finish_non_exhaustive()
-    }
-}
-
-impl StorageBackend for Backend {
-    fn len(&self) -> std::io::Result<u64> {
-        let length = self.file.len()?;
-        self.notes.bytes.store(length, Ordering::Relaxed);
-        Ok(length)
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.file.read(offset, out)
-    }
-    fn set_len(&self, length: u64) -> std::io::Result<()> {
-        self.file.set_len(length)?;
-        self.notes.bytes.store(length, Ordering::Relaxed);
-        Ok(())
-    }
-    fn sync_data(&self) -> std::io::Result<()> {
-        let result = self.file.sync();
-        if result.is_err() {
-            self.notes.sync_failed.store(true, Ordering::Relaxed);
-        }
-        result
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.file.write(offset, data)
     }
 }
 
@@ -268,6 +225,13 @@ impl DataFile {
         } else {
             Failure::Broken("the data file could not be opened anew".to_owned())
         }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.database
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 
     pub(crate) fn generation(&self) -> u64 {

@@ -29,6 +29,7 @@ use super::{
 use crate::clock::BootClock;
 use crate::{Outcome, StoreError};
 
+mod backend;
 mod committer;
 mod database;
 mod directory;
