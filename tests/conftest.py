@@ -95,6 +95,6 @@ def issuer_entry(issuer, name="dune", mode="device", claim="wlcg.credkey", roles
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def entry():
     return issuer_entry

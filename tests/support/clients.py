@@ -80,7 +80,7 @@ class Client:
                     os.close(descriptor)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *words, issuer: str = "dune", env: dict | None = None, apart: bool = False):
+    def start(self, *words, issuer: str = "dune", env: dict | None = None, apart: bool = False, own_files: bool = True):
         """Starts htgettoken on a terminal and returns the process; `read_url` then finds the login address.
 
         With `apart`, standard output and standard error stay two things, as for a caller who reads data from the former.
@@ -91,7 +91,7 @@ class Client:
         # The original tells its login address at once only to a terminal or on standard error.
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} if apart else {"stdout": slave, "stderr": slave}
         process = subprocess.Popen(
-            self.arguments(words, issuer), stdin=slave, text=True, env=self.environment(env), start_new_session=True, **streams
+            self.arguments(words, issuer, own_files), stdin=slave, text=True, env=self.environment(env), start_new_session=True, **streams
         )
         os.close(slave)
         process.terminal = master

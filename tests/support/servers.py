@@ -15,7 +15,7 @@ from .processes import GRIDKEEP, NotifySocket, Process, PATIENCE
 class Server:
     """`gridkeep server` with its files below `directory`. Issuers are given as dictionaries in the original's schema."""
 
-    def __init__(self, directory: Path, authority, issuers: list[dict], own: dict | None = None, extra: dict | None = None, arguments=()):
+    def __init__(self, directory: Path, authority, issuers: list[dict], own: dict | None = None, extra: dict | None = None, arguments=(), wrapper=()):
         self.directory = directory
         self.authority = authority
         self.etc = directory / "etc"
@@ -35,6 +35,8 @@ class Server:
             **(extra or {}),
         }
         self.arguments = list(arguments)
+        # Words in front of the program, which must end in becoming it: `unshare`, a shell with exec.
+        self.wrapper = list(wrapper)
         self.write_config()
         self.notify = None
         self.process = None
@@ -51,7 +53,7 @@ class Server:
         self.notify = NotifySocket(self.directory / "notify.sock")
         environment = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(self.notify.path), **(env or {})}
         self.process = Process(
-            [GRIDKEEP, "server", "--config", self.etc / "config.d", *self.arguments], self.directory / "server.log", env=environment
+            [*self.wrapper, GRIDKEEP, "server", "--config", self.etc / "config.d", *self.arguments], self.directory / "server.log", env=environment
         )
         status = self.notify.wait_for("READY=1", self.process)["STATUS"]
         self.address = status.split()[2]

@@ -98,7 +98,7 @@ impl Keeper {
         };
         change.put(intent_name, &intent, None)?;
         // Not a critical commit: a refresh whose answer could not be stored is better not begun.
-        match self.inner.db.commit(change).await {
+        match self.inner.db.commit_critical(change).await {
             Ok(()) => Ok(Departed::Off(Box::new(Departure {
                 intent,
                 secrets,

@@ -1,0 +1,145 @@
+//! Fills a store by logging people in, one after the other as a keeper would, many at a time.
+//!
+//! Uses the public interface of the keeper and nothing else: what is stored is what real logins leave behind.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use gridkeep_keeper::clock::SystemClock;
+use gridkeep_keeper::{
+    CallbackMode, IssuerSetup, Keeper, KeeperOptions, Limits, LoginStart, Poll, PollOutcome, RoleSetup, Setup,
+};
+use gridkeep_store::{RootKey, open};
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::issuer::{Inside, person};
+
+/// What to fill, and how far.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The server's data directory
+    #[arg(long)]
+    data: PathBuf,
+    /// The server's root key; made when there is no data
+    #[arg(long)]
+    key: PathBuf,
+    /// Name of the issuer in the server's configuration
+    #[arg(long, default_value = "bench")]
+    issuer: String,
+    /// Its URL there
+    #[arg(long)]
+    url: String,
+    /// Our client id there
+    #[arg(long)]
+    client: String,
+    /// The scopes of its role `default`, the server's `openid` in front
+    #[arg(long, value_delimiter = ' ')]
+    scopes: Vec<String>,
+    /// Number of the first person
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// One more than the number of the last
+    #[arg(long)]
+    to: u64,
+    /// File that a line `TOKEN OWNER` is added to for each
+    #[arg(long)]
+    tokens: PathBuf,
+    /// Logins under way at a time. Each waits a second, as the protocol has it, so this bounds the logins per second
+    #[arg(long, default_value_t = 8192)]
+    concurrency: usize,
+}
+
+/// Fills it.
+pub fn run(options: &Options) -> anyhow::Result<Value> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(fill(options))
+}
+
+async fn fill(options: &Options) -> anyhow::Result<Value> {
+    let begun = Instant::now();
+    let directory = options.data.join("store");
+    std::fs::create_dir_all(&options.data)?;
+    let store = open(gridkeep_store::OpenOptions::new(&directory, RootKey::load_or_generate(&options.key, &directory)?))?;
+    let client = Inside {
+        url: options.url.clone(),
+        client_id: options.client.clone(),
+        scope: options.scopes.join(" "),
+        next: AtomicU64::new(options.from),
+    };
+    let everybody = usize::try_from(options.to)?;
+    let setup = Setup {
+        issuers: vec![IssuerSetup {
+            name: options.issuer.clone(),
+            url: options.url.clone(),
+            client_id: options.client.clone(),
+            client: Arc::new(client),
+            callback_mode: CallbackMode::Device,
+            credclaim: "sub".to_owned(),
+            roles: vec![RoleSetup { name: "default".to_owned(), scopes: options.scopes.clone(), credclaim: None }],
+        }],
+        limits: Limits { login_sessions_total: everybody + 1, login_sessions_per_address: everybody + 1 },
+        ..Setup::default()
+    };
+    let keeper =
+        Keeper::open(store.clone(), setup, Arc::new(SystemClock), KeeperOptions::new("bench", options.data.join("spool")))
+            .await?;
+    let mut tokens = std::io::BufWriter::new(
+        OpenOptions::new().append(true).create(true).mode(0o600).open(&options.tokens).context("the file of tokens")?,
+    );
+    let mut under_way = JoinSet::new();
+    let left = Arc::new(AtomicU64::new(options.to.saturating_sub(options.from)));
+    let workers = options.concurrency.min(usize::try_from(left.load(Ordering::Relaxed))?);
+    let (done, mut finished) = tokio::sync::mpsc::channel(1024);
+    for _ in 0..workers {
+        let (keeper, issuer, left, done) = (keeper.clone(), options.issuer.clone(), left.clone(), done.clone());
+        under_way.spawn(async move {
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                if done.send(log_in(&keeper, &issuer).await).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(done);
+    while let Some(login) = finished.recv().await {
+        let (token, owner) = login?;
+        writeln!(tokens, "{token} {owner}")?;
+    }
+    tokens.flush()?;
+    while let Some(ended) = under_way.join_next().await {
+        ended?;
+    }
+    keeper.drain(Duration::from_secs(10)).await;
+    let status = store.status();
+    store.close().await?;
+    Ok(json!({
+        "people": options.to,
+        "last": person(options.to.saturating_sub(1)),
+        "records": status.entries,
+        "bytes": status.bytes,
+        "seconds": begun.elapsed().as_secs_f64(),
+    }))
+}
+
+/// One login from its start to its token.
+async fn log_in(keeper: &Keeper, issuer: &str) -> anyhow::Result<(String, String)> {
+    let nonce = "n".repeat(43);
+    let started = keeper
+        .login_start(LoginStart { issuer: issuer.to_owned(), client_nonce: Some(nonce.clone()), ..LoginStart::default() })
+        .await?;
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(started.poll_interval)).await;
+        let poll = Poll { issuer: issuer.to_owned(), state: started.state.clone(), client_nonce: nonce.clone(), from: None };
+        if let PollOutcome::LoggedIn(login) = keeper.login_poll(poll).await? {
+            return Ok((login.issued.secret.expose_secret().to_owned(), login.owner));
+        }
+    }
+    bail!("a login was not finished within a minute")
+}

@@ -1,0 +1,41 @@
+//! What the benchmarks need beyond Python: [`measure`] one run of a program, [`fill`] a store through the keeper's public
+//! interface, and set the [`store`] beside bare redb.
+//!
+//! Owns no judgement: each command prints one JSON object, and `tests/bench/run.py` makes tables of them. Another measurement is
+//! one module here and one variant of `Command`.
+
+mod fill;
+mod issuer;
+mod measure;
+mod store;
+
+use std::io::Write as _;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Measures for tests/bench/run.py")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a program once and prints its wall time, processor time and greatest resident memory
+    Measure(measure::Options),
+    /// Logs people in at an issuer inside this process, until the store has as many as asked for
+    Fill(fill::Options),
+    /// Durable writes per second of the store and of bare redb, alternating
+    Store(store::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    let found = match CommandLine::parse().command {
+        Command::Measure(options) => measure::run(&options)?,
+        Command::Fill(options) => fill::run(&options)?,
+        Command::Store(options) => store::run(&options)?,
+    };
+    writeln!(std::io::stdout(), "{found}")?;
+    Ok(())
+}

@@ -1,0 +1,123 @@
+"""Tables in Markdown out of what was measured. Owns the goals; judges nothing beyond "met" and "missed"."""
+
+import os
+import statistics
+from pathlib import Path
+
+BEGIN = "<!-- figures: begin (written by make bench) -->"
+END = "<!-- figures: end -->"
+
+
+def machine() -> str:
+    """This machine in one sentence."""
+    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
+    system = os.uname()
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB of memory, Linux {system.release} on {system.machine}"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|:--|" + "--:|" * (len(head) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+class Goals:
+    """Every goal with what was found, in the order they were asked about."""
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, what: str, wanted: str, found: str, met: bool) -> None:
+        self.rows.append([what, wanted, found, "met" if met else "**missed**"])
+
+    def table(self) -> str:
+        return table(["figure", "goal", "found", ""], self.rows)
+
+
+def fetch(found: dict, goals: Goals) -> str:
+    original, ours = found["original"], found["ours"]
+    rows = []
+    for what, name, unit, factor in (("wall_us", "wall time", "ms", 10), ("cpu_us", "processor time", "ms", 30), ("max_rss_kib", "memory", "MiB", 3)):
+        scale = 1024 if unit == "MiB" else 1000
+        ratio = original[what] / ours[what]
+        rows.append([name, f"{original[what] / scale:.1f} {unit}", f"{ours[what] / scale:.1f} {unit}", f"{ratio:.1f}"])
+        goals.add(f"warm fetch, {name}", f"{factor} times less", f"{ratio:.1f} times less", ratio >= factor)
+    return (
+        f"Median of {found['runs']} alternating runs of each, against the same server, which has an access token cached; a vault token is in its "
+        "file, Kerberos and ssh are switched off. Wall time is from starting the process to its end, processor time and greatest resident memory "
+        f"are the kernel's account of it (what is below {found['floor_rss_kib'] / 1024:.1f} MiB cannot be told apart).\n\n"
+        + table(["", "PyPI htgettoken 2.2", "ours", "times less"], rows)
+    )
+
+
+def reads(sizes: list[dict], seconds: int, goals: Goals) -> str:
+    at = next(size for size in sizes if size["people"] == 100_000)
+    for name, which in (("one credential", "one"), (f"{count(at['people'])} credentials", "many")):
+        goals.add(f"reads, {name}", "15,000 per second", count(at[which]["rate"]), at[which]["rate"] >= 15_000)
+        goals.add(f"reads, {name}, p99", "below 15 ms", f"{at[which]['p99_ms']:.1f} ms", at[which]["p99_ms"] < 15)
+    memory = max(at["one"]["rss_mib"], at["many"]["rss_mib"])
+    goals.add("resident memory, 100,000 credentials and tokens", "at most 64 MiB", f"{memory:.0f} MiB", memory <= 64)
+    million = next((size for size in sizes if size["records"] >= 1_000_000), None)
+    if million:
+        start = statistics.median(million["starts"])
+        goals.add(f"start after kill -9, {count(million['records'])} records", "below 1 s", f"{start:.2f} s", start < 1)
+    rows = []
+    for size in sizes:
+        for name, which in (("one", "one"), ("all", "many")):
+            run = size[which]
+            rows.append([
+                count(size["people"]), name, count(run["rate"]), f"{run['p50_ms']:.1f}", f"{run['p99_ms']:.1f}", f"{run['server_cpu_us_per_read']:.0f}",
+                f"{run['rss_mib']:.0f}",
+            ])
+    growth = [
+        [
+            count(size["people"]), count(size["records"]), f"{size['disk_mib']:.0f}", f"{size['idle_mib']:.0f}",
+            f"{max(size['one']['rss_mib'], size['many']['rss_mib']):.0f}", f"{statistics.median(size['starts']):.3f}", f"{max(size['starts']):.3f}",
+        ]
+        for size in sizes
+    ]
+    return (
+        f"wrk with {64} connections that stay open, over TLS, on the same cores as the server, {seconds} seconds each, audit log on (two lines per "
+        "read, the first in the hands of the kernel before the read is done). Every answer was 200. A person has one credential and one live "
+        "token. *one*: always the same person; *all*: drawn at random for each request, from at most 100,000 spread over all.\n\n"
+        + table(["people", "read", "reads/s", "p50 ms", "p99 ms", "server µs of processor per read", "resident MiB"], rows)
+        + "\n\nHow the server grows. Records are what logins leave behind: grant, credential, token, accessor, handle, event, place in the keep-alive "
+        "index. The start is from the start of the program to its `READY=1`, after a `kill -9` under load.\n\n"
+        + table(["people", "records", "disk MiB", "resident MiB, idle", "resident MiB, read", "start s", "slowest start s"], growth)
+    )
+
+
+def store(found: dict, goals: Goals) -> str:
+    rates = {name: statistics.median(values) for name, values in found["records_per_second"].items()}
+    bare = rates["redb"]
+    names = {
+        "redb": "bare redb, one writer, transactions of 64 records, `Durability::Immediate`",
+        "redb_quick_repair": "the same with `quick_repair`",
+        "store_64_writers": "store, 64 writers, each waiting for its one record",
+        "store_64_record_transactions": "store, one writer, transactions of 64 records",
+        "engine_64_writers_unsealed": "its engine without sealing, 64 writers",
+    }
+    rows = [[text, count(rates[name]), f"{rates[name] / bare:.0%}"] for name, text in names.items()]
+    share = rates["store_64_writers"] / bare
+    goals.add("store, 64 writers of sealed 1 kB records", "60 % of bare redb", f"{share:.0%}", share >= 0.6)
+    return (
+        f"Records of {count(found['value_bytes'])} random bytes under random keys, made durable {found['batch']} at a time in a new file with a cache "
+        "of 16 MiB on the same disk; median of alternating rounds. The store's writers do not know of each other: the committer gathers what waits. "
+        "Unlike bare redb it stores a head and an expiry with each record, judges guards, looks whether its directory is still there, and always "
+        "has `quick_repair` on, so that it opens at once after a kill.\n\n"
+        + table(["", "records/s", "of bare redb"], rows)
+        + f"\n\nNaming and sealing a record takes {found['sealing_us_per_record']:.1f} µs of one processor, which is "
+        f"{found['sealing_us_per_record'] * rates['store_64_writers'] / 1e4:.1f} % of one at the store's rate."
+    )
+
+
+def write(path: Path, figures: str) -> None:
+    """Puts the figures between the markers of the page; the prose around them stays."""
+    text = path.read_text()
+    before, rest = text.split(BEGIN, 1)
+    _, after = rest.split(END, 1)
+    path.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}")

@@ -1,0 +1,87 @@
+"""A canary test: no secret is found in any file, log, command line or environment, nor in the answers to people who may not have it."""
+
+import base64
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def kind():
+    return "ours"
+
+
+def everything(server):
+    """All bytes that a run leaves where others could look: files below its directory but the configuration and keys, and /proc."""
+    spared = {server.etc / "config.d" / "10-test.yaml", server.etc / "root.key"}
+    for path in server.directory.rglob("*"):
+        if path.is_file() and path not in spared:
+            yield str(path), path.read_bytes()
+    proc = Path(f"/proc/{server.process.pid}")
+    for name in ("cmdline", "environ"):
+        yield str(proc / name), (proc / name).read_bytes()
+
+
+def test_no_secret_is_found_anywhere(make_issuer, make_server, make_client, entry, vault):
+    # IAM's refresh tokens are JWTs like its access tokens: one pattern finds them all.
+    issuer = make_issuer(auto_login="alice", character="iam", access_token_seconds=20)
+    server = make_server([entry(issuer)], arguments=["--log", "trace"])
+    user = make_client(server)
+    assert user.run("-d").code == 0
+    client = vault(server)
+    token, key = client.login()
+    secrets = {
+        "access token": user.bearer.read_text().strip(),
+        "vault token": user.vault_token.read_text().strip(),
+        "second vault token": token,
+        "client secret": issuer.client_secret,
+        "operator token": server.operator_token(),
+    }
+    status, narrowed = client.request("GET", f"secret/oauth/sts/dune/{key}:default?scopes=storage.read:/x", token)
+    if status == 200:
+        secrets["narrowed token"] = narrowed["data"]["access_token"]
+    # Things that go wrong are written about most.
+    client.request("POST", f"secret/oauth/creds/dune/{key}:default", token, {"server": "dune", "refresh_token": "canary-refresh-token-of-a-client"})
+    secrets["a client's refresh token"] = "canary-refresh-token-of-a-client"
+    client.request("GET", f"secret/oauth/creds/dune/{token}:default", token)
+    client.request("GET", f"auth/token/lookup-self?token={token}", token)
+    issuer.admin("revoke", {"user": "alice"})
+    client.read(token, key, minimum=19)
+    server.reload()
+
+    jwt = re.compile(rb"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}")
+    for place, content in everything(server):
+        for what, secret in secrets.items():
+            for form in (secret, base64.b64encode(secret.encode()).decode().rstrip("="), secret.encode().hex()):
+                assert form.encode() not in content, f"{what} lies in {place}"
+        assert not jwt.search(content), f"a token lies in {place}"
+        assert b"gkh." not in content, f"a handle lies in {place}"
+
+
+def test_files_are_private(make_issuer, make_server, make_client, entry):
+    issuer = make_issuer(auto_login="alice")
+    server = make_server([entry(issuer)])
+    user = make_client(server)
+    assert user.run().code == 0
+    for path in [*(server.directory / "data").rglob("*"), server.directory / "data", server.directory / "audit.log", server.etc / "root.key"]:
+        mode = path.stat().st_mode & 0o777
+        assert mode & 0o077 == 0, f"{path} has mode {mode:o}"
+    for path in (user.bearer, user.vault_token):
+        assert path.stat().st_mode & 0o777 == 0o600, path
+    assert os.stat(server.directory / "run").st_mode & 0o022 == 0
+
+
+def test_the_audit_log_says_who_fetched_what(make_issuer, make_server, make_client, entry):
+    issuer = make_issuer(auto_login="alice")
+    server = make_server([entry(issuer)])
+    user = make_client(server)
+    assert user.run().code == 0
+    reads = [line for line in server.audit() if line["request"]["path"] == "secret/oauth/creds/dune/alice:default" and line["request"]["operation"] == "read"]
+    assert [line["type"] for line in reads] == ["request", "response"]
+    auth = reads[1]["auth"]
+    assert "oauth2_refresh_token" not in str(server.audit())
+    assert reads[1]["request"]["remote_address"] == "127.0.0.1"
+    assert auth["policy_results"]["allowed"] is True
+    assert reads[1]["response"]["data"]["access_token"].startswith("hmac-sha256:")
