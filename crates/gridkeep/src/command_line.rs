@@ -68,6 +68,10 @@ struct ServerArguments {
     /// Refuse to start while the configuration has errors or warnings
     #[arg(long)]
     strict: bool,
+    /// Make a new, empty store for a root key that exists already, as one from the service manager does; for the first
+    /// start only
+    #[arg(long)]
+    initialise: bool,
     /// Form of the log: human or json
     #[arg(long, value_name = "FORM", default_value = "human")]
     log_format: gridkeep_telemetry::Format,
@@ -151,6 +155,7 @@ fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCo
             match server::run(&server::Options {
                 paths: arguments.files.paths(),
                 strict: arguments.strict,
+                initialise: arguments.initialise,
             }) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {

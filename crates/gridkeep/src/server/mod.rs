@@ -20,7 +20,7 @@ use gridkeep_dialect_vault::{
 };
 use gridkeep_keeper::clock::SystemClock;
 use gridkeep_keeper::{Keeper, KeeperOptions};
-use gridkeep_store::{OpenOptions, RootKey, Store};
+use gridkeep_store::{Initialise, OpenOptions, RootKey, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -44,6 +44,8 @@ pub struct Options {
     pub paths: Vec<PathBuf>,
     /// Whether a doubtful configuration is refused.
     pub strict: bool,
+    /// Whether a new store may be made for a root key that exists already.
+    pub initialise: bool,
 }
 
 /// A server that is up, as far as reloading and operators need it.
@@ -86,7 +88,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         key: config.gridkeep.key.value.clone(),
     })?;
     let listeners = bind(&config).await?;
-    let store = open_store(&config, &loaded).await?;
+    let store = open_store(&config, &loaded, options.initialise).await?;
     let mut issuers = Issuers::default();
     let setup = assemble::setup(&config, &mut issuers);
     issuers.compare_with_discovery(&config);
@@ -344,7 +346,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Opens the store with the root key, making both at the very first start.
-async fn open_store(config: &Config, loaded: &Loaded) -> anyhow::Result<Store> {
+async fn open_store(config: &Config, loaded: &Loaded, initialise: bool) -> anyhow::Result<Store> {
     let data = config.gridkeep.data.value.clone();
     let key_file = config
         .gridkeep
@@ -367,7 +369,10 @@ async fn open_store(config: &Config, loaded: &Loaded) -> anyhow::Result<Store> {
             }
             None => RootKey::load_or_generate(&default_key_file, &directory)?,
         };
-        let options = OpenOptions::new(&directory, key);
+        let mut options = OpenOptions::new(&directory, key);
+        if initialise {
+            options.initialise = Initialise::WithGivenKey;
+        }
         Ok(gridkeep_store::open(options)?)
     })
     .await

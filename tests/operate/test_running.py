@@ -1,0 +1,167 @@
+"""Reloading, certificates, operators, the service manager's root key."""
+
+import os
+import shutil
+import ssl
+import socket
+import subprocess
+
+from support.processes import GRIDKEEP, PATIENCE, wait_until
+from support.vault import Vault
+
+
+def gridkeep(server, *words, **options):
+    return subprocess.run(
+        [GRIDKEEP, *words, "--config", server.etc / "config.d"], capture_output=True, text=True, timeout=PATIENCE,
+        env={"PATH": os.environ["PATH"]}, **options,
+    )
+
+
+def served_certificate(server):
+    context = ssl.create_default_context(cafile=str(server.authority.path))
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as plain, context.wrap_socket(plain, server_hostname="localhost") as tls:
+        return tls.getpeercert()["serialNumber"]
+
+
+def test_reload_adds_and_removes_an_issuer(world, make_issuer, entry):
+    issuer, server, client, token, key = world
+    second = make_issuer("second", auto_login="alice")
+    server.config["issuers"].append(entry(second, name="helix"))
+    server.write_config()
+    told = gridkeep(server, "config", "diff")
+    assert told.returncode == 0 and "helix" in told.stdout, told
+    server.reload()
+    helix, _ = client.login(issuer="helix")
+    assert client.read(helix, key, issuer="helix")[0] == 200
+    assert client.read(token, key)[0] == 200
+
+    server.config["issuers"] = server.config["issuers"][:1]
+    server.reload()
+    status, body = client.read(helix, key, issuer="helix")
+    assert status == 503 and "taken out" in body["errors"][0], body
+    server.config["issuers"].append(entry(second, name="helix"))
+    server.reload()
+    assert client.read(helix, key, issuer="helix")[0] == 200, "a slip of the pen costs nobody a login"
+
+
+def test_a_faulty_reload_changes_nothing(world):
+    _, server, client, token, key = world
+    good = server.config["issuers"]
+    for bad in ([{**good[0], "callbackmode": "telepathy"}], [{"name": "dune"}], "nonsense"):
+        server.config["issuers"] = bad
+        server.reload()
+        assert "was not reloaded" in server.log()
+        assert client.read(token, key)[0] == 200
+    checked = gridkeep(server, "config", "check")
+    assert checked.returncode != 0
+    server.config["issuers"] = good
+    server.reload()
+    assert client.read(token, key)[0] == 200
+
+
+def test_a_new_certificate_is_served_after_a_reload_and_a_wrong_one_is_not(world):
+    _, server, client, token, key = world
+    before = served_certificate(server)
+    certificate, private = server.config["gridkeep"]["tls"].values()
+    new, new_key = server.authority.issue("renewed")
+    shutil.copy(new, certificate)
+    server.reload()
+    assert served_certificate(server) == before, "half of a pair is not used"
+    shutil.copy(new_key, private)
+    server.reload()
+    assert served_certificate(server) != before
+    assert client.read(token, key)[0] == 200
+
+
+def test_the_audit_log_goes_on_in_a_new_file_after_rotation(world):
+    _, server, client, token, key = world
+    log = server.directory / "audit.log"
+    log.rename(server.directory / "audit.log.1")
+    server.reload()
+    assert client.read(token, key)[0] == 200
+    wait_until(lambda: log.exists() and "creds/dune/alice:default" in log.read_text(), "the new file is written", server.process)
+
+
+def test_an_operator_token_is_short_and_reads_no_access_tokens(world):
+    _, server, client, token, key = world
+    operator = server.operator_token()
+    status, me = client.request("GET", "auth/token/lookup-self", operator)
+    assert status == 200 and me["data"]["ttl"] <= 900 and me["data"]["policies"] == ["operator"]
+    assert client.read(operator, key)[0] == 403
+    assert client.request("LIST", "secret/oauth/creds/dune", operator)[1]["data"]["keys"] == [f"{key}:default"]
+    assert client.request("LIST", "auth/token/accessors", operator)[0] == 200
+    assert client.request("LIST", "auth/token/accessors", token)[0] == 403
+    assert any(line["request"]["path"] == "operator/socket" for line in server.audit())
+
+
+def test_the_socket_refuses_other_users(world):
+    _, server, _, _, _ = world
+    # Everybody must be able to reach the socket to be told why not.
+    directory = server.directory
+    while directory != directory.parent:
+        try:
+            os.chmod(directory, os.stat(directory).st_mode | 0o011)
+        except PermissionError:
+            break
+        directory = directory.parent
+        if str(directory) == "/tmp":
+            break
+    if os.geteuid() != 0:
+        # Without root no other user can be impersonated; the server's own user is allowed, which the other tests show.
+        return
+    code = (
+        "import os, socket, sys\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b'{\"do\":\"token\"}\\n')\n"
+        "print(s.recv(65536).decode())\n"
+    )
+    said = subprocess.run(
+        ["/usr/bin/python3", "-c", code, server.directory / "run" / "operator.sock"], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert "65534" in said.stdout and "token" not in said.stdout.split("user id")[0], said
+
+
+def test_operators_by_claim(make_issuer, make_server, entry):
+    issuer = make_issuer(auto_login="alice")
+    server = make_server([entry(issuer)], own={"operators": [{"issuer": "dune", "claim": "wlcg.credkey", "value": "alice"}]})
+    client = Vault(server)
+    token, _ = client.login()
+    assert "operator" in client.request("GET", "auth/token/lookup-self", token)[1]["data"]["policies"]
+
+
+def test_the_root_key_of_the_service_manager(world, make_issuer, make_server, entry, tmp_path):
+    _, other, _, _, _ = world
+    credentials = tmp_path / "credentials"
+    credentials.mkdir(mode=0o700)
+    shutil.copy(other.etc / "root.key", credentials / "gridkeep-root-key")
+    issuer = make_issuer("third", auto_login="alice")
+    server = make_server([entry(issuer)], name="managed", start=False, own={"seal": None})
+    env = {"PATH": os.environ["PATH"], "CREDENTIALS_DIRECTORY": str(credentials)}
+    words = [GRIDKEEP, "server", "--config", server.etc / "config.d"]
+    refused = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, env=env)
+    assert refused.returncode != 0 and "key" in refused.stderr, refused.stderr
+    server.arguments = ["--initialise"]
+    server.start(env=env)
+    token, key = Vault(server).login()
+    server.stop()
+    server.arguments = []
+    server.start(env=env)
+    assert Vault(server).read(token, key)[0] == 200
+
+
+def test_strict_refuses_what_is_only_doubtful(world):
+    _, server, _, _, _ = world
+    server.stop()
+    server.config["issuers"][0]["colour"] = "blue"
+    server.write_config()
+    refused = subprocess.run(
+        [GRIDKEEP, "server", "--strict", "--config", server.etc / "config.d"], capture_output=True, text=True, timeout=PATIENCE,
+        env={"PATH": os.environ["PATH"]},
+    )
+    assert refused.returncode == 1 and "colour" in refused.stderr and "--strict" in refused.stderr, refused.stderr
+
+
+def test_show_effective_masks_secrets(world):
+    issuer, server, _, _, _ = world
+    shown = gridkeep(server, "config", "show", "--effective")
+    assert shown.returncode == 0 and issuer.url in shown.stdout and issuer.client_secret not in shown.stdout
