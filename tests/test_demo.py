@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import CACHE, PATIENCE, TESTBED
+from support.processes import CACHE, PATIENCE, TESTBED, wait_until
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def room(tmp_path):
     yield tmp_path
     assert not list((tmp_path / "tmp").iterdir())
     assert not list((tmp_path / "home").iterdir())
-    assert not processes_that_know(str(tmp_path / "tmp"))
+    wait_until(lambda: not processes_that_know(str(tmp_path / "tmp")), "no process knows of the demo's directory")
 
 
 def processes_that_know(directory: str) -> list[str]:

@@ -66,7 +66,7 @@ impl Stage {
         if let Some(issuer) = self.issuer {
             issuer.stop().await;
         }
-        self.place.remove()
+        self.place.remove().await
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -14,6 +15,10 @@ use super::failure::Failure;
 const LONGEST_SOCKET: usize = 108;
 /// What the server puts below the directory and listens on; the longest of its socket names.
 const LONGEST_NAME: &str = "/run/operator.sock";
+
+/// How often, and how far apart, removing is tried.
+const ATTEMPTS: usize = 20;
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// The directory. Dropping it removes it too.
 pub(super) struct Place(TempDir);
@@ -77,13 +82,24 @@ impl Place {
     }
 
     /// Removes everything.
-    pub(super) fn remove(self) -> Result<(), Failure> {
-        let path = self.root().to_owned();
-        self.0.close().map_err(|source| Failure::File {
-            what: "removing the demo's directory",
-            path,
-            source,
-        })
+    pub(super) async fn remove(self) -> Result<(), Failure> {
+        let path = self.0.keep();
+        let mut attempt = 1;
+        loop {
+            match fs::remove_dir_all(&path) {
+                Ok(()) => return Ok(()),
+                // A process that was killed a moment ago may have written a last file.
+                Err(_) if attempt < ATTEMPTS => attempt += 1,
+                Err(source) => {
+                    return Err(Failure::File {
+                        what: "removing the demo's directory",
+                        path,
+                        source,
+                    });
+                }
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
     }
 }
 
@@ -105,8 +121,8 @@ fn parent(wanted: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_its_owner_sees_it_and_it_goes() {
+    #[tokio::test]
+    async fn only_its_owner_sees_it_and_it_goes() {
         let place = Place::make().unwrap();
         let root = place.root().to_owned();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -117,7 +133,7 @@ mod tests {
             place.write("etc/x", "again").is_err(),
             "nothing is overwritten"
         );
-        place.remove().unwrap();
+        place.remove().await.unwrap();
         assert!(!root.exists());
     }
 
