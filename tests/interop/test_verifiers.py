@@ -37,6 +37,12 @@ def python_verdict(token, issuer, monkeypatch):
     return scitokens.SciToken.deserialize(token, audience=None, insecure=False)
 
 
+@pytest.fixture(autouse=True)
+def private_key_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "python-cache"))
+    (tmp_path / "python-cache").mkdir()
+
+
 def test_python_scitokens_accepts(make_issuer, make_server, make_client, entry, monkeypatch, tmp_path):
     issuer, client = fetched(make_issuer, make_server, make_client, entry)
     token = client.bearer.read_text().strip()
