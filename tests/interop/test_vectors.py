@@ -27,6 +27,8 @@ VECTORS = Path(__file__).resolve().parents[2] / "crates" / "token" / "vectors"
 TIMES = ("exp", "nbf", "iat")
 # A second of life is over before a foreign program has looked.
 TOO_CLOSE = {"C15", "C19"}
+# The command of Debian 12 ends with a fault of memory when it is given an RSA key.
+RSA = {"C48", "C49"}
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +173,6 @@ CPP_DIFFERS = {
     **dict.fromkeys("C26 C27 C29 C30 C31".split(), "does not ask for jti and sub, nor for the characters of sub"),
     **dict.fromkeys("C37 C43".split(), "takes a token without wlcg.ver, or with both versions, for a SciToken"),
     **dict.fromkeys("C38 C39".split(), "refuses every wlcg.ver but 1.0"),
-    **dict.fromkeys("C48".split(), "its command of Debian 12 ends with a fault of memory on an RSA key"),
     **dict.fromkeys("C50 C51".split(), "uses the key the caller brought, whatever kid and use say"),
     **dict.fromkeys("C55".split(), "ignores crit"),
 }
@@ -179,7 +180,7 @@ CPP_DIFFERS = {
 
 def test_scitokens_cpp_agrees_but_for_known_rows(keys, tmp_path):
     setting, rows = rows_of("claims.json")
-    rows = [row for row in rows if "aud" not in row.get("set", {}) and row["id"] not in TOO_CLOSE | {"C04"}]
+    rows = [row for row in rows if "aud" not in row.get("set", {}) and row["id"] not in TOO_CLOSE | RSA | {"C04"}]
     move = int(time.time()) - setting["now"]
     issuer = setting["baseline"]["iss"]
     for name, (key, _, _) in keys.items():
@@ -197,7 +198,7 @@ def test_scitokens_cpp_agrees_but_for_known_rows(keys, tmp_path):
             ["scitokens-verify", "--cred", tmp_path / f"{published}.pem", "--issuer", issuer, "--keyid", published, "--profile", "wlcg", token],
             capture_output=True, text=True, timeout=PATIENCE, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache)},
         )
-        assert done.returncode in (0, 1) or row["id"] == "C48", f"{row['id']}: {done.returncode} {done.stdout}{done.stderr}"
+        assert done.returncode in (0, 1), f"{row['id']}: {done.returncode} {done.stdout}{done.stderr}"
         return done.returncode == 0
 
     verdicts = at_once(len(rows), cpp)
