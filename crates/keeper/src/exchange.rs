@@ -259,7 +259,12 @@ fn refuse_wider(token: &CachedToken, want: &Want) -> Result<(), Failure> {
 fn covers(wanted: &str, granted: &str) -> bool {
     // These grant nothing at a resource: they name the profile and the groups in the token.
     let names_only = granted == "wlcg" || granted.starts_with("wlcg.groups");
-    if wanted == granted || names_only || matches!(granted, "openid" | "offline_access") {
+    // Nor do those of OpenID Connect Core, sections 5.4 and 11; Keycloak adds its default ones to every answer.
+    let of_openid = matches!(
+        granted,
+        "openid" | "offline_access" | "profile" | "email" | "address" | "phone"
+    );
+    if wanted == granted || names_only || of_openid {
         return true;
     }
     match (wanted.split_once(':'), granted.split_once(':')) {
@@ -317,11 +322,28 @@ mod tests {
                 false,
             ),
             (&["compute.read"], "compute.read openid", true),
+            (
+                &["storage.read:/a"],
+                "openid storage.read:/a profile email",
+                true,
+            ),
             (&["wlcg.capabilityset:/vo"], "storage.read:/vo", true),
             (&["compute.read"], "", true),
-            (&["wlcg", "compute.read"], "compute.read compute.modify", false),
-            (&["wlcg.groups:/dune", "storage.read:/a"], "wlcg.groups storage.read:/", false),
-            (&["wlcg.groups", "storage.read:/a"], "wlcg wlcg.groups:/dune storage.read:/a", true),
+            (
+                &["wlcg", "compute.read"],
+                "compute.read compute.modify",
+                false,
+            ),
+            (
+                &["wlcg.groups:/dune", "storage.read:/a"],
+                "wlcg.groups storage.read:/",
+                false,
+            ),
+            (
+                &["wlcg.groups", "storage.read:/a"],
+                "wlcg wlcg.groups:/dune storage.read:/a",
+                true,
+            ),
         ] {
             assert_eq!(
                 refuse_wider(&token(got), &want(asked)).is_ok(),

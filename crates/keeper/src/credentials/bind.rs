@@ -8,8 +8,8 @@ use crate::events::{self, Event};
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
 use crate::records::{
-    CredentialRecord, GRANT, GrantRecord, GrantSecrets, GrantState, KeeperToken,
-    REVOCATION, RevocationRecord,
+    CredentialRecord, GRANT, GrantRecord, GrantSecrets, GrantState, KeeperToken, REVOCATION,
+    RevocationRecord,
 };
 use crate::secret::random_id;
 use crate::setup::IssuerSetup;

@@ -265,15 +265,23 @@ impl Keeper {
 
     /// A refresh token as the name of a record: nobody can get the token from it.
     fn fingerprint(&self, issuer: &IssuerSetup, token: &SecretString) -> String {
-        let text = format!("{}\0{}\0{}", issuer.url, issuer.client_id, token.expose_secret());
+        let text = format!(
+            "{}\0{}\0{}",
+            issuer.url,
+            issuer.client_id,
+            token.expose_secret()
+        );
         let text = zeroize::Zeroizing::new(text.into_bytes());
-        hex(&self.inner.db.store.index_mac("brought refresh token", &text))
+        hex(&self
+            .inner
+            .db
+            .store
+            .index_mac("brought refresh token", &text))
     }
 
     /// Drops a grant whose brought token the issuer refused, unless it got a name meanwhile.
     async fn forget_unproved(&self, grant: &str) -> Result<(), Failure> {
-        let stored: Option<Stored<GrantRecord>> =
-            self.inner.db.get(&name(GRANT, &[grant])).await?;
+        let stored: Option<Stored<GrantRecord>> = self.inner.db.get(&name(GRANT, &[grant])).await?;
         let Some(stored) = stored.filter(|stored| stored.value.references.is_empty()) else {
             return Ok(());
         };

@@ -1,11 +1,12 @@
 //! Deciding: the rules of all of a token's policies, with its identity put into their paths, merged and matched.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::Policy;
-use super::syntax::Parameters;
+use super::syntax::{Parameters, PathRule};
 use crate::records::Identity;
 
 /// One thing a rule can allow.
@@ -98,7 +99,8 @@ impl Capabilities {
     }
 }
 
-/// For whom a policy is compiled.
+/// For whom policies are read.
+#[derive(Debug)]
 pub(super) struct Subject<'a> {
     pub identity: Option<&'a Identity>,
     pub entity: Option<&'a str>,
@@ -106,7 +108,10 @@ pub(super) struct Subject<'a> {
 
 impl Subject<'_> {
     /// Puts identity values into `path`; `None` when one is missing or may not stand in a path.
-    fn fill(&self, path: &str, policy: &Policy) -> Option<String> {
+    fn fill<'p>(&self, path: &'p str, policy: &Policy) -> Option<Cow<'p, str>> {
+        if !path.contains("{{") {
+            return Some(Cow::Borrowed(path));
+        }
         let mut filled = String::with_capacity(path.len());
         let mut rest = path;
         while let Some((before, after)) = rest.split_once("{{") {
@@ -122,7 +127,7 @@ impl Subject<'_> {
             rest = after;
         }
         filled.push_str(rest);
-        Some(filled)
+        Some(Cow::Owned(filled))
     }
 
     fn value(&self, variable: &str) -> Option<&str> {
@@ -178,11 +183,11 @@ impl Rule {
         if limits.is_empty() {
             return true;
         }
-        if !limits
-            .required
-            .iter()
-            .all(|name| parameters.keys().any(|given| given.eq_ignore_ascii_case(name)))
-        {
+        if !limits.required.iter().all(|name| {
+            parameters
+                .keys()
+                .any(|given| given.eq_ignore_ascii_case(name))
+        }) {
             return false;
         }
         parameters.iter().all(|(name, value)| {
@@ -219,9 +224,7 @@ fn listed(values: &[String], value: &Value) -> bool {
 /// Whether `value`, or any of its elements, is one of `values`; an empty list stands for all.
 fn denied(values: &[String], value: &Value) -> bool {
     match value {
-        Value::Array(items) if !values.is_empty() => {
-            items.iter().any(|item| denied(values, item))
-        }
+        Value::Array(items) if !values.is_empty() => items.iter().any(|item| denied(values, item)),
         other => listed(values, other),
     }
 }
@@ -244,53 +247,81 @@ pub(super) fn text_of(value: &Value) -> String {
     }
 }
 
-/// The compiled rules of one token.
-#[derive(Debug, Default)]
-pub(super) struct Acl {
-    exact: HashMap<String, Rule>,
-    patterns: Vec<(String, Rule)>,
+/// The policies of one token. Nothing is prepared per token, so that as many tokens as there may be cost no memory: of all blocks
+/// only those that match the path in question are looked at closely.
+#[derive(Debug)]
+pub(super) struct Acl<'a> {
+    pub policies: Vec<Arc<Policy>>,
+    pub subject: Subject<'a>,
 }
 
-impl Acl {
-    pub fn compile<'a>(policies: impl Iterator<Item = &'a Policy>, subject: &Subject<'_>) -> Acl {
-        let mut merged: HashMap<String, Rule> = HashMap::new();
-        for policy in policies {
+/// A block that matches, with identity put into its path.
+struct Candidate<'a> {
+    path: Cow<'a, str>,
+    block: &'a PathRule,
+    policy: &'a str,
+}
+
+impl Acl<'_> {
+    /// The rule for `path`: the exact one, else the most specific pattern. For a listing `a/b/` also answers a rule for `a/b`.
+    /// Blocks with the same path, in whichever policies, are one rule.
+    pub fn find(&self, path: &str, listing: bool) -> Option<Rule> {
+        let bare = path.strip_suffix('/').filter(|_| listing);
+        let candidates = self.candidates(path, bare);
+        let paths = || candidates.iter().map(|candidate| candidate.path.as_ref());
+        let exact = |wanted: &str| paths().find(|path| *path == wanted && !is_pattern(path));
+        let pattern = |wanted: &str| {
+            paths()
+                .filter(|path| is_pattern(path) && matches(path, wanted))
+                .max_by(|a, b| specificity(a).cmp(&specificity(b)))
+        };
+        let chosen = exact(path)
+            .or_else(|| bare.and_then(exact))
+            .or_else(|| pattern(path))
+            .or_else(|| bare.and_then(pattern))?;
+        let mut rule = Rule::default();
+        for candidate in candidates
+            .iter()
+            .filter(|candidate| candidate.path == chosen)
+        {
+            rule.capabilities.0 |= candidate.block.capabilities.0;
+            rule.parameters.merge(&candidate.block.parameters);
+            if !rule.policies.iter().any(|name| name == candidate.policy) {
+                rule.policies.push(candidate.policy.to_owned());
+            }
+        }
+        Some(rule)
+    }
+
+    fn candidates(&self, path: &str, bare: Option<&str>) -> Vec<Candidate<'_>> {
+        let mut candidates = Vec::new();
+        for policy in &self.policies {
             for block in &policy.rules {
-                let Some(path) = subject.fill(&block.path, policy) else {
+                // What stands before anything that can vary decides about most blocks; `bare` begins as `path` does.
+                let varies = block.path.find(['{', '*', '+']);
+                if !path.starts_with(&block.path[..varies.unwrap_or(block.path.len())]) {
+                    continue;
+                }
+                let Some(filled) = self.subject.fill(&block.path, policy) else {
                     continue;
                 };
-                let rule = merged.entry(path).or_default();
-                rule.capabilities.0 |= block.capabilities.0;
-                rule.parameters.merge(&block.parameters);
-                if !rule.policies.contains(&policy.name) {
-                    rule.policies.push(policy.name.clone());
+                let applies = |wanted: &str| {
+                    if is_pattern(&filled) {
+                        matches(&filled, wanted)
+                    } else {
+                        filled == wanted
+                    }
+                };
+                if applies(path) || bare.is_some_and(applies) {
+                    candidates.push(Candidate {
+                        path: filled,
+                        block,
+                        policy: &policy.name,
+                    });
                 }
             }
         }
-        let (patterns, exact): (Vec<_>, Vec<_>) =
-            merged.into_iter().partition(|(path, _)| is_pattern(path));
-        Acl {
-            exact: exact.into_iter().collect(),
-            patterns,
-        }
-    }
-
-    /// The rule for `path`: the exact one, else the most specific pattern. For a listing `a/b/` also answers a rule for `a/b`.
-    pub fn find(&self, path: &str, listing: bool) -> Option<&Rule> {
-        let bare = path.strip_suffix('/').filter(|_| listing);
-        self.exact
-            .get(path)
-            .or_else(|| bare.and_then(|bare| self.exact.get(bare)))
-            .or_else(|| self.pattern(path))
-            .or_else(|| bare.and_then(|bare| self.pattern(bare)))
-    }
-
-    fn pattern(&self, path: &str) -> Option<&Rule> {
-        self.patterns
-            .iter()
-            .filter(|(pattern, _)| matches(pattern, path))
-            .max_by(|(a, _), (b, _)| specificity(a).cmp(&specificity(b)))
-            .map(|(_, rule)| rule)
+        candidates
     }
 }
 
@@ -350,15 +381,24 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn acl(text: &str, identity: Option<&Identity>) -> Acl {
-        let policy = Policy::parse("p", text).expect("parses");
-        Acl::compile(
-            std::iter::once(&policy),
-            &Subject {
+    fn acl<'a>(text: &str, identity: Option<&'a Identity>) -> Acl<'a> {
+        Acl {
+            policies: vec![Arc::new(Policy::parse("p", text).expect("parses"))],
+            subject: Subject {
                 identity,
                 entity: None,
             },
-        )
+        }
+    }
+
+    /// Whether the identity could not be put into any path of the policy.
+    fn is_empty(acl: &Acl<'_>) -> bool {
+        acl.policies.iter().all(|policy| {
+            policy
+                .rules
+                .iter()
+                .all(|block| acl.subject.fill(&block.path, policy).is_none())
+        })
     }
 
     fn identity(alias: &str) -> Identity {
@@ -380,7 +420,12 @@ mod tests {
             "#,
             None,
         );
-        let words = |path: &str| acl.find(path, false).map(Rule::words).unwrap_or_default();
+        let words = |path: &str| {
+            acl.find(path, false)
+                .as_ref()
+                .map(Rule::words)
+                .unwrap_or_default()
+        };
         assert_eq!(words("a/b"), ["list"]);
         assert_eq!(words("a/z"), ["read"]);
         assert_eq!(words("a/q/c"), ["update"]);
@@ -415,25 +460,49 @@ mod tests {
     }
 
     #[test]
+    fn blocks_of_one_path_in_several_policies_are_one_rule() {
+        let parse = |name, text| Arc::new(Policy::parse(name, text).expect("parses"));
+        let own = "{{identity.entity.aliases.auth_oidc_12.name}}";
+        let identified = identity("alice");
+        let mut acl = acl(
+            &format!(r#"path "c/{own}" {{ capabilities = ["read"] }}"#),
+            Some(&identified),
+        );
+        acl.policies.push(parse(
+            "q",
+            r#"path "c/alice" { capabilities = ["list"] }
+               path "c/*" { capabilities = ["sudo"] }"#,
+        ));
+        let rule = acl.find("c/alice", false).expect("there");
+        assert_eq!(rule.words(), ["list", "read"]);
+        assert_eq!(rule.policies(), ["p", "q"]);
+        let listed = acl.find("c/alice/", true).expect("there");
+        assert_eq!(listed.words(), ["list", "read"]);
+        assert_eq!(acl.find("c/bob", false).expect("there").words(), ["sudo"]);
+        acl.policies
+            .push(parse("r", r#"path "c/alice" { capabilities = ["deny"] }"#));
+        assert!(
+            acl.find("c/alice", false)
+                .expect("there")
+                .words()
+                .is_empty()
+        );
+    }
+
+    #[test]
     fn identity_is_put_in_only_where_it_cannot_widen() {
         let text = r#"path "c/{{identity.entity.aliases.auth_oidc_12.name}}/*" { capabilities = ["read"] }"#;
-        let alice = acl(text, Some(&identity("alice")));
+        let identified = identity("alice");
+        let alice = acl(text, Some(&identified));
         assert!(alice.find("c/alice/x", false).is_some());
         assert!(alice.find("c/alice2/x", false).is_none());
         assert!(alice.find("c/alice", false).is_none());
         for hostile in ["a/b", "a*", "+", ""] {
-            assert!(
-                acl(text, Some(&identity(hostile))).patterns.is_empty(),
-                "{hostile}"
-            );
+            assert!(is_empty(&acl(text, Some(&identity(hostile)))), "{hostile}");
         }
-        assert!(acl(text, None).patterns.is_empty());
+        assert!(is_empty(&acl(text, None)));
         let other_mount = text.replace("auth_oidc_12", "auth_oidc_13");
-        assert!(
-            acl(&other_mount, Some(&identity("alice")))
-                .patterns
-                .is_empty()
-        );
+        assert!(is_empty(&acl(&other_mount, Some(&identified))));
     }
 
     #[test]
@@ -456,7 +525,11 @@ mod tests {
             (json!({"Server": "evil"}), false),
             (json!({"other": 1}), false),
         ] {
-            assert_eq!(rule.allows(parameters.as_object().expect("object")), fine, "{parameters}");
+            assert_eq!(
+                rule.allows(parameters.as_object().expect("object")),
+                fine,
+                "{parameters}"
+            );
         }
     }
 
@@ -487,7 +560,8 @@ mod tests {
             prop_assume!(name != other);
             let text = r#"path "c/{{identity.entity.aliases.auth_oidc_12.name}}:default" { capabilities = ["read"] }
                           path "c/{{identity.entity.aliases.auth_oidc_12.name}}/*" { capabilities = ["read"] }"#;
-            let acl = acl(text, Some(&identity(&name)));
+            let identified = identity(&name);
+            let acl = acl(text, Some(&identified));
             let person = format!("c/{other}:default");
             let robot = format!("c/{other}/cron/host:default");
             prop_assert!(acl.find(&person, false).is_none());

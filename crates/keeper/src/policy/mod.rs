@@ -8,7 +8,6 @@ mod builtin;
 mod syntax;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use gridkeep_store::Guard;
@@ -19,7 +18,7 @@ use crate::database::{Change, Database, NotCommitted, name};
 use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
 use crate::keeper::{Keeper, REMOVED_ISSUER_KEPT};
 use crate::records::{KeeperToken, POLICY, PolicyRecord};
-use crate::secret::{Mint, TokenId};
+use crate::secret::Mint;
 use crate::setup::Setup;
 use crate::tokens::Bearer;
 
@@ -135,14 +134,9 @@ impl Policy {
 pub(crate) struct Policies {
     builtin: RwLock<HashMap<String, Arc<Policy>>>,
     written: RwLock<HashMap<String, Arc<Policy>>>,
-    /// Moves on with every change, so that nothing compiled before it is used after it.
-    epoch: AtomicU64,
     /// Held while a policy is written, so that what is in memory is what was stored last.
     writing: tokio::sync::Mutex<()>,
-    compiled: quick_cache::sync::Cache<(TokenId, u64), Arc<Acl>>,
 }
-
-const COMPILED: usize = 4096;
 
 impl Policies {
     pub async fn load(db: &Database) -> Result<Policies, Failure> {
@@ -161,9 +155,7 @@ impl Policies {
         Ok(Policies {
             builtin: RwLock::default(),
             written: RwLock::new(written),
-            epoch: AtomicU64::new(0),
             writing: tokio::sync::Mutex::default(),
-                compiled: quick_cache::sync::Cache::new(COMPILED),
         })
     }
 
@@ -183,7 +175,6 @@ impl Policies {
             }
         }
         *self.builtin.write().unwrap_or_else(PoisonError::into_inner) = policies;
-        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     pub fn get(&self, name: &str) -> Option<Arc<Policy>> {
@@ -229,26 +220,20 @@ impl Policies {
             Some(policy) => written.insert(name.to_owned(), Arc::new(policy)),
             None => written.remove(name),
         };
-        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn acl(&self, token: &KeeperToken) -> Arc<Acl> {
-        let key = (token.id, self.epoch.load(Ordering::Acquire));
-        if let Some(acl) = self.compiled.get(&key) {
-            return acl;
+    fn acl<'a>(&self, token: &'a KeeperToken) -> Acl<'a> {
+        Acl {
+            policies: token
+                .policies
+                .iter()
+                .filter_map(|name| self.get(name))
+                .collect(),
+            subject: Subject {
+                identity: token.identity.as_ref(),
+                entity: token.entity.as_deref(),
+            },
         }
-        let subject = Subject {
-            identity: token.identity.as_ref(),
-            entity: token.entity.as_deref(),
-        };
-        let policies: Vec<Arc<Policy>> = token
-            .policies
-            .iter()
-            .filter_map(|name| self.get(name))
-            .collect();
-        let acl = Arc::new(Acl::compile(policies.iter().map(AsRef::as_ref), &subject));
-        self.compiled.insert(key, acl.clone());
-        acl
     }
 }
 
@@ -328,6 +313,7 @@ impl Keeper {
         let acl = self.inner.policies.acl(token);
         let words = acl
             .find(path, path.ends_with('/'))
+            .as_ref()
             .map(acl::Rule::words)
             .unwrap_or_default();
         if words.is_empty() {

@@ -7,6 +7,7 @@ use gridkeep_token::time::Seconds;
 use tokio::time::Instant;
 
 use super::interrupted;
+use crate::credentials::LEAST;
 use crate::database::{Change, NotCommitted, Stored, name};
 use crate::failure::{Failure, Refused};
 use crate::keeper::Keeper;
@@ -55,7 +56,9 @@ impl Keeper {
         let setup = self.setup();
         let (secrets, issuer) = self.fit_to_fly(&setup, &grant)?;
         if grant.value.generation > *seen.get_or_insert(grant.value.generation) {
-            if let Some(access) = &secrets.access {
+            // One that ends already is nobody's wish: this flight may have waited long for another node's.
+            let now = self.inner.time.now();
+            if let Some(access) = secrets.access.as_ref().filter(|it| it.lasts(now, LEAST)) {
                 return Ok(Departed::Overtaken(access.clone()));
             }
         }

@@ -164,7 +164,7 @@ impl Keeper {
     }
 
     /// Calls a grant dead: every refresh token we have for it was refused.
-    pub(super) async fn bury(
+    pub(crate) async fn bury(
         &self,
         intent: &Intent,
         error: String,

@@ -140,20 +140,13 @@ impl Keeper {
             let token = SecretString::from(candidate.clone());
             // The life of what comes back is counted from here: an answer that took long is not believed to live longer.
             let asked = self.inner.time.now();
-            let answer = tokio::time::timeout_at(
-                departure.ends,
-                departure.issuer.client.refresh(&token),
-            )
-            .await;
+            let answer =
+                tokio::time::timeout_at(departure.ends, departure.issuer.client.refresh(&token))
+                    .await;
             match answer {
                 Ok(Ok(response)) => {
-                    let answer = received(
-                        id,
-                        departure.intent.generation,
-                        candidate,
-                        &response,
-                        asked,
-                    );
+                    let answer =
+                        received(id, departure.intent.generation, candidate, &response, asked);
                     return self.land(answer, None).await;
                 }
                 Ok(Err(IssuerError::Refused {

@@ -35,10 +35,7 @@ async fn a_child_is_what_its_parent_is_unless_told() {
     assert!(token.meta.is_empty(), "meta is never inherited");
     assert_eq!(token.identity, by.token.identity);
     assert_eq!(token.entity, by.token.entity);
-    assert_eq!(
-        (token.parent, token.orphan),
-        (Some(by.token.id), false)
-    );
+    assert_eq!((token.parent, token.orphan), (Some(by.token.id), false));
     assert_eq!(token.ttl(keeper.now()), Seconds(604_800));
     assert_eq!(token.display_name, "token");
     assert!(!token.renewable && child.warnings.is_empty());
@@ -145,7 +142,10 @@ async fn policies_are_a_subset_sorted_and_default_only_where_it_was() {
     };
     let made_with_sudo = made(&keeper, &by, sudo.clone(), true).await;
     assert_eq!(made_with_sudo.token.policies, ["default", "nowhere"]);
-    assert_eq!(made_with_sudo.warnings, ["Policy \"nowhere\" does not exist"]);
+    assert_eq!(
+        made_with_sudo.warnings,
+        ["Policy \"nowhere\" does not exist"]
+    );
     let bare = CreateToken {
         no_default_policy: true,
         ..sudo
@@ -183,7 +183,10 @@ async fn only_root_makes_root_and_root_has_no_end() {
     let root = root(&keeper).await;
     let token = child(&keeper, &root).await.token;
     assert_eq!(token.policies, ["root"]);
-    assert_eq!((token.expires_at, token.ttl(keeper.now())), (None, Seconds(0)));
+    assert_eq!(
+        (token.expires_at, token.ttl(keeper.now())),
+        (None, Seconds(0))
+    );
     let short = CreateToken {
         ttl: Some(Seconds(60)),
         ..CreateToken::default()
@@ -330,7 +333,9 @@ async fn uses_are_counted_exactly_however_many_come_at_once() {
     assert_eq!(worked.len(), 5);
     for bearer in &worked {
         assert_eq!(
-            bad(keeper.create_token(bearer, CreateToken::default(), true).await),
+            bad(keeper
+                .create_token(bearer, CreateToken::default(), true)
+                .await),
             BadInput::RestrictedUse
         );
     }
@@ -344,7 +349,13 @@ async fn an_accessor_finds_its_token_and_gives_no_power() {
     let token = &login.issued.token;
     let found = keeper.lookup_accessor(&token.accessor).await.unwrap();
     assert_eq!(found.id, token.id);
-    assert!(keeper.list_accessors().await.unwrap().contains(&token.accessor));
+    assert!(
+        keeper
+            .list_accessors()
+            .await
+            .unwrap()
+            .contains(&token.accessor)
+    );
     let accessor = secrecy::SecretString::from(token.accessor.clone());
     assert_eq!(
         refused(keeper.authenticate(&accessor, None).await),
@@ -363,7 +374,13 @@ async fn an_accessor_finds_its_token_and_gives_no_power() {
         bad(keeper.lookup_accessor(&token.accessor).await),
         BadInput::InvalidAccessor
     );
-    assert!(!keeper.list_accessors().await.unwrap().contains(&token.accessor));
+    assert!(
+        !keeper
+            .list_accessors()
+            .await
+            .unwrap()
+            .contains(&token.accessor)
+    );
     assert_eq!(
         refused(keeper.lookup(&login.issued.secret).await),
         Refused::BadTokenForLookup

@@ -27,16 +27,28 @@ async fn a_narrowed_token_is_cached_by_what_it_is_for() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;
     let by = alice(&house, &keeper).await;
-    let (first, _) = read(&keeper, &by, ALICE, narrow(&["compute.read", "b"], &["x"])).await.unwrap();
-    let (again, _) = read(&keeper, &by, ALICE, narrow(&["b", "compute.read"], &["x"])).await.unwrap();
-    let (other, _) = read(&keeper, &by, ALICE, narrow(&["compute.read"], &["x"])).await.unwrap();
-    let (audience, _) = read(&keeper, &by, ALICE, narrow(&[], &["y"])).await.unwrap();
+    let (first, _) = read(&keeper, &by, ALICE, narrow(&["compute.read", "b"], &["x"]))
+        .await
+        .unwrap();
+    let (again, _) = read(&keeper, &by, ALICE, narrow(&["b", "compute.read"], &["x"]))
+        .await
+        .unwrap();
+    let (other, _) = read(&keeper, &by, ALICE, narrow(&["compute.read"], &["x"]))
+        .await
+        .unwrap();
+    let (audience, _) = read(&keeper, &by, ALICE, narrow(&[], &["y"]))
+        .await
+        .unwrap();
     assert_eq!(first, again);
     assert!(first != other && other != audience && first != "at-1");
     {
         let books = house.issuer.books();
         assert_eq!(books.exchanges.len(), 3);
-        assert_eq!(books.exchanges[0].scopes, ["compute.read", "b"], "in the order given");
+        assert_eq!(
+            books.exchanges[0].scopes,
+            ["compute.read", "b"],
+            "in the order given"
+        );
         let subject = &books.exchanges[0].subject_token;
         assert_eq!(secrecy::ExposeSecret::expose_secret(subject), "at-1");
     }
@@ -82,7 +94,13 @@ async fn a_slow_exchange_goes_on_and_its_answer_is_there_at_the_next_try() {
     tokio::time::advance(Duration::from_secs(9)).await;
     assert_eq!(kind(reader.await.unwrap()), LaterKind::IssuerSlow);
     house.issuer.open_gate();
-    assert_eq!(read(&keeper, &by, ALICE, narrow(&["a"], &[])).await.unwrap().0, "at-2");
+    assert_eq!(
+        read(&keeper, &by, ALICE, narrow(&["a"], &[]))
+            .await
+            .unwrap()
+            .0,
+        "at-2"
+    );
     assert_eq!(house.issuer.books().exchanges.len(), 1);
 }
 
@@ -110,19 +128,37 @@ async fn trouble_with_an_exchange_is_told_apart() {
     let keeper = house.open().await;
     let by = alice(&house, &keeper).await;
     let want = || narrow(&["a"], &[]);
-    house.issuer.books().next.push_back(Next::Refuse("invalid_scope"));
+    house
+        .issuer
+        .books()
+        .next
+        .push_back(Next::Refuse("invalid_scope"));
     assert_eq!(
         bad(read(&keeper, &by, ALICE, want()).await).to_string(),
         "exchange failed: server rejected request: invalid_scope: as told"
     );
     house.issuer.books().down = true;
-    assert_eq!(kind(read(&keeper, &by, ALICE, want()).await), LaterKind::IssuerDown);
+    assert_eq!(
+        kind(read(&keeper, &by, ALICE, want()).await),
+        LaterKind::IssuerDown
+    );
     house.issuer.books().down = false;
     house.issuer.books().life = Some(5);
-    assert!(bad(read(&keeper, &by, ALICE, want()).await).to_string().starts_with("token expired"));
+    assert!(
+        bad(read(&keeper, &by, ALICE, want()).await)
+            .to_string()
+            .starts_with("token expired")
+    );
     house.issuer.books().life = Some(600);
-    let long = Want { minimum: Seconds(2400), ..narrow(&["z"], &[]) };
+    let long = Want {
+        minimum: Seconds(2400),
+        ..narrow(&["z"], &[])
+    };
     let (first, warnings) = read(&keeper, &by, ALICE, long.clone()).await.unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert_eq!(read(&keeper, &by, ALICE, long).await.unwrap().0, first, "fresh is good enough");
+    assert_eq!(
+        read(&keeper, &by, ALICE, long).await.unwrap().0,
+        first,
+        "fresh is good enough"
+    );
 }

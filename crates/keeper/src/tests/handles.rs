@@ -19,14 +19,23 @@ async fn the_login_token_and_its_descendants_redeem_a_handle() {
     let first = bearer(&keeper, &first.secret).await;
     let second = child(&keeper, &first).await;
     let second = bearer(&keeper, &second.secret).await;
-    let grant = credential(&keeper, "dune/alice:default").await.unwrap().grant;
+    let grant = credential(&keeper, "dune/alice:default")
+        .await
+        .unwrap()
+        .grant;
     let before = keeper.store_status().commit_sequence;
     for by in [&own, &first, &second] {
         for _ in 0..2 {
-            put(&keeper, by, "dune/alice:default", &login.handle).await.unwrap();
+            put(&keeper, by, "dune/alice:default", &login.handle)
+                .await
+                .unwrap();
         }
     }
-    assert_eq!(keeper.store_status().commit_sequence, before, "a no-op is no write");
+    assert_eq!(
+        keeper.store_status().commit_sequence,
+        before,
+        "a no-op is no write"
+    );
     // Another allowed path binds a second name to the same grant.
     let robot = "dune/alice/cron/host.example.org:production";
     put(&keeper, &second, robot, &login.handle).await.unwrap();
@@ -35,10 +44,17 @@ async fn the_login_token_and_its_descendants_redeem_a_handle() {
         grant_of(&keeper, robot).await.references,
         ["dune/alice:default", robot]
     );
-    assert_eq!(house.issuer.refreshes(), 0, "a handle never goes to an issuer");
+    assert_eq!(
+        house.issuer.refreshes(),
+        0,
+        "a handle never goes to an issuer"
+    );
     house.clock.pass(Duration::from_secs(3600));
     let one = access(&keeper, &own, robot).await.unwrap();
-    assert_eq!(access(&keeper, &own, "dune/alice:default").await.unwrap(), one);
+    assert_eq!(
+        access(&keeper, &own, "dune/alice:default").await.unwrap(),
+        one
+    );
     assert_eq!(house.issuer.refreshes(), 1, "both names share one record");
 }
 
@@ -64,10 +80,15 @@ async fn a_foreign_unknown_or_late_handle_is_bad_input_and_goes_nowhere() {
         ),
     ] {
         let handle = SecretString::from(handle.to_owned());
-        assert_eq!(bad(put(&keeper, by, name, &handle).await), BadInput::UnknownHandle);
+        assert_eq!(
+            bad(put(&keeper, by, name, &handle).await),
+            BadInput::UnknownHandle
+        );
     }
     house.clock.pass(Duration::from_secs(899));
-    put(&keeper, &alice_by, "dune/alice/a:default", &alice.handle).await.unwrap();
+    put(&keeper, &alice_by, "dune/alice/a:default", &alice.handle)
+        .await
+        .unwrap();
     house.clock.pass(Duration::from_secs(1));
     assert_eq!(
         bad(put(&keeper, &alice_by, "dune/alice/b:default", &alice.handle).await),
@@ -86,14 +107,23 @@ async fn the_handle_of_a_second_login_replaces_when_its_owner_says_so() {
     let house = House::new(Rotation::Immediate);
     let keeper = house.open().await;
     login(&house, &keeper, "alice").await;
-    let first = credential(&keeper, "dune/alice:default").await.unwrap().grant;
+    let first = credential(&keeper, "dune/alice:default")
+        .await
+        .unwrap()
+        .grant;
     let second = login(&house, &keeper, "alice").await;
     let by = bearer(&keeper, &second.issued.secret).await;
-    put(&keeper, &by, "dune/alice:default", &second.handle).await.unwrap();
+    put(&keeper, &by, "dune/alice:default", &second.handle)
+        .await
+        .unwrap();
     let now = grant_of(&keeper, "dune/alice:default").await;
     assert_ne!(now.id, first);
     keeper.revoke_unreferenced().await.unwrap();
-    assert_eq!(house.issuer.books().revoked, ["rt-1"], "the replaced one, not the new one");
+    assert_eq!(
+        house.issuer.books().revoked,
+        ["rt-1"],
+        "the replaced one, not the new one"
+    );
     assert!(grant(&keeper, &first).await.is_none());
     house.clock.pass(Duration::from_secs(3600));
     access(&keeper, &by, "dune/alice:default").await.unwrap();
@@ -108,7 +138,10 @@ async fn a_handle_that_nobody_redeems_ends_with_its_grant() {
     let by = bearer(&keeper, &second.issued.secret).await;
     house.clock.pass(Duration::from_secs(800));
     keeper.revoke_unreferenced().await.unwrap();
-    assert!(house.issuer.books().revoked.is_empty(), "it may still be redeemed");
+    assert!(
+        house.issuer.books().revoked.is_empty(),
+        "it may still be redeemed"
+    );
     house.clock.pass(Duration::from_secs(500));
     keeper.revoke_unreferenced().await.unwrap();
     assert_eq!(house.issuer.books().revoked, ["rt-2"]);
@@ -126,8 +159,18 @@ async fn a_grant_has_a_bounded_number_of_names() {
     let login = login(&house, &keeper, "alice").await;
     let by = bearer(&keeper, &login.issued.secret).await;
     for n in 1..64 {
-        put(&keeper, &by, &format!("dune/alice/r{n}:default"), &login.handle).await.unwrap();
+        put(
+            &keeper,
+            &by,
+            &format!("dune/alice/r{n}:default"),
+            &login.handle,
+        )
+        .await
+        .unwrap();
     }
     let refused = bad(put(&keeper, &by, "dune/alice/more:default", &login.handle).await);
-    assert!(refused.to_string().contains("at most 64 names"), "{refused}");
+    assert!(
+        refused.to_string().contains("at most 64 names"),
+        "{refused}"
+    );
 }

@@ -31,7 +31,9 @@ async fn pending(keeper: &Keeper, state: &str) -> bool {
 #[tokio::test(start_paused = true)]
 async fn the_code_flow_leaves_a_token_a_credential_and_a_handle() {
     let house = House::new(Rotation::Grace);
-    let keeper = house.open_with(with_mode(&house, CallbackMode::Direct)).await;
+    let keeper = house
+        .open_with(with_mode(&house, CallbackMode::Direct))
+        .await;
     let requester = Some("192.0.2.1".parse().unwrap());
     let started = keeper
         .login_start(LoginStart {
@@ -66,7 +68,10 @@ async fn the_code_flow_leaves_a_token_a_credential_and_a_handle() {
             owner: "alice".into()
         }
     );
-    assert_eq!(bad(keeper.callback(confirmed).await), BadInput::LoginExpired);
+    assert_eq!(
+        bad(keeper.callback(confirmed).await),
+        BadInput::LoginExpired
+    );
     let login = logged_in(&keeper, &started.state).await;
     assert_eq!(
         bad(keeper.login_poll(poll("dune", &started.state)).await),
@@ -77,12 +82,19 @@ async fn the_code_flow_leaves_a_token_a_credential_and_a_handle() {
     assert_eq!(token.display_name, "oidc-dune-alice");
     assert_eq!(token.path, "auth/oidc-dune/oidc/poll");
     assert_eq!(
-        token.meta.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(),
+        token
+            .meta
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect::<Vec<_>>(),
         ["credkey=alice", "role=default"],
         "no refresh token, no handle"
     );
     let by = bearer(&keeper, &login.issued.secret).await;
-    assert_eq!(access(&keeper, &by, "dune/alice:default").await.unwrap(), "at-1");
+    assert_eq!(
+        access(&keeper, &by, "dune/alice:default").await.unwrap(),
+        "at-1"
+    );
     assert_eq!(house.issuer.refreshes(), 0);
     assert_eq!(house.issuer.books().codes, ["the code"]);
 }
@@ -93,23 +105,55 @@ async fn what_is_missing_or_unknown_is_said() {
     let keeper = house.open().await;
     let good = || start("dune");
     for (request, text) in [
-        (LoginStart { role: Some("x".into()), ..good() }, "role \"x\" could not be found"),
-        (LoginStart { client_nonce: None, ..good() }, "missing client_nonce"),
-        (LoginStart { client_nonce: Some(String::new()), ..good() }, "missing client_nonce"),
-        (LoginStart { redirect_uri: None, ..good() }, "missing redirect_uri"),
+        (
+            LoginStart {
+                role: Some("x".into()),
+                ..good()
+            },
+            "role \"x\" could not be found",
+        ),
+        (
+            LoginStart {
+                client_nonce: None,
+                ..good()
+            },
+            "missing client_nonce",
+        ),
+        (
+            LoginStart {
+                client_nonce: Some(String::new()),
+                ..good()
+            },
+            "missing client_nonce",
+        ),
+        (
+            LoginStart {
+                redirect_uri: None,
+                ..good()
+            },
+            "missing redirect_uri",
+        ),
     ] {
         assert_eq!(bad(keeper.login_start(request).await).to_string(), text);
     }
     assert_eq!(
         bad(keeper.login_start(start("nowhere")).await),
-        BadInput::UnknownIssuer { issuer: "nowhere".into() }
+        BadInput::UnknownIssuer {
+            issuer: "nowhere".into()
+        }
     );
     let elsewhere = keeper
-        .login_start(LoginStart { redirect_uri: Some("https://evil.example/".into()), ..good() })
+        .login_start(LoginStart {
+            redirect_uri: Some("https://evil.example/".into()),
+            ..good()
+        })
         .await
         .unwrap();
     assert_eq!(elsewhere.auth_url, "");
-    let upper = LoginStart { role: Some("PRODUCTION".into()), ..good() };
+    let upper = LoginStart {
+        role: Some("PRODUCTION".into()),
+        ..good()
+    };
     keeper.login_start(upper).await.unwrap();
 }
 
@@ -120,25 +164,49 @@ async fn a_state_is_good_for_one_issuer_one_nonce_and_ten_minutes() {
     setup.issuers.push(house.issuer_setup("cms", &house.issuer));
     let keeper = house.open_with(setup).await;
     let state = keeper.login_start(start("dune")).await.unwrap().state;
-    assert_eq!(bad(keeper.callback(callback("cms", &state)).await), BadInput::LoginExpired);
-    assert_eq!(bad(keeper.login_poll(poll("cms", &state)).await), BadInput::LoginExpired);
+    assert_eq!(
+        bad(keeper.callback(callback("cms", &state)).await),
+        BadInput::LoginExpired
+    );
+    assert_eq!(
+        bad(keeper.login_poll(poll("cms", &state)).await),
+        BadInput::LoginExpired
+    );
     for guess in ["", "st_AAAA", "nonsense"] {
-        assert_eq!(bad(keeper.login_poll(poll("dune", guess)).await), BadInput::LoginExpired);
+        assert_eq!(
+            bad(keeper.login_poll(poll("dune", guess)).await),
+            BadInput::LoginExpired
+        );
     }
     assert!(pending(&keeper, &state).await, "none of that ended it");
-    let wrong = Poll { client_nonce: "other".into(), ..poll("dune", &state) };
-    assert_eq!(bad(keeper.login_poll(wrong).await).to_string(), "invalid client_nonce");
-    assert_eq!(bad(keeper.login_poll(poll("dune", &state)).await), BadInput::LoginExpired);
+    let wrong = Poll {
+        client_nonce: "other".into(),
+        ..poll("dune", &state)
+    };
+    assert_eq!(
+        bad(keeper.login_poll(wrong).await).to_string(),
+        "invalid client_nonce"
+    );
+    assert_eq!(
+        bad(keeper.login_poll(poll("dune", &state)).await),
+        BadInput::LoginExpired
+    );
 
     let state = keeper.login_start(start("dune")).await.unwrap().state;
     house.clock.pass(Duration::from_secs(599));
     assert!(pending(&keeper, &state).await);
     house.clock.pass(Duration::from_secs(1));
-    assert_eq!(bad(keeper.callback(callback("dune", &state)).await), BadInput::LoginExpired);
+    assert_eq!(
+        bad(keeper.callback(callback("dune", &state)).await),
+        BadInput::LoginExpired
+    );
 
     let state = keeper.login_start(start("dune")).await.unwrap().state;
     house.clock.jump_to(START + 86_400);
-    assert_eq!(kind(keeper.login_poll(poll("dune", &state)).await), LaterKind::ClockDoubtful);
+    assert_eq!(
+        kind(keeper.login_poll(poll("dune", &state)).await),
+        LaterKind::ClockDoubtful
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,8 +227,14 @@ async fn a_denial_reaches_the_poller() {
             keeper.callback(denied).await.unwrap(),
             CallbackOutcome::Denied { error } if error == "access_denied" || error == "server_error"
         ));
-        assert_eq!(bad(keeper.login_poll(poll("dune", &state)).await).to_string(), heard);
-        assert_eq!(bad(keeper.login_poll(poll("dune", &state)).await), BadInput::LoginExpired);
+        assert_eq!(
+            bad(keeper.login_poll(poll("dune", &state)).await).to_string(),
+            heard
+        );
+        assert_eq!(
+            bad(keeper.login_poll(poll("dune", &state)).await),
+            BadInput::LoginExpired
+        );
     }
 }
 
@@ -169,18 +243,36 @@ async fn claims_that_do_not_fit_are_told_to_both_sides() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;
     for (claim, text) in [
-        (None, "OpenBao login failed. claim \"wlcg.credkey\" not found in token"),
-        (Some(json!(5)), "OpenBao login failed. claim \"wlcg.credkey\" could not be converted to string"),
+        (
+            None,
+            "OpenBao login failed. claim \"wlcg.credkey\" not found in token",
+        ),
+        (
+            Some(json!(5)),
+            "OpenBao login failed. claim \"wlcg.credkey\" could not be converted to string",
+        ),
     ] {
         house.issuer.books().person = claims("x");
         house.issuer.books().person.remove("wlcg.credkey");
         if let Some(claim) = claim {
-            house.issuer.books().person.insert("wlcg.credkey".into(), claim);
+            house
+                .issuer
+                .books()
+                .person
+                .insert("wlcg.credkey".into(), claim);
         }
         let state = keeper.login_start(start("dune")).await.unwrap().state;
         let shown = keeper.callback(callback("dune", &state)).await.unwrap();
-        assert_eq!(shown, CallbackOutcome::Denied { error: "server_error".into() });
-        assert_eq!(bad(keeper.login_poll(poll("dune", &state)).await).to_string(), text);
+        assert_eq!(
+            shown,
+            CallbackOutcome::Denied {
+                error: "server_error".into()
+            }
+        );
+        assert_eq!(
+            bad(keeper.login_poll(poll("dune", &state)).await).to_string(),
+            text
+        );
     }
     house.issuer.books().without_id_token = true;
     let state = keeper.login_start(start("dune")).await.unwrap().state;
@@ -226,25 +318,47 @@ async fn a_role_may_name_people_by_another_claim() {
     let mut setup = house.setup();
     setup.issuers[0].roles[1].credclaim = Some("groupkey".into());
     let keeper = house.open_with(setup).await;
-    house.issuer.books().person.insert("groupkey".into(), json!("dunepro"));
-    let request = LoginStart { role: Some("production".into()), ..start("dune") };
+    house
+        .issuer
+        .books()
+        .person
+        .insert("groupkey".into(), json!("dunepro"));
+    let request = LoginStart {
+        role: Some("production".into()),
+        ..start("dune")
+    };
     let state = keeper.login_start(request).await.unwrap().state;
     keeper.callback(callback("dune", &state)).await.unwrap();
     let login = logged_in(&keeper, &state).await;
-    assert_eq!((login.owner.as_str(), login.role.as_str()), ("dunepro", "production"));
-    assert!(credential(&keeper, "dune/dunepro:production").await.is_some());
+    assert_eq!(
+        (login.owner.as_str(), login.role.as_str()),
+        ("dunepro", "production")
+    );
+    assert!(
+        credential(&keeper, "dune/dunepro:production")
+            .await
+            .is_some()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_device_flow_asks_the_issuer_at_the_issuers_pace() {
     let house = House::new(Rotation::Never);
-    let keeper = house.open_with(with_mode(&house, CallbackMode::Device)).await;
+    let keeper = house
+        .open_with(with_mode(&house, CallbackMode::Device))
+        .await;
     let started = keeper
-        .login_start(LoginStart { redirect_uri: None, ..start("dune") })
+        .login_start(LoginStart {
+            redirect_uri: None,
+            ..start("dune")
+        })
         .await
         .unwrap();
     assert_eq!((started.poll_interval, started.user_code), (5, None));
-    assert_eq!(started.auth_url, "https://iss.example/device?user_code=ABCD-EFGH");
+    assert_eq!(
+        started.auth_url,
+        "https://iss.example/device?user_code=ABCD-EFGH"
+    );
     let state = &started.state;
     let polls = || house.issuer.books().device_polls;
     for _ in 0..10 {
@@ -258,27 +372,38 @@ async fn the_device_flow_asks_the_issuer_at_the_issuers_pace() {
     assert_eq!(polls(), 1);
     house.issuer.books().slow_down = true;
     house.pass(5).await;
-    assert!(pending(&keeper, state).await, "slow_down stays between us and the issuer");
+    assert!(
+        pending(&keeper, state).await,
+        "slow_down stays between us and the issuer"
+    );
     house.pass(5).await;
     assert!(pending(&keeper, state).await);
     assert_eq!(polls(), 2, "ten seconds now");
     house.issuer.books().device = Some(Ok(claims("alice")));
     house.issuer.books().down = true;
     house.pass(10).await;
-    assert!(pending(&keeper, state).await, "trouble that may pass ends nothing");
+    assert!(
+        pending(&keeper, state).await,
+        "trouble that may pass ends nothing"
+    );
     house.issuer.books().down = false;
     house.pass(10).await;
     let login = logged_in(&keeper, state).await;
     assert_eq!(login.owner, "alice");
     let by = bearer(&keeper, &login.issued.secret).await;
     assert!(access(&keeper, &by, "dune/alice:default").await.is_ok());
-    assert_eq!(bad(keeper.callback(callback("dune", state)).await), BadInput::LoginExpired);
+    assert_eq!(
+        bad(keeper.callback(callback("dune", state)).await),
+        BadInput::LoginExpired
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_device_login_that_the_person_denies_ends() {
     let house = House::new(Rotation::Never);
-    let keeper = house.open_with(with_mode(&house, CallbackMode::Device)).await;
+    let keeper = house
+        .open_with(with_mode(&house, CallbackMode::Device))
+        .await;
     let state = keeper.login_start(start("dune")).await.unwrap().state;
     house.issuer.books().device = Some(Err("access_denied"));
     house.pass(5).await;
@@ -286,7 +411,10 @@ async fn a_device_login_that_the_person_denies_ends() {
         bad(keeper.login_poll(poll("dune", &state)).await).to_string(),
         "authorization failed: access_denied"
     );
-    assert_eq!(bad(keeper.login_poll(poll("dune", &state)).await), BadInput::LoginExpired);
+    assert_eq!(
+        bad(keeper.login_poll(poll("dune", &state)).await),
+        BadInput::LoginExpired
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,7 +432,10 @@ async fn a_slow_code_exchange_goes_on_without_the_browser() {
     assert_eq!(kind(browser.await.unwrap()), LaterKind::IssuerSlow);
     assert!(pending(&keeper, &state).await);
     house.issuer.open_gate();
-    until_async("the login is ready", async || !pending(&keeper, &state).await).await;
+    until_async("the login is ready", async || {
+        !pending(&keeper, &state).await
+    })
+    .await;
     // The poll that was not pending took the login.
     assert!(credential(&keeper, "dune/alice:default").await.is_some());
 }
@@ -313,9 +444,15 @@ async fn a_slow_code_exchange_goes_on_without_the_browser() {
 async fn logins_under_way_are_capped_per_address_and_in_total() {
     let house = House::new(Rotation::Never);
     let mut setup = house.setup();
-    setup.limits = Limits { login_sessions_total: 6, login_sessions_per_address: 3 };
+    setup.limits = Limits {
+        login_sessions_total: 6,
+        login_sessions_per_address: 3,
+    };
     let keeper = house.open_with(setup).await;
-    let from = |n: u8| LoginStart { from: Some([192, 0, 2, n].into()), ..start("dune") };
+    let from = |n: u8| LoginStart {
+        from: Some([192, 0, 2, n].into()),
+        ..start("dune")
+    };
     // All at one moment: the place is taken before the issuer is asked.
     let burst: Vec<_> = (0..10)
         .map(|_| {
@@ -336,15 +473,24 @@ async fn logins_under_way_are_capped_per_address_and_in_total() {
     for n in [2, 3, 4] {
         keeper.login_start(from(n)).await.unwrap();
     }
-    assert_eq!(kind(keeper.login_start(from(5)).await), LaterKind::TooManyLogins);
+    assert_eq!(
+        kind(keeper.login_start(from(5)).await),
+        LaterKind::TooManyLogins
+    );
     // A finished one gives its place back, one that could not be started never took it.
     keeper.callback(callback("dune", &states[0])).await.unwrap();
     logged_in(&keeper, &states[0]).await;
     house.issuer.books().down = true;
-    assert_eq!(kind(keeper.login_start(from(5)).await), LaterKind::IssuerDown);
+    assert_eq!(
+        kind(keeper.login_start(from(5)).await),
+        LaterKind::IssuerDown
+    );
     house.issuer.books().down = false;
     keeper.login_start(from(5)).await.unwrap();
-    assert_eq!(kind(keeper.login_start(from(6)).await), LaterKind::TooManyLogins);
+    assert_eq!(
+        kind(keeper.login_start(from(6)).await),
+        LaterKind::TooManyLogins
+    );
     house.clock.pass(Duration::from_secs(600));
     keeper.login_start(from(6)).await.unwrap();
 }
@@ -354,9 +500,18 @@ async fn a_healthy_credential_is_not_replaced_by_a_login() {
     let house = House::new(Rotation::Immediate);
     let keeper = house.open().await;
     login(&house, &keeper, "alice").await;
-    let first = credential(&keeper, "dune/alice:default").await.unwrap().grant;
+    let first = credential(&keeper, "dune/alice:default")
+        .await
+        .unwrap()
+        .grant;
     login(&house, &keeper, "alice").await;
-    assert_eq!(credential(&keeper, "dune/alice:default").await.unwrap().grant, first);
+    assert_eq!(
+        credential(&keeper, "dune/alice:default")
+            .await
+            .unwrap()
+            .grant,
+        first
+    );
 
     // One whose issuer refused it is replaced, and so is one whose role asks for other scopes today.
     house.issuer.forget_all();
@@ -367,15 +522,28 @@ async fn a_healthy_credential_is_not_replaced_by_a_login() {
         Refused::GrantDead { .. }
     ));
     login(&house, &keeper, "alice").await;
-    let second = credential(&keeper, "dune/alice:default").await.unwrap().grant;
+    let second = credential(&keeper, "dune/alice:default")
+        .await
+        .unwrap()
+        .grant;
     assert_ne!(second, first);
     let mut setup = house.setup();
-    setup.issuers[0].roles[0].scopes.push("storage.read:/".into());
+    setup.issuers[0].roles[0]
+        .scopes
+        .push("storage.read:/".into());
     keeper.reconfigure(setup).await.unwrap();
-    let (_, warnings) = read(&keeper, &by, "dune/alice:default", least(60)).await.unwrap();
+    let (_, warnings) = read(&keeper, &by, "dune/alice:default", least(60))
+        .await
+        .unwrap();
     assert!(warnings[0].contains("scopes of role"), "{warnings:?}");
     login(&house, &keeper, "alice").await;
-    assert_ne!(credential(&keeper, "dune/alice:default").await.unwrap().grant, second);
+    assert_ne!(
+        credential(&keeper, "dune/alice:default")
+            .await
+            .unwrap()
+            .grant,
+        second
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -383,7 +551,11 @@ async fn a_login_without_refresh_token_says_so_when_it_ends() {
     let house = House::new(Rotation::Never);
     house.issuer.books().without_refresh_token = true;
     let keeper = house.open().await;
-    let by = bearer(&keeper, &login(&house, &keeper, "alice").await.issued.secret).await;
+    let by = bearer(
+        &keeper,
+        &login(&house, &keeper, "alice").await.issued.secret,
+    )
+    .await;
     assert!(access(&keeper, &by, "dune/alice:default").await.is_ok());
     house.clock.pass(Duration::from_secs(3600));
     let Refused::GrantDead { error, cause, .. } =
@@ -406,8 +578,13 @@ async fn a_code_whose_answer_is_lost_is_not_sent_again() {
     house.issuer.books().next.push_back(Next::LoseAnswer);
     assert_eq!(
         keeper.callback(callback("dune", &state)).await.unwrap(),
-        CallbackOutcome::Denied { error: "temporarily_unavailable".into() }
+        CallbackOutcome::Denied {
+            error: "temporarily_unavailable".into()
+        }
     );
-    assert_eq!(bad(keeper.callback(callback("dune", &state)).await), BadInput::LoginExpired);
+    assert_eq!(
+        bad(keeper.callback(callback("dune", &state)).await),
+        BadInput::LoginExpired
+    );
     assert_eq!(house.issuer.books().codes.len(), 1);
 }

@@ -2,8 +2,8 @@
 //! told. One module per subject; what they share is in [`support`] and [`issuer`].
 
 mod background;
-mod create;
 mod crash;
+mod create;
 mod exchange;
 mod faults;
 mod handles;

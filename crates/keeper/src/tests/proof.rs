@@ -17,7 +17,13 @@ async fn a_guess_dies_and_a_missing_record_does_not_prove_anything() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;
     let issued = login(&house, &keeper, "alice").await.issued;
-    for guess in ["", "hvs.", "hvs.AAAA", "s.6Qb2h0dYw8sK3mVt1RzXcN7e", "gkh.x"] {
+    for guess in [
+        "",
+        "hvs.",
+        "hvs.AAAA",
+        "s.6Qb2h0dYw8sK3mVt1RzXcN7e",
+        "gkh.x",
+    ] {
         let secret = SecretString::from(guess);
         assert_eq!(
             refused(keeper.authenticate(&secret, None).await),
@@ -205,7 +211,11 @@ async fn a_dead_token_stays_provably_dead_for_forty_days() {
 async fn policy_refuses_only_what_exists() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;
-    let by = bearer(&keeper, &login(&house, &keeper, "alice").await.issued.secret).await;
+    let by = bearer(
+        &keeper,
+        &login(&house, &keeper, "alice").await.issued.secret,
+    )
+    .await;
     let may = |path: &str| keeper.authorize(&by, Operation::Read, path, &serde_json::Map::new());
     assert!(may("secret/oauth/creds/dune/alice:default").is_ok());
     assert!(may("secret/oauth/sts/dune/alice/cron/host:production").is_ok());
@@ -261,7 +271,11 @@ async fn what_is_stored_shows_no_secret() {
     let login = login(&house, &keeper, "alice").await;
     let handle = login.handle.expose_secret().to_owned();
     let token = login.issued.secret.expose_secret().to_owned();
-    let shown = format!("{:?} {:?}", login, keeper.lookup(&login.issued.secret).await);
+    let shown = format!(
+        "{:?} {:?}",
+        login,
+        keeper.lookup(&login.issued.secret).await
+    );
     keeper.drain(Duration::from_secs(1)).await;
     house.close_store().await;
     let mut bytes = Vec::new();
@@ -270,7 +284,9 @@ async fn what_is_stored_shows_no_secret() {
     }
     for secret in ["rt-1", "at-1", "alice", &handle, &token] {
         assert!(
-            !bytes.windows(secret.len()).any(|part| part == secret.as_bytes()),
+            !bytes
+                .windows(secret.len())
+                .any(|part| part == secret.as_bytes()),
             "{secret}"
         );
     }
@@ -284,7 +300,11 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
         .unwrap()
         .flat_map(|entry| {
             let path = entry.unwrap().path();
-            if path.is_dir() { walk(&path) } else { vec![path] }
+            if path.is_dir() {
+                walk(&path)
+            } else {
+                vec![path]
+            }
         })
         .collect()
 }

@@ -26,7 +26,11 @@ async fn a_brought_token_is_proved_once_and_stored() {
         put(&keeper, &by, ROBOT, &token).await.unwrap();
         assert_eq!(house.issuer.refreshes(), 1);
         access(&keeper, &by, ROBOT).await.unwrap();
-        assert_eq!(house.issuer.refreshes(), 1, "the proof's access token is used");
+        assert_eq!(
+            house.issuer.refreshes(),
+            1,
+            "the proof's access token is used"
+        );
 
         // Brought again, for the same name or another: one record, no further use of the token.
         put(&keeper, &by, ROBOT, &token).await.unwrap();
@@ -56,15 +60,64 @@ async fn what_is_wrong_with_a_request_is_said() {
         refresh_token: Some(SecretString::from("x")),
     };
     for (name, request, text) in [
-        (ROBOT, PutCredential { server: None, ..good() }, "missing server (consider configuring a default server)"),
-        (ROBOT, PutCredential { server: Some("legacy".into()), ..good() }, "server \"legacy\" has configuration problems: server configuration does not exist (was it deleted?)"),
-        (ROBOT, PutCredential { server: Some("cms".into()), ..good() }, "server \"cms\" does not match issuer \"dune\" of the credential's name"),
-        (ROBOT, PutCredential { refresh_token: None, ..good() }, "missing refresh_token"),
-        (ROBOT, PutCredential { refresh_token: Some(SecretString::from(" \n")), ..good() }, "missing refresh_token"),
-        (ROBOT, PutCredential { grant_type: Some("password".into()), ..good() }, "unknown grant_type \"password\"; this server stores refresh tokens only"),
-        ("dune/alice:nothing", good(), "role \"nothing\" could not be found"),
+        (
+            ROBOT,
+            PutCredential {
+                server: None,
+                ..good()
+            },
+            "missing server (consider configuring a default server)",
+        ),
+        (
+            ROBOT,
+            PutCredential {
+                server: Some("legacy".into()),
+                ..good()
+            },
+            "server \"legacy\" has configuration problems: server configuration does not exist (was it deleted?)",
+        ),
+        (
+            ROBOT,
+            PutCredential {
+                server: Some("cms".into()),
+                ..good()
+            },
+            "server \"cms\" does not match issuer \"dune\" of the credential's name",
+        ),
+        (
+            ROBOT,
+            PutCredential {
+                refresh_token: None,
+                ..good()
+            },
+            "missing refresh_token",
+        ),
+        (
+            ROBOT,
+            PutCredential {
+                refresh_token: Some(SecretString::from(" \n")),
+                ..good()
+            },
+            "missing refresh_token",
+        ),
+        (
+            ROBOT,
+            PutCredential {
+                grant_type: Some("password".into()),
+                ..good()
+            },
+            "unknown grant_type \"password\"; this server stores refresh tokens only",
+        ),
+        (
+            "dune/alice:nothing",
+            good(),
+            "role \"nothing\" could not be found",
+        ),
     ] {
-        assert_eq!(bad(keeper.put(&by, &cred(name), request).await).to_string(), text);
+        assert_eq!(
+            bad(keeper.put(&by, &cred(name), request).await).to_string(),
+            text
+        );
     }
     assert_eq!(house.issuer.refreshes(), 0);
 }
@@ -74,7 +127,14 @@ async fn a_token_the_issuer_refuses_is_bad_input_and_leaves_nothing() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;
     let by = somebody(&house, &keeper).await;
-    put(&keeper, &by, ROBOT, &SecretString::from(house.issuer.hand_out())).await.unwrap();
+    put(
+        &keeper,
+        &by,
+        ROBOT,
+        &SecretString::from(house.issuer.hand_out()),
+    )
+    .await
+    .unwrap();
     let before = credential(&keeper, ROBOT).await.unwrap().grant;
     let count = keeper.store_status().entries;
     let refused = bad(put(&keeper, &by, ROBOT, &SecretString::from("never issued")).await);
@@ -82,8 +142,16 @@ async fn a_token_the_issuer_refuses_is_bad_input_and_leaves_nothing() {
         refused.to_string(),
         "refresh failed: server rejected request: invalid_grant: as told"
     );
-    assert_eq!(credential(&keeper, ROBOT).await.unwrap().grant, before, "the old one stands");
-    house.issuer.books().next.push_back(Next::Refuse("invalid_client"));
+    assert_eq!(
+        credential(&keeper, ROBOT).await.unwrap().grant,
+        before,
+        "the old one stands"
+    );
+    house
+        .issuer
+        .books()
+        .next
+        .push_back(Next::Refuse("invalid_client"));
     let refused = bad(put(&keeper, &by, ROBOT, &SecretString::from("another")).await);
     assert!(matches!(refused, BadInput::IssuerRejected { error, .. } if error == "invalid_client"));
     // The events of the refusals are all that is left.
@@ -98,16 +166,25 @@ async fn a_token_brought_while_the_issuer_is_down_can_be_brought_again_and_is_ne
     let by = somebody(&house, &keeper).await;
     let token = SecretString::from(house.issuer.hand_out());
     house.issuer.books().down = true;
-    assert_eq!(kind(put(&keeper, &by, ROBOT, &token).await), LaterKind::IssuerDown);
+    assert_eq!(
+        kind(put(&keeper, &by, ROBOT, &token).await),
+        LaterKind::IssuerDown
+    );
     house.issuer.books().down = false;
     put(&keeper, &by, ROBOT, &token).await.unwrap();
     let given_up = SecretString::from(house.issuer.hand_out());
     house.issuer.books().down = true;
-    assert_eq!(kind(put(&keeper, &by, OTHER, &given_up).await), LaterKind::IssuerDown);
+    assert_eq!(
+        kind(put(&keeper, &by, OTHER, &given_up).await),
+        LaterKind::IssuerDown
+    );
     house.issuer.books().down = false;
     house.clock.pass(Duration::from_secs(3600));
     keeper.revoke_unreferenced().await.unwrap();
-    assert!(house.issuer.books().revoked.is_empty(), "it is the client's own");
+    assert!(
+        house.issuer.books().revoked.is_empty(),
+        "it is the client's own"
+    );
     access(&keeper, &by, ROBOT).await.unwrap();
     put(&keeper, &by, OTHER, &given_up).await.unwrap();
 }
@@ -134,7 +211,10 @@ async fn a_slow_proof_goes_on_and_a_second_try_joins_it() {
     }
     assert!(credential(&keeper, ROBOT).await.is_none());
     house.issuer.open_gate();
-    until_async("it is stored", async || credential(&keeper, ROBOT).await.is_some()).await;
+    until_async("it is stored", async || {
+        credential(&keeper, ROBOT).await.is_some()
+    })
+    .await;
     assert_eq!(house.issuer.refreshes(), 1);
     put(&keeper, &by, ROBOT, &token).await.unwrap();
     assert_eq!(house.issuer.refreshes(), 1);

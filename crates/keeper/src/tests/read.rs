@@ -24,7 +24,11 @@ async fn a_token_comes_from_the_cache_without_a_write_until_it_is_too_short() {
     assert_eq!(keeper.store_status().commit_sequence, before);
     let full = keeper.read(&by, &cred(ALICE), &least(60)).await.unwrap();
     assert_eq!(
-        (full.token_type.as_str(), full.server.as_str(), full.expires_at),
+        (
+            full.token_type.as_str(),
+            full.server.as_str(),
+            full.expires_at
+        ),
         ("Bearer", "dune", Some(UnixSeconds(START + 3600)))
     );
     house.clock.pass(Duration::from_secs(3540));
@@ -33,7 +37,10 @@ async fn a_token_comes_from_the_cache_without_a_write_until_it_is_too_short() {
     assert_eq!(access(&keeper, &by, ALICE).await.unwrap(), "at-2");
     assert_eq!(house.issuer.refreshes(), 1);
     assert_eq!(
-        keeper.read(&by, &cred("dune/alice:production"), &least(0)).await.unwrap_err(),
+        keeper
+            .read(&by, &cred("dune/alice:production"), &least(0))
+            .await
+            .unwrap_err(),
         Failure::NotFound
     );
 }
@@ -67,7 +74,11 @@ async fn a_minimum_beyond_the_issuers_life_gets_a_fresh_token_with_a_warning() {
     assert_eq!((token.as_str(), warnings.len()), ("at-3", 1));
     house.issuer.books().life = Some(9);
     house.clock.pass(Duration::from_secs(3600));
-    assert!(bad(access(&keeper, &by, ALICE).await).to_string().starts_with("token expired"));
+    assert!(
+        bad(access(&keeper, &by, ALICE).await)
+            .to_string()
+            .starts_with("token expired")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +88,10 @@ async fn a_token_without_an_end_is_always_good() {
     let keeper = house.open().await;
     let by = alice(&house, &keeper).await;
     house.clock.pass(Duration::from_secs(20 * 86_400));
-    let read = keeper.read(&by, &cred(ALICE), &least(86_400)).await.unwrap();
+    let read = keeper
+        .read(&by, &cred(ALICE), &least(86_400))
+        .await
+        .unwrap();
     assert_eq!(read.expires_at, None);
     assert_eq!(house.issuer.refreshes(), 0);
 }
@@ -98,7 +112,11 @@ async fn a_thousand_readers_of_an_expired_credential_cause_one_refresh() {
         assert_eq!(reader.await.unwrap().unwrap(), "at-2");
     }
     assert_eq!(house.issuer.refreshes(), 1);
-    assert_eq!(house.issuer.books().issued.len(), 2, "one login, one refresh");
+    assert_eq!(
+        house.issuer.books().issued.len(),
+        2,
+        "one login, one refresh"
+    );
 }
 
 #[test]
@@ -167,7 +185,10 @@ async fn a_waiter_leaves_and_the_flight_lands() {
     house.issuer.open_gate();
     assert_eq!(access(&keeper, &by, ALICE).await.unwrap(), "at-2");
     assert_eq!(house.issuer.refreshes(), 1);
-    assert_eq!(secrets_of(&keeper, ALICE).await.refresh_token.as_deref(), Some("rt-2"));
+    assert_eq!(
+        secrets_of(&keeper, ALICE).await.refresh_token.as_deref(),
+        Some("rt-2")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +201,10 @@ async fn while_the_issuer_is_down_what_is_cached_is_served() {
     assert_eq!(access(&keeper, &by, ALICE).await.unwrap(), "at-1");
     house.clock.pass(Duration::from_secs(600));
     for _ in 0..3 {
-        assert_eq!(kind(access(&keeper, &by, ALICE).await), LaterKind::IssuerDown);
+        assert_eq!(
+            kind(access(&keeper, &by, ALICE).await),
+            LaterKind::IssuerDown
+        );
     }
     house.issuer.books().down = false;
     assert_eq!(access(&keeper, &by, ALICE).await.unwrap(), "at-2");
@@ -193,22 +217,44 @@ async fn a_dead_grant_serves_its_last_token_with_a_warning_and_then_says_why() {
     let by = alice(&house, &keeper).await;
     house.issuer.forget_all();
     house.clock.pass(Duration::from_secs(1800));
-    let Refused::GrantDead { error, description, cause } =
-        refused(read(&keeper, &by, ALICE, least(2400)).await)
+    let Refused::GrantDead {
+        error,
+        description,
+        cause,
+    } = refused(read(&keeper, &by, ALICE, least(2400)).await)
     else {
         panic!()
     };
-    assert_eq!((error.as_str(), description.as_deref()), ("invalid_grant", Some("as told")));
-    assert_eq!(cause, "the refresh token is expired, was revoked, or was used elsewhere");
+    assert_eq!(
+        (error.as_str(), description.as_deref()),
+        ("invalid_grant", Some("as told"))
+    );
+    assert_eq!(
+        cause,
+        "the refresh token is expired, was revoked, or was used elsewhere"
+    );
     let (token, warnings) = read(&keeper, &by, ALICE, least(60)).await.unwrap();
     assert_eq!(token, "at-1");
     assert!(warnings[0].starts_with("token will expire: refresh failed: invalid_grant"));
     house.clock.pass(Duration::from_secs(1800));
     let sent = house.issuer.refreshes();
-    assert!(matches!(refused(access(&keeper, &by, ALICE).await), Refused::GrantDead { .. }));
-    assert_eq!(house.issuer.refreshes(), sent, "the issuer is not asked again");
+    assert!(matches!(
+        refused(access(&keeper, &by, ALICE).await),
+        Refused::GrantDead { .. }
+    ));
+    assert_eq!(
+        house.issuer.refreshes(),
+        sent,
+        "the issuer is not asked again"
+    );
     let listed = keeper.list_credentials("dune", |_| true).await.unwrap();
-    assert!(listed[0].trouble.as_deref().unwrap().starts_with("login needed: invalid_grant"));
+    assert!(
+        listed[0]
+            .trouble
+            .as_deref()
+            .unwrap()
+            .starts_with("login needed: invalid_grant")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,14 +263,25 @@ async fn a_refusal_that_is_not_of_the_grant_does_not_kill_it() {
     let keeper = house.open().await;
     let by = alice(&house, &keeper).await;
     house.clock.pass(Duration::from_secs(3600));
-    house.issuer.books().next.push_back(Next::Refuse("invalid_client"));
+    house
+        .issuer
+        .books()
+        .next
+        .push_back(Next::Refuse("invalid_client"));
     let failure = bad(access(&keeper, &by, ALICE).await);
     assert_eq!(
         failure.to_string(),
         "refresh failed: server rejected request: invalid_client: as told"
     );
-    house.issuer.books().next.push_back(Next::Refuse("server_error"));
-    assert_eq!(kind(access(&keeper, &by, ALICE).await), LaterKind::IssuerDown);
+    house
+        .issuer
+        .books()
+        .next
+        .push_back(Next::Refuse("server_error"));
+    assert_eq!(
+        kind(access(&keeper, &by, ALICE).await),
+        LaterKind::IssuerDown
+    );
     assert_eq!(access(&keeper, &by, ALICE).await.unwrap(), "at-2");
 }
 
@@ -246,16 +303,39 @@ async fn listing_shows_what_is_visible_and_no_secret() {
     let login = login(&house, &keeper, "alice").await;
     let by = bearer(&keeper, &login.issued.secret).await;
     for n in 0..3 {
-        put(&keeper, &by, &format!("dune/alice/cron/h{n}:default"), &login.handle).await.unwrap();
+        put(
+            &keeper,
+            &by,
+            &format!("dune/alice/cron/h{n}:default"),
+            &login.handle,
+        )
+        .await
+        .unwrap();
     }
     let listed = keeper
         .list_credentials("dune", |name| name.owner != "alice/cron/h1")
         .await
         .unwrap();
-    let names: Vec<String> = listed.iter().map(|summary| summary.name.to_string()).collect();
-    assert_eq!(names, ["dune/alice/cron/h0:default", "dune/alice/cron/h2:default", ALICE]);
+    let names: Vec<String> = listed
+        .iter()
+        .map(|summary| summary.name.to_string())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "dune/alice/cron/h0:default",
+            "dune/alice/cron/h2:default",
+            ALICE
+        ]
+    );
     assert_eq!(listed[0].bound_by, "oidc-dune-alice");
     assert!(listed.iter().all(|summary| summary.trouble.is_none()));
-    assert!(keeper.list_credentials("cms", |_| true).await.unwrap().is_empty());
+    assert!(
+        keeper
+            .list_credentials("cms", |_| true)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert!(!format!("{listed:?}").contains("rt-"));
 }

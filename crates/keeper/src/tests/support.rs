@@ -21,7 +21,9 @@ pub const URL: &str = "https://keep.example:8200";
 
 /// Keeps tokio's paused clock from moving by itself: it does so while the runtime is idle, and a runtime that waits for the
 /// store's own thread looks idle.
-struct HeldTime(#[expect(dead_code, reason = "dropping it ends the task")] std::sync::mpsc::Sender<()>);
+struct HeldTime(
+    #[expect(dead_code, reason = "dropping it ends the task")] std::sync::mpsc::Sender<()>,
+);
 
 impl HeldTime {
     fn new() -> Self {

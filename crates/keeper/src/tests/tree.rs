@@ -143,7 +143,11 @@ async fn trees_have_a_depth_and_many_children_may_be_made_at_once() {
     let tasks: Vec<_> = (0..20)
         .map(|_| {
             let (keeper, by) = (keeper.clone(), by.clone());
-            tokio::spawn(async move { keeper.create_token(&by, CreateToken::default(), false).await })
+            tokio::spawn(async move {
+                keeper
+                    .create_token(&by, CreateToken::default(), false)
+                    .await
+            })
         })
         .collect();
     for task in tasks {

@@ -66,7 +66,11 @@ mod tests {
             ("192.0.2.0/x", "192.0.2.1", false),
         ] {
             let from = Some(address.parse().expect("an address"));
-            assert_eq!(allowed_address(&[cidr.to_owned()], from), inside, "{cidr} {address}");
+            assert_eq!(
+                allowed_address(&[cidr.to_owned()], from),
+                inside,
+                "{cidr} {address}"
+            );
         }
         assert!(allowed_address(&[], None));
         assert!(!allowed_address(&["0.0.0.0/0".to_owned()], None));

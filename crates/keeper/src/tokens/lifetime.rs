@@ -98,7 +98,12 @@ pub(super) fn limit(lifetimes: &crate::setup::Lifetimes, explicit: Seconds) -> S
     }
 }
 
-pub(super) fn capped(wanted: Seconds, limit: Seconds, warn: bool, warnings: &mut Vec<String>) -> Seconds {
+pub(super) fn capped(
+    wanted: Seconds,
+    limit: Seconds,
+    warn: bool,
+    warnings: &mut Vec<String>,
+) -> Seconds {
     if wanted <= limit {
         return wanted;
     }
