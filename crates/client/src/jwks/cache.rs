@@ -4,7 +4,9 @@
 use crate::environment::Environment;
 use crate::http::TrustSources;
 use aws_lc_rs::digest::{SHA256, digest};
-use gridkeep_token::file::{Lock, ReadPolicy, ReplaceOptions, lock, read_secret, replace};
+use gridkeep_token::file::{
+    FileError, Lock, ReadPolicy, ReplaceOptions, lock, read_secret, replace,
+};
 use gridkeep_token::profile::key_cache::{IssuerKeys, Policy};
 use gridkeep_token::time::UnixSeconds;
 use secrecy::ExposeSecret as _;
@@ -15,8 +17,23 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long to wait for another command that is fetching the same keys.
-const LOCK_WAIT: Duration = Duration::from_secs(20);
+/// Who may fetch.
+#[derive(Debug)]
+pub enum Fetching {
+    /// We, until this is dropped.
+    Ours(#[expect(dead_code, reason = "held, not looked at")] Lock),
+    /// Another command is at it.
+    Busy,
+    /// There is no place for a lock: everybody.
+    Unguarded,
+}
+
+impl Fetching {
+    /// Whether another command is fetching.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Fetching::Busy)
+    }
+}
 
 /// The place of one issuer's keys; without a home directory there is none, and nothing is kept.
 #[derive(Debug)]
@@ -49,15 +66,25 @@ impl Entry {
         }
     }
 
-    /// Keeps other commands from fetching the same keys; nothing if that cannot be had in time.
-    pub fn lock(&self) -> Option<Lock> {
-        let path = self.path.as_ref()?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path.parent()?)
-            .ok()?;
-        lock(&path.with_extension("lock"), LOCK_WAIT).ok()
+    /// Keeps other commands from fetching the same keys, waiting at most `patience` for one that does.
+    pub fn lock(&self, patience: Duration) -> Fetching {
+        let Some(path) = &self.path else {
+            return Fetching::Unguarded;
+        };
+        let made = path.parent().map(|directory| {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)
+        });
+        if !matches!(made, Some(Ok(()))) {
+            return Fetching::Unguarded;
+        }
+        match lock(&path.with_extension("lock"), patience) {
+            Ok(lock) => Fetching::Ours(lock),
+            Err(FileError::Locked { .. }) => Fetching::Busy,
+            Err(_) => Fetching::Unguarded,
+        }
     }
 
     /// The copy, or the state of an issuer never asked.

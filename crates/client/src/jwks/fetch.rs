@@ -7,9 +7,6 @@ use serde_json::Value;
 use std::time::Duration;
 use url::Url;
 
-/// Limit of everything together.
-const LIMIT: Duration = Duration::from_secs(20);
-
 /// Why the keys of an issuer are not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -53,7 +50,7 @@ pub enum FetchError {
 
 /// Fetches the key set of `issuer` (WLCG profile 1.3, section on keys; OpenID Connect Discovery 1.0 section 4; RFC 8414 section 3).
 ///
-/// Blocks; must not be called from inside an asynchronous task.
+/// Gives up after `limit`. Blocks; must not be called from inside an asynchronous task.
 ///
 /// # Errors
 /// [`FetchError`]; its sentence names the address and the reason.
@@ -61,12 +58,13 @@ pub fn fetch(
     issuer: &str,
     trust: &TrustSources,
     environment: &Environment,
+    limit: Duration,
 ) -> Result<JwkSet, FetchError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let in_time =
-        async { tokio::time::timeout(LIMIT, fetch_keys(issuer, trust, environment)).await };
+        async { tokio::time::timeout(limit, fetch_keys(issuer, trust, environment)).await };
     let answer = runtime.block_on(in_time).unwrap_or_else(|_| {
         Err(FetchError::Unreachable {
             url: issuer.to_owned(),

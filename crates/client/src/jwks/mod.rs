@@ -18,6 +18,12 @@ use gridkeep_token::profile::key_cache::{IssuerKeys, Plan, Policy};
 use gridkeep_token::profile::{Keys, KeysUnavailable};
 use gridkeep_token::time::UnixSeconds;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Limit of a fetch without which a token cannot be judged.
+const FETCH_LIMIT: Duration = Duration::from_secs(20);
+/// Limit of a fetch that only makes a usable copy newer: a person is waiting for the answer, not for the copy.
+const REFRESH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Keys fetched when needed, with a copy on disk that outlives the command and an outage of the issuer.
 #[derive(Debug)]
@@ -44,9 +50,10 @@ impl<'a> FetchedKeys<'a> {
         mut state: IssuerKeys,
         issuer: &str,
         now: UnixSeconds,
+        limit: Duration,
     ) -> Result<Arc<JwkSet>, FetchError> {
         state.started(now);
-        match fetch(issuer, &self.trust, self.environment) {
+        match fetch(issuer, &self.trust, self.environment, limit) {
             Ok(keys) => {
                 state.fetched(&self.policy, keys.clone(), None, now);
                 entry.write(&state, now);
@@ -75,19 +82,22 @@ impl Keys for FetchedKeys<'_> {
         };
         let entry = Entry::of(issuer, &self.trust, self.environment);
         // Most tokens need no fetch, so the first look takes no lock.
-        if let Plan::Use(keys) = entry.read(&self.policy, now).plan(&self.policy, kid, now) {
-            return Ok(keys);
-        }
+        let patience = match entry.read(&self.policy, now).plan(&self.policy, kid, now) {
+            Plan::Use(keys) => return Ok(keys),
+            Plan::UseAndRefresh(_) => Duration::ZERO,
+            _ => FETCH_LIMIT,
+        };
         // Commands that run side by side fetch once: who waited here plans again with what the other one wrote.
-        let _lock = entry.lock();
+        let lock = entry.lock(patience);
         let state = entry.read(&self.policy, now);
         match state.plan(&self.policy, kid, now) {
             Plan::Use(keys) => Ok(keys),
-            Plan::UseAndRefresh(copy) => {
-                Ok(self.refresh(&entry, state, issuer, now).unwrap_or(copy))
-            }
+            Plan::UseAndRefresh(copy) if lock.is_busy() => Ok(copy),
+            Plan::UseAndRefresh(copy) => Ok(self
+                .refresh(&entry, state, issuer, now, REFRESH_LIMIT)
+                .unwrap_or(copy)),
             Plan::FetchFirst { fallback } | Plan::Wait { fallback } => {
-                match self.refresh(&entry, state, issuer, now) {
+                match self.refresh(&entry, state, issuer, now, FETCH_LIMIT) {
                     Ok(keys) => Ok(keys),
                     Err(error) => fallback.ok_or_else(|| unavailable(error.to_string(), None)),
                 }

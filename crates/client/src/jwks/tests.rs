@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+const LIMIT: Duration = Duration::from_secs(20);
 const NOW: UnixSeconds = UnixSeconds(1_900_000_000);
 
 struct Case {
@@ -209,7 +210,7 @@ fn the_fallback_addresses_are_tried_when_the_server_says_no() {
     let document = json!({"issuer": issuer, "jwks_uri": format!("{}/jwks", case.server.url())});
     case.server
         .answer("/.well-known/oauth-authorization-server/t/1", 200, document);
-    assert!(fetch(&issuer, &case.trust(), &case.environment).is_ok());
+    assert!(fetch(&issuer, &case.trust(), &case.environment, LIMIT).is_ok());
     assert_eq!(
         case.server.lines(),
         [
@@ -223,6 +224,7 @@ fn the_fallback_addresses_are_tried_when_the_server_says_no() {
         &format!("{}/u", case.server.url()),
         &case.trust(),
         &case.environment,
+        LIMIT,
     )
     .unwrap_err();
     assert!(
@@ -239,7 +241,20 @@ fn an_issuer_that_is_not_there_is_named() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let issuer = format!("https://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = fetch(&issuer, &case.trust(), &case.environment).unwrap_err();
+    let error = fetch(&issuer, &case.trust(), &case.environment, LIMIT).unwrap_err();
     assert!(matches!(error, FetchError::Unreachable { .. }));
     assert!(error.to_string().contains(&issuer), "{error}");
+}
+
+#[test]
+fn a_usable_copy_does_not_wait_for_another_command() {
+    let case = Case::new();
+    case.ask("k1", Seconds(0)).unwrap();
+    case.requests();
+    let other = gridkeep_token::file::lock(&case.files("lock")[0], Duration::ZERO).unwrap();
+    assert_eq!(case.ask("k1", Seconds::hours(7)).unwrap(), ["k1"]);
+    assert_eq!(case.requests(), 0);
+    drop(other);
+    case.ask("k1", Seconds::hours(7)).unwrap();
+    assert_eq!(case.requests(), 2);
 }
