@@ -162,13 +162,15 @@ impl Remembered {
     }
 
     fn remove(&mut self, id: &[u8]) {
-        if let Some(from) = self.by_login.remove(id).and_then(|pace| pace.from) {
-            if let Some(count) = self.by_address.get_mut(&from) {
-                *count -= 1;
-                if *count == 0 {
-                    self.by_address.remove(&from);
-                }
-            }
+        let from = self.by_login.remove(id).and_then(|pace| pace.from);
+        let Some((from, count)) =
+            from.and_then(|from| self.by_address.get_mut(&from).map(|count| (from, count)))
+        else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.by_address.remove(&from);
         }
     }
 }

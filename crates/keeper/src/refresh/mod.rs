@@ -38,6 +38,14 @@ pub(crate) type Flight = watch::Receiver<Option<Landing>>;
 pub(crate) struct Flights(Mutex<HashMap<String, Flight>>);
 
 impl Flights {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+    }
+
     fn remove(&self, grant: &str) {
         self.0
             .lock()

@@ -268,3 +268,50 @@ async fn no_failure_of_the_store_is_ever_final_for_a_client() {
         house.disk.fail_randomly(None);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn commits_whose_answers_are_lost_lose_no_refresh_token() {
+    let house = House::new(Rotation::Immediate);
+    let keeper = house.open().await;
+    let by = bearer(
+        &keeper,
+        &login(&house, &keeper, "alice").await.issued.secret,
+    )
+    .await;
+    let engine = house.engine.lock().unwrap().clone().unwrap();
+    for _ in 0..20 {
+        house.clock.pass(Duration::from_secs(3600));
+        engine.set_active(true);
+        let reader = tokio::spawn({
+            let (keeper, by) = (keeper.clone(), by.clone());
+            async move { access(&keeper, &by, ALICE).await }
+        });
+        until_async("the reader has an answer", async || {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            reader.is_finished()
+        })
+        .await;
+        let outcome = reader.await.unwrap();
+        assert!(
+            matches!(outcome, Ok(_) | Err(Failure::Later(_))),
+            "{outcome:?}"
+        );
+        engine.set_active(false);
+        until_async("the flight has ended", async || {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            keeper.inner.flights.is_empty()
+        })
+        .await;
+        access(&keeper, &by, ALICE).await.unwrap();
+    }
+    assert!(engine.injected() > 20);
+    assert_eq!(house.spooled(), 0);
+    let secrets = secrets_of(&keeper, ALICE).await;
+    let books = house.issuer.books();
+    assert!(
+        books
+            .accepted
+            .contains(secrets.refresh_token.as_ref().unwrap())
+    );
+    assert_eq!(books.delivered, books.issued);
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gridkeep_store::testing::FaultyDisk;
+use gridkeep_store::testing::{FaultyDisk, FaultyEngine};
 use gridkeep_store::{OpenOptions, RootKey, Store};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
@@ -39,6 +39,8 @@ pub struct House {
     pub issuer: Arc<FakeIssuer>,
     pub disk: FaultyDisk,
     store: Mutex<Option<Store>>,
+    /// Fails one call in three while it is active, before it or after it has been done.
+    pub engine: Mutex<Option<Arc<FaultyEngine>>>,
     _time: HeldTime,
 }
 
@@ -50,6 +52,7 @@ impl House {
             issuer: FakeIssuer::new(rotation),
             disk: FaultyDisk::new(),
             store: Mutex::new(None),
+            engine: Mutex::new(None),
             _time: HeldTime::new(),
         }
     }
@@ -65,7 +68,12 @@ impl House {
                 let mut options = OpenOptions::new(&data, key);
                 options.reserve_bytes = 512 * 1024;
                 options.disk = Arc::new(self.disk.clone());
-                gridkeep_store::open(options).unwrap()
+                gridkeep_store::open_behind(options, |engine| {
+                    let faulty = Arc::new(FaultyEngine::new(engine, 3, 7));
+                    *self.engine.lock().unwrap() = Some(faulty.clone());
+                    faulty
+                })
+                .unwrap()
             })
             .clone()
     }
