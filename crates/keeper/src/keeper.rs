@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ pub(crate) struct Inner {
     pub used: Mutex<HashMap<String, i64>>,
     /// Held by whoever revokes at issuers.
     pub revoking: tokio::sync::Mutex<()>,
+    /// Whether there may be something to revoke that the one at it has not seen.
+    pub revoke_again: AtomicBool,
     /// The day (since the epoch) on which the whole keep-alive index was last looked through.
     pub kept_alive: Mutex<Option<i64>>,
     tasks: Mutex<JoinSet<()>>,
@@ -152,6 +155,7 @@ impl Keeper {
                 logins: Logins::default(),
                 exchanges: Exchanges::default(),
                 revoking: tokio::sync::Mutex::default(),
+                revoke_again: AtomicBool::new(false),
                 kept_alive: Mutex::default(),
                 used: Mutex::default(),
                 tasks: Mutex::default(),

@@ -287,7 +287,9 @@ pub(crate) struct ExchangedRecord {
 pub(crate) struct LoginRecord {
     pub issuer: String,
     /// What the issuer was at the start of the login: a code is never shown to another.
+    #[serde(default)]
     pub issuer_url: String,
+    #[serde(default)]
     pub client_id: String,
     pub role: String,
     pub client_nonce: String,

@@ -3,6 +3,7 @@
 //! In two steps. First the grant is marked dead, so that no refresh and no handle picks it up; then the issuer is told, as often
 //! as it takes.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gridkeep_issuer::{IssuerError, Sent, TokenHint};
@@ -34,12 +35,23 @@ impl Keeper {
         }
     }
 
-    /// Works off the queue: revokes, at their issuers, grants that no credential refers to any more, and forgets them. Nothing
-    /// while the clock is in doubt.
+    /// Works off the queue, or has the one who is at it look through it once more.
     pub(crate) async fn revoke_unreferenced(&self) -> Result<(), Failure> {
-        let Ok(_alone) = self.inner.revoking.try_lock() else {
-            return Ok(());
-        };
+        let again = &self.inner.revoke_again;
+        again.store(true, Ordering::SeqCst);
+        while again.load(Ordering::SeqCst) {
+            let Ok(_alone) = self.inner.revoking.try_lock() else {
+                return Ok(());
+            };
+            again.store(false, Ordering::SeqCst);
+            self.work_off_revocations().await?;
+        }
+        Ok(())
+    }
+
+    /// Revokes, at their issuers, grants that no credential refers to any more, and forgets them. Nothing while the clock is in
+    /// doubt.
+    async fn work_off_revocations(&self) -> Result<(), Failure> {
         let now = self.now();
         if self.clock_doubtful() {
             return Ok(());

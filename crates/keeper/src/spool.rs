@@ -20,7 +20,8 @@ const CONTEXT: &[u8] = b"spool";
 pub(crate) struct Received {
     pub grant: String,
     pub generation: u64,
-    /// The refresh token this is the answer to.
+    /// The refresh token this is the answer to; empty when that was not noted.
+    #[serde(default)]
     pub sent: String,
     pub refresh_token: Option<String>,
     pub access: CachedToken,

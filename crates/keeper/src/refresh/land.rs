@@ -271,14 +271,16 @@ impl Keeper {
 /// that was sent, which need not be the one that stood first.
 fn take_in(secrets: &mut GrantSecrets, received: &Received) {
     secrets.alternates.clear();
-    let sent = received.sent.clone();
+    let sent = Some(received.sent.clone())
+        .filter(|sent| !sent.is_empty())
+        .or_else(|| secrets.refresh_token.take());
     match &received.refresh_token {
-        Some(new) if *new != sent => {
+        Some(new) if sent.as_ref() != Some(new) => {
             secrets.refresh_token = Some(new.clone());
             // The one before stays until its successor has worked once, in case the issuer lost what it answered.
-            secrets.alternates.push(sent);
+            secrets.alternates.extend(sent);
         }
-        _ => secrets.refresh_token = Some(sent),
+        _ => secrets.refresh_token = sent,
     }
     secrets.access = Some(received.access.clone());
 }

@@ -315,3 +315,10 @@ async fn commits_whose_answers_are_lost_lose_no_refresh_token() {
     );
     assert_eq!(books.delivered, books.issued);
 }
+
+#[test]
+fn a_spool_file_without_the_token_that_was_sent_is_still_read() {
+    let text = r#"{"grant":"g","generation":3,"refresh_token":"r","access":{"token":"a","token_type":"Bearer","issued_at":1,"expires_at":2}}"#;
+    let received: crate::spool::Received = serde_json::from_str(text).unwrap();
+    assert_eq!((received.sent.as_str(), received.generation), ("", 3));
+}
