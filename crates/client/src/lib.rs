@@ -5,7 +5,12 @@
 //! one command can run another inside itself and tests run side by side.
 //!
 //! * [`get`]: `htgettoken`, obtain a bearer token from a Vault-like server;
-//! * [`options`]: its command line, which its companions read too;
+//! * [`sh`]: `httokensh`, run a command and keep its bearer token fresh;
+//! * [`decode`]: `htdecodetoken`, show what a token says;
+//! * [`destroy`]: `htdestroytoken`, remove tokens here and on the server;
+//! * [`explain`], [`verify`]: which token would be used and why; whether a token is good and why not;
+//! * [`options`]: htgettoken's command line, which its companions read too;
+//! * [`jwks`]: issuers' keys, fetched and kept for verification;
 //! * [`vault`], [`http`]: the requests it makes, and the connection they go over.
 //!
 //! A further command is one more module, one line here, and one line where the program chooses by name.

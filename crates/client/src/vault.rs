@@ -242,8 +242,9 @@ impl Vault {
         let call = Call::post(target(&path), None, &body).repeatable();
         let reply = self.call(WHAT, &path, call, log).await?;
         json(&reply)
-            .and_then(|mut body| match body["data"].take() {
-                Value::Object(data) => Ok(data),
+            // Taking by index would panic on an answer that is a list.
+            .and_then(|mut body| match body.get_mut("data").map(Value::take) {
+                Some(Value::Object(data)) => Ok(data),
                 _ => Err(HttpError::Malformed("it has no data".to_owned())),
             })
             .map_err(|error| self.error(WHAT, &path, error))

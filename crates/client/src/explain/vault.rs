@@ -3,15 +3,14 @@
 use super::{Fate, Place, length, list, places_json, printable};
 use crate::environment::Environment;
 use crate::files::Keep;
-use crate::get::settings::{self, Settings, SettingsError, VaultTokenIn};
+use crate::get::settings::{Settings, SettingsError, VaultTokenIn};
 use crate::http::{Client, NoLog, Target};
 use crate::options::Options;
 use crate::vault::Vault;
-use gridkeep_token::file::{Doubt, ReadPolicy, read_secret_noting};
+use gridkeep_token::file::{Doubt, read_secret_noting};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 /// What there is to say about the vault token.
 #[derive(Default)]
@@ -78,47 +77,6 @@ pub fn look(options: &Options, environment: &Environment, ask: bool) -> VaultTok
     vault
 }
 
-/// The places of `--vaulttokeninfile` or, without it, the usual ones, with what each says of itself.
-fn places(
-    settings: &Settings,
-    keep: &Keep,
-    credkey: Option<&str>,
-    options: &Options,
-    environment: &Environment,
-) -> Vec<(PathBuf, ReadPolicy, &'static str)> {
-    match &settings.vault_in {
-        VaultTokenIn::None | VaultTokenIn::Device(_) => Vec::new(),
-        VaultTokenIn::Named(path) => vec![(path.clone(), ReadPolicy::Named, "named by an option")],
-        VaultTokenIn::Usual => {
-            let mut places = Vec::new();
-            if let Some(path) = credkey.and_then(|credkey| keep.private_vault_token(credkey)) {
-                places.push((
-                    path,
-                    ReadPolicy::DefaultLocation,
-                    "private copy for this server, issuer, role and credkey",
-                ));
-            }
-            if let settings::Place::File(path) = &settings.vault_out {
-                places.push((path.clone(), ReadPolicy::DefaultLocation, "default file"));
-            }
-            let (uid, issuer, role) = (environment.euid, &options.issuer, &options.role);
-            if !issuer.contains('/') && !role.contains('/') {
-                let role = if role == "default" {
-                    String::new()
-                } else {
-                    format!("_{role}")
-                };
-                places.push((
-                    environment.tmp.join(format!("vt_u{uid}-{issuer}{role}")),
-                    ReadPolicy::DefaultLocation,
-                    "file of HTCondor for this service",
-                ));
-            }
-            places
-        }
-    }
-}
-
 impl VaultToken {
     /// Fills in the places; the answer is the first token found.
     fn try_places(
@@ -139,7 +97,8 @@ impl VaultToken {
         }
         let credkey = self.credkey.as_ref().map(|(credkey, _)| credkey.as_str());
         let mut used = None;
-        for (path, policy, what) in places(settings, keep, credkey, options, environment) {
+        for (path, policy, what) in settings.vault_token_places(keep, credkey, options, environment)
+        {
             let name = format!("{} ({what})", path.display());
             let mut doubts: Vec<Doubt> = Vec::new();
             let (fate, why) =

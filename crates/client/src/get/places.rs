@@ -3,16 +3,15 @@
 //! Owns which place is read or written and what its failure means. Which token is worth what is decided in `flow`.
 
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gridkeep_token::file::{self, FileError, ReadPolicy};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::flow::{Run, Stop};
-use super::settings::{Place, Settings, VaultTokenIn};
+use super::settings::{Place, Settings};
 use crate::files;
-use crate::options::Options;
 
 /// Standard input, or any file, is read up to here for a vault token.
 const LARGEST_TOKEN: u64 = 65_536;
@@ -63,13 +62,14 @@ impl Run<'_, '_> {
 
     /// Existing vault tokens that have not been tried, in order.
     pub(super) fn candidates(&mut self) -> Vec<Candidate> {
-        let places: Vec<(PathBuf, ReadPolicy)> = match &self.settings.vault_in {
-            VaultTokenIn::None | VaultTokenIn::Device(_) => Vec::new(),
-            VaultTokenIn::Named(path) => vec![(path.clone(), ReadPolicy::Named)],
-            VaultTokenIn::Usual => self.usual_places(),
-        };
+        let places = self.settings.vault_token_places(
+            &self.keep,
+            self.credkey.as_deref(),
+            self.options,
+            self.environment,
+        );
         let mut found: Vec<Candidate> = Vec::new();
-        for (path, policy) in places {
+        for (path, policy, _) in places {
             let report = &mut self.report;
             let read = file::read_secret_noting(&path, policy, &mut |doubt| {
                 report.detail(format_args!("note on {}: {doubt}", path.display()));
@@ -104,30 +104,6 @@ impl Run<'_, '_> {
             self.report.detail(&reason);
         }
         self.reasons.push(reason);
-    }
-
-    fn usual_places(&self) -> Vec<(PathBuf, ReadPolicy)> {
-        let mut places = Vec::new();
-        if let Some(credkey) = &self.credkey {
-            places.extend(self.keep.private_vault_token(credkey));
-        }
-        if let Place::File(path) = &self.settings.vault_out {
-            places.push(path.clone());
-        }
-        let Options { issuer, role, .. } = self.options;
-        if !issuer.contains('/') && !role.contains('/') {
-            let uid = self.environment.euid;
-            let name = if role == "default" {
-                format!("vt_u{uid}-{issuer}")
-            } else {
-                format!("vt_u{uid}-{issuer}_{role}")
-            };
-            places.push(self.environment.tmp.join(name));
-        }
-        places
-            .into_iter()
-            .map(|path| (path, ReadPolicy::DefaultLocation))
-            .collect()
     }
 
     /// Writes a new vault token where it belongs, and its private copy.

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use gridkeep_token::file::{Descriptor, is_device_name};
+use gridkeep_token::file::{Descriptor, ReadPolicy, is_device_name};
 
 use crate::environment::Environment;
-use crate::files::{self, LONGEST_ON_DISK};
+use crate::files::{self, Keep, LONGEST_ON_DISK};
 use crate::http::{ServerUrl, TrustSources};
 use crate::options::{Options, UsageError, lifetime};
 
@@ -92,6 +92,49 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// Where an existing vault token is looked for, in order, with what each place is. Nowhere when it comes from a pipe.
+    pub fn vault_token_places(
+        &self,
+        keep: &Keep,
+        credkey: Option<&str>,
+        options: &Options,
+        environment: &Environment,
+    ) -> Vec<(PathBuf, ReadPolicy, &'static str)> {
+        match &self.vault_in {
+            VaultTokenIn::None | VaultTokenIn::Device(_) => return Vec::new(),
+            VaultTokenIn::Named(path) => {
+                return vec![(path.clone(), ReadPolicy::Named, "named by an option")];
+            }
+            VaultTokenIn::Usual => {}
+        }
+        let mut places = Vec::new();
+        if let Some(path) = credkey.and_then(|credkey| keep.private_vault_token(credkey)) {
+            places.push((
+                path,
+                "private copy for this server, issuer, role and credkey",
+            ));
+        }
+        if let Place::File(path) = &self.vault_out {
+            places.push((path.clone(), "default file"));
+        }
+        let (uid, issuer, role) = (environment.euid, &options.issuer, &options.role);
+        if !issuer.contains('/') && !role.contains('/') {
+            let role = if role == "default" {
+                String::new()
+            } else {
+                format!("_{role}")
+            };
+            places.push((
+                environment.tmp.join(format!("vt_u{uid}-{issuer}{role}")),
+                "file of HTCondor for this service",
+            ));
+        }
+        places
+            .into_iter()
+            .map(|(path, what)| (path, ReadPolicy::DefaultLocation, what))
+            .collect()
+    }
+
     /// Works everything out; no file is touched but those of the machine's certificates.
     ///
     /// # Errors

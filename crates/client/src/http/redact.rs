@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// Members of JSON bodies whose text must not be seen. `auth_url` carries the login state in its query.
+/// Members of JSON bodies whose text must not be seen. `auth_url` carries the login state in its query, `id` is the vault token itself
+/// in the answer to looking it up.
 const SECRET_MEMBERS: &[&str] = &[
     "access_token",
     "accessor",
@@ -13,12 +14,14 @@ const SECRET_MEMBERS: &[&str] = &[
     "client_token",
     "code",
     "device_code",
+    "id",
     "id_token",
     "nonce",
     "oauth2_refresh_token",
     "refresh_token",
     "signature",
     "state",
+    "token",
 ];
 
 /// What stands for a secret: its length and the beginning of its SHA-256, so that two dumps can be compared.
@@ -89,7 +92,7 @@ mod tests {
 
     #[test]
     fn nothing_secret_is_left() {
-        let text = r#"{"data":{"access_token":"tok","ttl":5,"extra_data":[{"id_token":"tok"}]},"auth":{"client_token":"tok",
+        let text = r#"{"data":{"access_token":"tok","ttl":5,"id":"tok","extra_data":[{"id_token":"tok"}]},"token":"tok","auth":{"client_token":"tok",
             "metadata":{"oauth2_refresh_token":"tok","credkey":"alice"}},"state":{"a":"tok"}}"#;
         let shown = body(text.as_bytes(), false);
         assert!(!shown.contains("tok\""), "{shown}");

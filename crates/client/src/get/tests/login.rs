@@ -263,6 +263,18 @@ fn logins_that_cannot_work() {
         &[],
     );
     assert!(ran.err.contains("gave no URL"), "{ran:?}");
+    for nonsense in ["[]", "7", "\"data\"", "null", r#"{"data":[]}"#] {
+        let ran = run(
+            &|machine| {
+                machine.instead(
+                    "POST /v1/auth/oidc-default/oidc/auth_url",
+                    Act::json(200, nonsense),
+                )
+            },
+            &[],
+        );
+        assert!(ran.err.contains("it has no data"), "{ran:?}");
+    }
     let ran = run(
         &|machine| machine.state().refresh_token = Some(String::new()),
         &[],
