@@ -3,6 +3,7 @@
 import errno
 import os
 import pty
+import re
 import select
 import subprocess
 import tty
@@ -111,11 +112,14 @@ class Client:
 
 def read_url(process) -> str:
     """The login address that a started htgettoken prints, alone on an indented line."""
-    while True:
-        for line in process.seen.splitlines(keepends=True):
-            if line.startswith(" ") and line.strip().startswith("https://") and line.endswith("\n"):
-                return line.strip()
-        assert _read_more(process), f"ended without a login address: {process.seen}"
+    return read_line(process, r"^ +(https://\S+)\n").group(1)
+
+
+def read_line(process, pattern: str) -> re.Match:
+    """Waits until a started htgettoken has printed what fits."""
+    while not (found := re.search(pattern, process.seen, re.MULTILINE)):
+        assert _read_more(process), f"ended without {pattern}: {process.seen}"
+    return found
 
 
 def finish(process) -> Outcome:
