@@ -37,7 +37,7 @@ async fn a_brought_token_is_proved_once_and_stored() {
         put(&keeper, &by, OTHER, &token).await.unwrap();
         assert_eq!(house.issuer.refreshes(), 1);
         house.clock.pass(Duration::from_secs(3600));
-        keeper.revoke_unreferenced().await.unwrap();
+        revoke_all(&keeper).await;
         assert!(house.issuer.books().revoked.is_empty());
         assert_eq!(
             access(&keeper, &by, ROBOT).await.unwrap(),
@@ -180,7 +180,7 @@ async fn a_token_brought_while_the_issuer_is_down_can_be_brought_again_and_is_ne
     );
     house.issuer.books().down = false;
     house.clock.pass(Duration::from_secs(3600));
-    keeper.revoke_unreferenced().await.unwrap();
+    revoke_all(&keeper).await;
     assert!(
         house.issuer.books().revoked.is_empty(),
         "it is the client's own"
@@ -239,7 +239,7 @@ async fn a_token_brought_again_after_its_grant_died_is_tried_anew() {
     put(&keeper, &by, ROBOT, &token).await.unwrap();
     access(&keeper, &by, ROBOT).await.unwrap();
     // The dead grant is released; the index still leads to the living one.
-    keeper.revoke_unreferenced().await.unwrap();
+    revoke_all(&keeper).await;
     let living = grant_of(&keeper, ROBOT).await.id;
     put(&keeper, &by, OTHER, &token).await.unwrap();
     assert_eq!(credential(&keeper, OTHER).await.unwrap().grant, living);

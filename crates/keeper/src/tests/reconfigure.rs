@@ -37,7 +37,7 @@ async fn a_login_is_never_shown_to_another_address() {
     house.clock.pass(Duration::from_secs(8 * 86_400));
     keeper.keep_alive().await.unwrap();
     keeper.delete(&by, &cred(ALICE)).await.unwrap();
-    keeper.revoke_unreferenced().await.unwrap();
+    revoke_all(&keeper).await;
     assert_eq!(other.act_count(), 0);
     assert_eq!(other.refreshes(), 0);
     assert!(other.books().revoked.is_empty());
@@ -131,11 +131,11 @@ async fn a_removed_issuer_is_explained_for_a_week_and_may_come_back() {
     // Deleting works; telling the issuer waits for it to come back.
     assert!(keeper.delete(&by, &cred(name)).await.unwrap());
     house.clock.pass(Duration::from_secs(3 * 86_400));
-    keeper.revoke_unreferenced().await.unwrap();
+    revoke_all(&keeper).await;
     assert!(house.issuer.books().revoked.is_empty());
     keeper.reconfigure(both).await.unwrap();
     house.clock.pass(Duration::from_secs(3600));
-    keeper.revoke_unreferenced().await.unwrap();
+    revoke_all(&keeper).await;
     assert_eq!(house.issuer.books().revoked, ["rt-2"]);
 
     keeper.reconfigure(house.setup()).await.unwrap();

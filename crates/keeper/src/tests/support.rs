@@ -340,3 +340,14 @@ pub fn refused<T: std::fmt::Debug>(result: Result<T, Failure>) -> Refused {
         other => panic!("not refused: {other:?}"),
     }
 }
+
+/// Works off what is to be revoked now, whoever else is at it.
+pub async fn revoke_all(keeper: &Keeper) {
+    loop {
+        drop(keeper.inner.revoking.lock().await);
+        keeper.revoke_unreferenced().await.unwrap();
+        if keeper.inner.revoking.try_lock().is_ok() {
+            return;
+        }
+    }
+}
