@@ -1,0 +1,244 @@
+"""The documents say what the program does: examples are run, names are compared in both directions."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from lab import DOCS, ELLIPSIS, Lab, blocks, fits, play, prepare
+from support.processes import GRIDKEEP, PATIENCE
+
+PAGES = [DOCS / name for name in ("operate.md", "clients.md", "configuration.md")]
+SOURCES = Path(__file__).resolve().parents[2] / "crates"
+OWN = [("server",), ("config", "check"), ("config", "show"), ("config", "diff"), ("operator", "token"), ("operator", "confirm-clock")]
+CLIENT = ["get", "sh", "decode", "destroy", "explain", "verify"]
+ALIASES = {"htgettoken": "get", "httokensh": "sh", "htdecodetoken": "decode", "httokendecode": "decode", "htdestroytoken": "destroy"}
+
+
+@pytest.fixture
+def lab(tmp_path, authority, ending):
+    made = Lab(tmp_path, authority)
+    ending(made)
+    return made
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples(lab, page):
+    for program in ("jq", "curl"):
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    prepare(lab, page)
+    wrong = []
+    for block, printed in play(lab, page):
+        for (command, expected), lines in zip(block.steps(), printed):
+            if not fits(expected, lines):
+                wrong.append(f"{block}: $ {command}\n--- the document says\n" + "\n".join(expected) + "\n--- printed\n" + "\n".join(lines))
+    assert not wrong, "\n\n".join(wrong)
+
+
+def test_files_of_the_original_start_a_server(lab):
+    for block in blocks(DOCS / "operate.md"):
+        if block.kind == "file" and block.name.startswith("/etc/htvault-config"):
+            lab.etc = "/etc/htvault-config"
+            lab.make_file(block)
+    lab.start("/etc/htvault-config")
+    assert (lab.place("/etc/htvault-config") / "gridkeep-root.key").exists()
+    assert (lab.place("/var/log/htvault-config") / "auditlog").exists()
+
+
+def run(*words) -> subprocess.CompletedProcess:
+    return subprocess.run([GRIDKEEP, *words], capture_output=True, text=True, timeout=PATIENCE)
+
+
+def options(text: str) -> set[str]:
+    """The long options that a text names."""
+    return {option for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)}
+
+
+@pytest.fixture(scope="module")
+def known() -> dict:
+    """The options of each command, by its --help. Those of htgettoken are taken by all of its companions."""
+    helps = {" ".join(words): options(run(*words, "--help").stdout) for words in OWN}
+    for word in CLIENT:
+        done = run(word, "--help")
+        helps[word] = options(done.stdout + done.stderr)
+    for word in ("sh", "explain", "destroy"):
+        helps[word] |= helps["get"]
+    return helps
+
+
+def said() -> list[tuple[str, str]]:
+    """Every command line in the documents: where, and its words."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        lines = [line.strip()[2:] for fence in re.findall(r"```console\n(.*?)```", text, re.S) for line in fence.splitlines() if line.strip()[:2] in ("$ ", "# ", "> ")]
+        lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
+        for line in lines:
+            for part in re.split(r"[|;&(]+", line):
+                match = re.search(r"(?:^|[\s/])(gridkeep|ht\w+token\w*|httokensh|httokendecode)\s+(.+)", " " + part)
+                if match:
+                    found.append((page.name, f"{match[1]} {match[2]}"))
+    return found
+
+
+def command_of(line: str):
+    words = line.split()
+    if words[0] in ALIASES:
+        return ALIASES[words[0]]
+    if words[0] != "gridkeep" or len(words) < 2:
+        return None
+    if words[1] in ("config", "operator"):
+        return " ".join(words[1:3])
+    return words[1]
+
+
+def test_commands_and_options_exist(known):
+    checked = 0
+    for page, line in said():
+        command = command_of(line)
+        if command is None or not re.fullmatch(r"[a-z -]+", command) or line.split()[0] == "gridkeep" and command.startswith("-"):
+            continue
+        if line.split()[0] == "gridkeep" and command in ("config", "operator"):
+            continue
+        if line.split()[0] == "gridkeep" and not (command in known):
+            # Words such as "gridkeep config and" in prose are not in code spans; here a command is meant.
+            pytest.fail(f"{page}: {line}: there is no such command")
+        before = line.split(" -- ")[0] if command == "sh" else line
+        unknown = options(before) - known[command] - {"--help"}
+        assert not unknown, f"{page}: {line}: {command} has no {unknown}"
+        checked += 1
+    assert checked > 40
+
+
+def test_every_own_command_and_option_is_described(known):
+    text = "\n".join(page.read_text() for page in PAGES)
+    for words in OWN:
+        name = " ".join(words)
+        assert f"gridkeep {name}" in text, f"gridkeep {name} is not described"
+        for option in known[name] - {"--help"}:
+            assert option in text, f"{option} of gridkeep {name} is not described"
+    for word in CLIENT:
+        assert re.search(rf"gridkeep (?:`, `)?{word}\b|`{word}`", text), f"gridkeep {word} is not described"
+
+
+# Where each table of configuration.md stands in a configuration: a key nobody knows there makes the program list those it knows.
+PLACES = {
+    "": "{nobody-knows: 1}",
+    "issuers": "{issuers: [{name: x, nobody-knows: 1}]}",
+    "issuers[].roles": "{issuers: [{name: x, roles: [{name: x, nobody-knows: 1}]}]}",
+    "cluster": "{cluster: {nobody-knows: 1}}",
+    "gridkeep": "{gridkeep: {nobody-knows: 1}}",
+    "gridkeep.tls": "{gridkeep: {tls: {nobody-knows: 1}}}",
+    "gridkeep.seal": "{gridkeep: {seal: {nobody-knows: 1}}}",
+    "gridkeep.compat": "{gridkeep: {compat: {nobody-knows: 1}}}",
+    "gridkeep.operators": "{gridkeep: {operators: [{nobody-knows: 1}]}}",
+    "kerberos": "{kerberos: [{name: x, nobody-knows: 1}]}",
+    "ssh": "{ssh: {nobody-knows: 1}}",
+    "ratelimits": "{ratelimits: [{name: x, nobody-knows: 1}]}",
+}
+
+
+def keys_of_the_program(tmp_path) -> dict:
+    found = {}
+    for place, text in PLACES.items():
+        path = tmp_path / "probe.yaml"
+        path.write_text(text)
+        line = next(line for line in run("config", "check", "--config", path).stdout.splitlines() if "nobody-knows" in line)
+        found[place] = set(re.search(r"Allowed: (.*)\.$", line)[1].split(", "))
+    return found
+
+
+def keys_of_the_document() -> dict:
+    text = (DOCS / "configuration.md").read_text()
+    found = {place: set() for place in PLACES}
+    for section in re.split(r"^## ", text, flags=re.M)[1:]:
+        heading = re.match(r"`(\w+)`", section)
+        if not heading:
+            continue
+        found[""].add(heading[1])
+        place = heading[1]
+        for line in section.splitlines():
+            inner = re.match(r"Keys of an item in `([\w.\[\]]+)`", line)
+            if inner:
+                place = inner[1]
+            if line.startswith("| `"):
+                for key in re.findall(r"`([\w.-]+)`", line.split("|")[1]):
+                    found.setdefault(place, set()).add(key)
+    for key in list(found["gridkeep"]):
+        if "." in key:
+            found["gridkeep"].remove(key)
+            outer, inner = key.split(".")
+            found["gridkeep"].add(outer)
+            found[f"gridkeep.{outer}"].add(inner)
+    return found
+
+
+def test_configuration_keys(tmp_path):
+    assert keys_of_the_document() == keys_of_the_program(tmp_path)
+
+
+def test_yaml_of_the_documents_is_known(tmp_path):
+    checked = 0
+    for page in PAGES:
+        for fence in re.findall(r"^( *)```yaml\n(.*?)^ *```", page.read_text(), re.M | re.S):
+            path = tmp_path / "example.yaml"
+            path.write_text(re.sub(rf"^{fence[0]}", "", fence[1], flags=re.M))
+            out = run("config", "check", "--config", path).stdout
+            assert "is not known here" not in out and "fatal:" not in out, f"{page.name}\n{fence[1]}\n{out}"
+            checked += 1
+    assert checked > 8
+
+
+def test_keys_named_in_prose_exist(tmp_path):
+    keys = keys_of_the_program(tmp_path)
+    dotted = {f"{place}.{key}" for place in ("gridkeep", "cluster") for key in keys[place]} | {
+        f"gridkeep.{inner}.{key}" for inner in ("tls", "seal", "compat") for key in keys[f"gridkeep.{inner}"]
+    }
+    for page in PAGES:
+        for name in re.findall(r"`((?:gridkeep|cluster)\.[a-z_.]+?)(?:: [^`]*)?`", page.read_text()):
+            if name not in ("gridkeep.service",):
+                assert name in dotted, f"{page.name}: {name}"
+
+
+def test_quoted_messages_are_in_the_program():
+    source = "\n".join(path.read_text() for path in SOURCES.rglob("*.rs"))
+    source = re.sub(r"\\\n\s*", "", source).replace('\\"', '"')
+    text = (DOCS / "operate.md").read_text().partition("## Messages and what to do")[2].partition("\n## ")[0]
+    checked = 0
+    for line in text.splitlines():
+        if not line.startswith("| "):
+            continue
+        for message in re.findall(r"`([^`]+)`", line.split(" | ")[0]):
+            for part in re.split(rf"{ELLIPSIS}|: |; |/operator\.sock", message):
+                part = part.strip(" :;()\"")
+                if len(part) > 8:
+                    assert part in source, f"the program never says: {part}"
+                    checked += 1
+    assert checked > 30
+
+
+def test_links():
+    def anchors(page: Path) -> set[str]:
+        headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
+        return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+            if "://" in target:
+                continue
+            name, _, anchor = target.partition("#")
+            file = page.parent / name if name else page
+            assert file.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
+
+
+def test_systemd_unit(tmp_path):
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed")
+    text = (DOCS / "operate.md").read_text()
+    unit = tmp_path / "gridkeep-example.service"
+    unit.write_text(re.search(r"<!-- unit -->\n```ini\n(.*?)```", text, re.S)[1].replace("/usr/bin/gridkeep", str(GRIDKEEP)))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=PATIENCE)
+    assert "gridkeep-example" not in done.stderr, done.stderr
