@@ -9,6 +9,7 @@ use gridkeep_keeper::{CallbackMode, IssuerSetup, OperatorRule, RoleSetup, Setup}
 use gridkeep_token::jws::{Algorithm, SigningKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::unusable::Unusable;
 use crate::config::{self, Config, IssuerConfig};
@@ -35,7 +36,7 @@ struct MadeFrom {
     secret: Option<[u8; 32]>,
     auth: Option<config::ClientAuth>,
     public: bool,
-    key: Option<Vec<u8>>,
+    key: Option<Zeroizing<Vec<u8>>>,
     ca: Option<Vec<u8>>,
     parameters: Vec<(String, String)>,
 }
@@ -152,7 +153,7 @@ impl MadeFrom {
             secret: issuer.secret.as_ref().map(|secret| hash(&secret.value)),
             auth: issuer.client_auth.as_ref().map(|auth| auth.value),
             public: issuer.public_client.value,
-            key: file(&issuer.private_key)?,
+            key: file(&issuer.private_key)?.map(Zeroizing::new),
             ca: file(&issuer.ca_file)?,
             parameters: issuer
                 .authorization_params
@@ -173,9 +174,9 @@ fn auth(issuer: &IssuerConfig, made_from: &MadeFrom) -> anyhow::Result<ClientAut
     };
     Ok(match made_from.auth {
         Some(config::ClientAuth::PrivateKeyJwt) => {
-            let pem = String::from_utf8(made_from.key.clone().unwrap_or_default())?;
+            let pem = std::str::from_utf8(made_from.key.as_deref().map_or(&[], Vec::as_slice))?;
             ClientAuth::PrivateKeyJwt {
-                key: signing_key(&issuer.clientid.value, &pem)?,
+                key: signing_key(&issuer.clientid.value, pem)?,
             }
         }
         _ if made_from.public => ClientAuth::Public,

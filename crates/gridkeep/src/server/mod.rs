@@ -80,7 +80,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let loaded = load(&options.paths).await?;
     let config = accepted(&loaded, options.strict)?.clone();
-    raise_file_limit();
+    let files = raise_file_limit();
 
     let (audit, audit_file) = open_audit(&config)?;
     let tls = ReloadableTls::load(TlsFiles {
@@ -128,6 +128,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     tasks.spawn(socket.serve(running.clone(), stopping.clone()));
     tasks.spawn(tls.clone().watch(CERTIFICATE_CHECK, stopping.clone()));
     let mut addresses = Vec::new();
+    let limits = limits_of_port(files, listeners.len());
     for listener in listeners {
         addresses.push(
             listener
@@ -139,7 +140,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
             listener,
             tls.clone(),
             service.clone(),
-            ListenerLimits::default(),
+            limits.clone(),
             stopping.clone(),
         ));
     }
@@ -379,16 +380,63 @@ async fn open_store(config: &Config, loaded: &Loaded, initialise: bool) -> anyho
     .context("opening the store failed")?
 }
 
-/// One connection is one file descriptor; the usual soft limit of 1024 is less than the server accepts.
-fn raise_file_limit() {
+/// One connection is one file descriptor; the usual soft limit of 1024 is less than the server accepts. Answers the limit in force.
+fn raise_file_limit() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let wanted = hard.min(65_536);
-        if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_err() {
-            tracing::warn!(
-                soft,
-                "the limit of open files could not be raised; with many clients connections will wait"
-            );
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return u64::MAX;
+    };
+    let wanted = hard.min(65_536);
+    if soft >= wanted {
+        return soft;
+    }
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_err() {
+        tracing::warn!(
+            soft,
+            "the limit of open files could not be raised; with many clients connections will wait"
+        );
+        return soft;
+    }
+    wanted
+}
+
+/// Strangers' connections must not take the descriptors that the store, the audit log and requests to issuers need: a quarter, at least
+/// 64, is kept from them.
+fn limits_of_port(files: u64, ports: usize) -> ListenerLimits {
+    let usual = ListenerLimits::default();
+    let own = (files / 4).max(64);
+    let share = files.saturating_sub(own) / u64::try_from(ports.max(1)).unwrap_or(1);
+    let share = usize::try_from(share).unwrap_or(usize::MAX).max(8);
+    if share < usual.connections {
+        tracing::warn!(
+            files,
+            connections = share,
+            "the limit of open files allows fewer connections than usual; raise it (LimitNOFILE=) when clients have to wait"
+        );
+    }
+    ListenerLimits {
+        connections: share.min(usual.connections),
+        ..usual
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_files_mean_few_connections() {
+        let usual = ListenerLimits::default().connections;
+        for (files, ports, connections) in [
+            (65_536, 1, usual),
+            (u64::MAX, 2, usual),
+            (1024, 1, 768),
+            (1024, 2, 384),
+            (128, 1, 64),
+            (10, 1, 8),
+            (1024, 0, 768),
+        ] {
+            assert_eq!(limits_of_port(files, ports).connections, connections);
         }
     }
 }

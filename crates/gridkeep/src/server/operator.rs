@@ -3,7 +3,7 @@
 //! One order and one answer per connection, a line of JSON each. No token lies on disk for it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::Running;
 
@@ -22,6 +23,8 @@ const NAME: &str = "operator.sock";
 /// Longest order, and longest time for one.
 const LONGEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Users who may not ask are told so by at most this many tasks at a time, so that they keep no operator waiting.
+const MOST_STRANGERS: usize = 16;
 /// Longest answer that is read.
 const LONGEST_ANSWER: u64 = 16 << 20;
 
@@ -80,6 +83,17 @@ impl Socket {
             .mode(0o755)
             .create(directory)
             .with_context(about)?;
+        let found = std::fs::metadata(directory).with_context(about)?;
+        let owner = nix::unistd::geteuid().as_raw();
+        if found.mode() & 0o022 != 0 || !(found.uid() == owner || found.uid() == 0) {
+            // Somebody else could put a socket of his own, or a link, where ours is.
+            anyhow::bail!(
+                "the run directory {} belongs to user id {} with mode {:o}, so that others may change what is in it; make it the directory of the user of the service (id {owner}) with mode 0755, or set gridkeep.run_directory",
+                directory.display(),
+                found.uid(),
+                found.mode() & 0o7777
+            );
+        }
         let path = directory.join(NAME);
         if UnixStream::connect(&path).is_ok() {
             anyhow::bail!(
@@ -102,9 +116,11 @@ impl Socket {
 
     /// Answers until told to stop, then removes the socket.
     pub(crate) async fn serve(self, running: Arc<Running>, mut stop: watch::Receiver<bool>) {
+        let mut strangers = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
+                Some(_) = strangers.join_next(), if !strangers.is_empty() => continue,
                 accepted = self.listener.accept() => accepted,
             };
             let stream = match accepted {
@@ -115,11 +131,16 @@ impl Socket {
                     continue;
                 }
             };
-            // One at a time: operators are few, and an order takes milliseconds.
-            match tokio::time::timeout(PATIENCE, answer(stream, &running)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::info!("an operator's order was not answered: {error:#}"),
-                Err(_) => tracing::info!("an operator's order took too long"),
+            let Ok(caller) = stream.peer_cred().map(|credentials| credentials.uid()) else {
+                tracing::warn!("the kernel does not say who is calling on the operators' socket");
+                continue;
+            };
+            if is_operator(caller) {
+                // One at a time: operators are few, and an order takes milliseconds.
+                attend(stream, caller, &running).await;
+            } else if strangers.len() < MOST_STRANGERS {
+                let running = running.clone();
+                strangers.spawn(async move { attend(stream, caller, &running).await });
             }
         }
         // A socket that stays behind is replaced at the next start.
@@ -127,11 +148,24 @@ impl Socket {
     }
 }
 
-async fn answer(stream: tokio::net::UnixStream, running: &Running) -> anyhow::Result<()> {
-    let caller = stream
-        .peer_cred()
-        .context("the kernel does not say who is calling")?
-        .uid();
+/// Root, and the user the server runs as.
+fn is_operator(caller: u32) -> bool {
+    caller == 0 || caller == nix::unistd::geteuid().as_raw()
+}
+
+async fn attend(stream: tokio::net::UnixStream, caller: u32, running: &Running) {
+    match tokio::time::timeout(PATIENCE, answer(stream, caller, running)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::info!("an operator's order was not answered: {error:#}"),
+        Err(_) => tracing::info!("an operator's order took too long"),
+    }
+}
+
+async fn answer(
+    stream: tokio::net::UnixStream,
+    caller: u32,
+    running: &Running,
+) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::io::BufReader::new(read.take(LONGEST))
@@ -154,15 +188,15 @@ async fn answer(stream: tokio::net::UnixStream, running: &Running) -> anyhow::Re
 }
 
 async fn obey(caller: u32, line: &str, running: &Running) -> anyhow::Result<String> {
-    let own = nix::unistd::geteuid().as_raw();
-    let allowed = caller == 0 || caller == own;
+    let allowed = is_operator(caller);
     let order: Order = serde_json::from_str(line.trim()).context(
         "the order is not understood; use the gridkeep of the same version as the server",
     )?;
     audit(running, caller, order, allowed).await?;
     if !allowed {
         anyhow::bail!(
-            "user id {caller} may not do this; only root and the user the server runs as (id {own}) may: use sudo"
+            "user id {caller} may not do this; only root and the user the server runs as (id {}) may: use sudo",
+            nix::unistd::geteuid()
         );
     }
     match order {
