@@ -100,7 +100,7 @@ impl Keeper {
             deadline: later(now, Seconds(self.inner.options.flight.as_secs() + 5)),
         };
         change.put(intent_name, &intent, None)?;
-        // Not a critical commit: a refresh whose answer could not be stored is better not begun.
+        // From the space set aside if need be, as the answer will be: on a full disk tokens go on being refreshed.
         match self.inner.db.commit_critical(change).await {
             Ok(()) => Ok(Departed::Off(Box::new(Departure {
                 intent,
