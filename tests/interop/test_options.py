@@ -2,6 +2,7 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.house import lookup, mode, new_token
@@ -247,9 +248,23 @@ def test_nearly_empty_environment(resident):
     assert outcome.code == 0, outcome
 
 
-def test_verbose_says_no_secret(resident):
-    outcome = resident.run("-v", terminal=False)
+@pytest.mark.parametrize("word", ["-v", "-d"])
+def test_details_hold_no_secret(resident, kind, word):
+    if (kind, word) == ("original", "-d"):
+        pytest.skip("the original's debugging output holds every token")
+    outcome = resident.run(word, "--vaulttokenminttl=1h", terminal=False)
     assert outcome.code == 0, outcome
     said = outcome.out + outcome.err
     assert resident.bearer.read_text().strip() not in said
     assert resident.vault_token.read_text().strip() not in said
+
+
+def test_runs_at_the_same_time(resident):
+    """Several runs with one home: all succeed, and nobody who looks sees half a token."""
+    assert resident.run(terminal=False).code == 0
+    bearer = resident.bearer.read_text()
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(lambda _: resident.run(terminal=False), range(6)))
+    assert [outcome.code for outcome in outcomes] == [0] * 6, outcomes
+    assert resident.bearer.read_text() == bearer
+    assert [path.name for path in resident.home.iterdir() if path.name.startswith(".htgettoken")] == []

@@ -50,7 +50,7 @@ def test_unknown(house, resident, unknown):
     assert read(house.server, unknown, f"dune/{resident.user}:default") == (403, FATAL), "it does not carry our proof"
 
 
-def test_expired(house, resident, token):
+def test_expired_a_moment_ago(house, resident, token):
     dying = new_token(house.server, token, "1s")
     keep(resident, dying)
     name = f"dune/{resident.user}:default"
@@ -141,3 +141,21 @@ def test_server_down(lonely, kind, tmp_path):
     assert outcome.code == 1, outcome
     assert FATAL not in outcome.out + outcome.err
     assert client.run(terminal=False).code == 0, "what was cached outlives a restart"
+
+
+def test_expired_beyond_doubt(house, resident, kind):
+    """A minute after its end, the tolerance for clocks, the expiry is proof."""
+    dead = house.dying[kind]
+    name = f"dune/{resident.user}:default"
+    # Mostly over long ago: the token was made at the first login of this session.
+    status, text = wait_until(
+        lambda: (lambda answer: answer if answer[0] == 403 else None)(read(house.server, dead, name)), "the tolerance is over", patience=90
+    )
+    assert text == FATAL
+    keep(resident, dead)
+    outcome = resident.run("--nooidc", terminal=False)
+    assert outcome.code == 1, outcome
+    assert not resident.bearer.exists()
+    healed = resident.log_in(house.person(resident.user))
+    assert healed.code == 0, healed
+    assert resident.vault_token.read_text().strip() != dead

@@ -54,9 +54,9 @@ class Process:
             raise AssertionError(f"the program did not end on SIGTERM:\n{self.output()}")
 
 
-def wait_until(condition, what: str, process: Process | None = None):
+def wait_until(condition, what: str, process: Process | None = None, patience: float = PATIENCE):
     """Polls `condition` until it returns something true, and returns that."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while True:
         found = condition()
         if found:
