@@ -28,16 +28,19 @@ pub struct FileAuditOptions {
     pub check_every: Duration,
     /// How long a request waits for its line to be written before it is refused.
     pub patience: Duration,
+    /// How long a line that nobody waits for may lie before it is written.
+    pub linger: Duration,
 }
 
 impl FileAuditOptions {
-    /// The usual bounds: 4 MiB waiting, a look each second, 5 s of patience.
+    /// The usual bounds: 4 MiB waiting, a look each second, 5 s of patience, half a millisecond for lines that nobody waits for.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         FileAuditOptions {
             path: path.into(),
             pending_bytes: 4 << 20,
             check_every: Duration::from_secs(1),
             patience: Duration::from_secs(5),
+            linger: Duration::from_micros(500),
         }
     }
 }
@@ -62,7 +65,19 @@ struct State {
     waiters: Vec<oneshot::Sender<Result<(), AuditError>>>,
     reopen: bool,
     closed: bool,
-    idle: bool,
+    rest: Rest,
+}
+
+/// What the writing thread waits for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// For nothing: it works.
+    #[default]
+    Awake,
+    /// For somebody who waits, a little while: lines that nobody waits for do not wake it, since it looks for them by itself.
+    Lingering,
+    /// For anything.
+    Asleep,
 }
 
 impl Shared {
@@ -75,7 +90,7 @@ impl Shared {
         line: &[u8],
         waiter: Option<oneshot::Sender<Result<(), AuditError>>>,
     ) -> Result<(), AuditError> {
-        let idle = {
+        let wake = {
             let mut state = self.state();
             if state.closed {
                 return Err(AuditError::Closed);
@@ -84,13 +99,46 @@ impl Shared {
                 return Err(AuditError::Overloaded);
             }
             state.lines.extend_from_slice(line);
+            let wake =
+                state.rest == Rest::Asleep || (state.rest == Rest::Lingering && waiter.is_some());
             state.waiters.extend(waiter);
-            std::mem::take(&mut state.idle)
+            if wake {
+                state.rest = Rest::Awake;
+            }
+            wake
         };
-        if idle {
+        if wake {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Waits until there is something to write. Behind a write it lingers, so that under load only those wake the thread who wait
+    /// for it; then it sleeps.
+    fn gather(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        let begun = Instant::now();
+        while state.waiters.is_empty() && !state.reopen && !state.closed {
+            let left = self.options.linger.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            state.rest = Rest::Lingering;
+            state = self
+                .wake
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        while state.lines.is_empty() && !state.reopen && !state.closed {
+            state.rest = Rest::Asleep;
+            state = self
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.rest = Rest::Awake;
+        state
     }
 }
 
@@ -131,7 +179,7 @@ impl FileAudit {
     pub fn reopen(&self) {
         let mut state = self.shared.state();
         state.reopen = true;
-        state.idle = false;
+        state.rest = Rest::Awake;
         drop(state);
         self.shared.wake.notify_one();
     }
@@ -188,16 +236,7 @@ impl Writer {
         let mut waiters = Vec::new();
         loop {
             let (reopen, closed) = {
-                let mut state = self.shared.state();
-                while state.lines.is_empty() && !state.reopen && !state.closed {
-                    state.idle = true;
-                    state = self
-                        .shared
-                        .wake
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
-                state.idle = false;
+                let mut state = self.shared.gather();
                 std::mem::swap(&mut state.lines, &mut lines);
                 std::mem::swap(&mut state.waiters, &mut waiters);
                 (std::mem::take(&mut state.reopen), state.closed)
