@@ -13,7 +13,7 @@ help:
 	@echo "make demo    an issuer, a server and a first token on this machine (ONCE=1: end after it; CONFIG=DIR: with your own files)"
 	@echo "make test    everything CI runs: lints, unit tests, other people's clients, faults, a browser"
 	@echo "make soak    the long proofs, at their stated size"
-	@echo "make bench   the figures of docs/benchmarks.md, beside the programs we replace"
+	@echo "make bench   the figures of docs/benchmarks.md, beside the programs we replace (BENCH_FULL=1: up to 1,000,000 people)"
 	@echo "make lint    formatting, clippy, licences and sources of dependencies"
 
 demo:
@@ -36,16 +36,19 @@ whole:
 	scripts/cargo build --locked -p gridkeep -p gridkeep-testbed
 	GRIDKEEP_BIN="$(BIN)" "$(VENV)/bin/python" -m pytest tests
 
+# Fuzzing comes last and takes ten minutes for each target; what it needs is looked for first.
 soak:
+	@scripts/fuzz --check
 	@scripts/prepare build test
 	GRIDKEEP_SOAK=500 scripts/cargo test --workspace --locked --release
 	scripts/cargo build --locked --release -p gridkeep -p gridkeep-testbed
 	GRIDKEEP_SOAK=500 GRIDKEEP_BIN="$(CARGO_TARGET_DIR)/release" "$(VENV)/bin/python" -m pytest tests
+	scripts/fuzz 600
 
 bench:
-	@scripts/prepare build test
-	scripts/cargo build --locked --release -p gridkeep -p gridkeep-testbed
-	GRIDKEEP_BIN="$(CARGO_TARGET_DIR)/release" "$(VENV)/bin/python" tests/bench/run.py
+	@scripts/prepare build test bench
+	scripts/cargo build --locked --release -p gridkeep -p gridkeep-testbed -p gridkeep-bench
+	GRIDKEEP_BIN="$(CARGO_TARGET_DIR)/release" "$(VENV)/bin/python" tests/bench/run.py --date "$$(date +%F)"
 
 lint:
 	@scripts/prepare build lint

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use gridkeep_keeper::clock::SystemClock;
 use gridkeep_keeper::{
-    CallbackMode, IssuerSetup, Keeper, KeeperOptions, Limits, LoginStart, Poll, PollOutcome, RoleSetup, Setup,
+    CallbackMode, IssuerSetup, Keeper, KeeperOptions, Limits, LoginStart, Poll, PollOutcome,
+    RoleSetup, Setup,
 };
 use gridkeep_store::{RootKey, open};
 use secrecy::ExposeSecret as _;
@@ -59,14 +60,20 @@ pub struct Options {
 
 /// Fills it.
 pub fn run(options: &Options) -> anyhow::Result<Value> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(fill(options))
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(fill(options))
 }
 
 async fn fill(options: &Options) -> anyhow::Result<Value> {
     let begun = Instant::now();
     let directory = options.data.join("store");
     std::fs::create_dir_all(&options.data)?;
-    let store = open(gridkeep_store::OpenOptions::new(&directory, RootKey::load_or_generate(&options.key, &directory)?))?;
+    let store = open(gridkeep_store::OpenOptions::new(
+        &directory,
+        RootKey::load_or_generate(&options.key, &directory)?,
+    ))?;
     let client = Inside {
         url: options.url.clone(),
         client_id: options.client.clone(),
@@ -82,25 +89,53 @@ async fn fill(options: &Options) -> anyhow::Result<Value> {
             client: Arc::new(client),
             callback_mode: CallbackMode::Device,
             credclaim: "sub".to_owned(),
-            roles: vec![RoleSetup { name: "default".to_owned(), scopes: options.scopes.clone(), credclaim: None }],
+            roles: vec![RoleSetup {
+                name: "default".to_owned(),
+                scopes: options.scopes.clone(),
+                credclaim: None,
+            }],
         }],
-        limits: Limits { login_sessions_total: everybody + 1, login_sessions_per_address: everybody + 1 },
+        limits: Limits {
+            login_sessions_total: everybody + 1,
+            login_sessions_per_address: everybody + 1,
+        },
         ..Setup::default()
     };
-    let keeper =
-        Keeper::open(store.clone(), setup, Arc::new(SystemClock), KeeperOptions::new("bench", options.data.join("spool")))
-            .await?;
+    let keeper = Keeper::open(
+        store.clone(),
+        setup,
+        Arc::new(SystemClock),
+        KeeperOptions::new("bench", options.data.join("spool")),
+    )
+    .await?;
     let mut tokens = std::io::BufWriter::new(
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&options.tokens).context("the file of tokens")?,
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&options.tokens)
+            .context("the file of tokens")?,
     );
     let mut under_way = JoinSet::new();
     let left = Arc::new(AtomicU64::new(options.to.saturating_sub(options.from)));
-    let workers = options.concurrency.min(usize::try_from(left.load(Ordering::Relaxed))?);
+    let workers = options
+        .concurrency
+        .min(usize::try_from(left.load(Ordering::Relaxed))?);
     let (done, mut finished) = tokio::sync::mpsc::channel(1024);
     for _ in 0..workers {
-        let (keeper, issuer, left, done) = (keeper.clone(), options.issuer.clone(), left.clone(), done.clone());
+        let (keeper, issuer, left, done) = (
+            keeper.clone(),
+            options.issuer.clone(),
+            left.clone(),
+            done.clone(),
+        );
         under_way.spawn(async move {
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            while left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok()
+            {
                 if done.send(log_in(&keeper, &issuer).await).await.is_err() {
                     return;
                 }
@@ -132,11 +167,20 @@ async fn fill(options: &Options) -> anyhow::Result<Value> {
 async fn log_in(keeper: &Keeper, issuer: &str) -> anyhow::Result<(String, String)> {
     let nonce = "n".repeat(43);
     let started = keeper
-        .login_start(LoginStart { issuer: issuer.to_owned(), client_nonce: Some(nonce.clone()), ..LoginStart::default() })
+        .login_start(LoginStart {
+            issuer: issuer.to_owned(),
+            client_nonce: Some(nonce.clone()),
+            ..LoginStart::default()
+        })
         .await?;
     for _ in 0..60 {
         tokio::time::sleep(Duration::from_secs(started.poll_interval)).await;
-        let poll = Poll { issuer: issuer.to_owned(), state: started.state.clone(), client_nonce: nonce.clone(), from: None };
+        let poll = Poll {
+            issuer: issuer.to_owned(),
+            state: started.state.clone(),
+            client_nonce: nonce.clone(),
+            from: None,
+        };
         if let PollOutcome::LoggedIn(login) = keeper.login_poll(poll).await? {
             return Ok((login.issued.secret.expose_secret().to_owned(), login.owner));
         }

@@ -9,8 +9,8 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gridkeep_issuer::{
-    AuthorizationRequest, BreakerState, DevicePoll, DeviceStart, ExchangeRequest, IssuerError, IssuerStatus,
-    Metadata, TokenHint, TokenIssuer, TokenResponse,
+    AuthorizationRequest, BreakerState, DevicePoll, DeviceStart, ExchangeRequest, IssuerError,
+    IssuerStatus, Metadata, TokenHint, TokenIssuer, TokenResponse,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
@@ -44,7 +44,9 @@ impl Inside {
 }
 
 fn missing(what: &str) -> IssuerError {
-    IssuerError::Unsupported { what: what.to_owned() }
+    IssuerError::Unsupported {
+        what: what.to_owned(),
+    }
 }
 
 #[async_trait]
@@ -58,14 +60,22 @@ impl TokenIssuer for Inside {
     }
 
     async fn metadata(&self) -> Result<Arc<Metadata>, IssuerError> {
-        Ok(Arc::new(Metadata { issuer: self.url.clone(), ..Metadata::default() }))
+        Ok(Arc::new(Metadata {
+            issuer: self.url.clone(),
+            ..Metadata::default()
+        }))
     }
 
     async fn authorization_url(&self, _: &AuthorizationRequest) -> Result<String, IssuerError> {
         Err(missing("authorization_endpoint"))
     }
 
-    async fn redeem_code(&self, _: &SecretString, _: &str, _: &SecretString) -> Result<TokenResponse, IssuerError> {
+    async fn redeem_code(
+        &self,
+        _: &SecretString,
+        _: &str,
+        _: &SecretString,
+    ) -> Result<TokenResponse, IssuerError> {
         Err(missing("authorization_endpoint"))
     }
 
@@ -91,7 +101,9 @@ impl TokenIssuer for Inside {
             access_token: access,
             token_type: "Bearer".to_owned(),
             expires_in: Some(ACCESS_SECONDS),
-            refresh_token: Some(self.token(&json!({ "jti": "2c6f3f0c-53a1-4e0b-9c0e-5f9f7b0d1b11" }))?),
+            refresh_token: Some(
+                self.token(&json!({ "jti": "2c6f3f0c-53a1-4e0b-9c0e-5f9f7b0d1b11" }))?,
+            ),
             id_token: Some(device_code.clone()),
             scope: Some(self.scope.clone()),
             issued_token_type: None,
@@ -121,7 +133,10 @@ impl TokenIssuer for Inside {
         _: Option<&SecretString>,
         _: i64,
     ) -> Result<Map<String, Value>, IssuerError> {
-        Ok(Map::from_iter([("sub".to_owned(), id_token.into()), ("iss".to_owned(), self.url.clone().into())]))
+        Ok(Map::from_iter([
+            ("sub".to_owned(), id_token.into()),
+            ("iss".to_owned(), self.url.clone().into()),
+        ]))
     }
 
     fn status(&self) -> IssuerStatus {

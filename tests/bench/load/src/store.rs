@@ -12,9 +12,12 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use aws_lc_rs::rand;
 use gridkeep_store::engine::{
-    Engine, EngineStatus, RawCommitError, RawDue, RawEntry, RawPage, RawPut, RawTransaction, RawWatch,
+    Engine, EngineStatus, RawCommitError, RawDue, RawEntry, RawPage, RawPut, RawTransaction,
+    RawWatch,
 };
-use gridkeep_store::{Kind, Name, OpenOptions, Record, RootKey, Store, StoreError, Transaction, open, open_behind};
+use gridkeep_store::{
+    Kind, Name, OpenOptions, Record, RootKey, Store, StoreError, Transaction, open, open_behind,
+};
 use redb::{Database, Durability, TableDefinition};
 use serde_json::{Map, Value, json};
 
@@ -67,7 +70,9 @@ const WAYS: [(&str, Way); 5] = [
 
 /// Measures all ways and the sealing alone.
 pub fn run(options: &Options) -> anyhow::Result<Value> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); WAYS.len()];
     for _ in 0..options.rounds {
         for ((_, way), rates) in WAYS.iter().zip(&mut rates) {
@@ -76,7 +81,9 @@ pub fn run(options: &Options) -> anyhow::Result<Value> {
                 Way::Redb => bare(scratch.path(), options.batches, false)?,
                 Way::RedbQuickRepair => bare(scratch.path(), options.batches, true)?,
                 Way::Writers => runtime.block_on(writers(scratch.path(), options.batches))?,
-                Way::Transactions => runtime.block_on(transactions(scratch.path(), options.batches))?,
+                Way::Transactions => {
+                    runtime.block_on(transactions(scratch.path(), options.batches))?
+                }
                 Way::Unsealed => runtime.block_on(unsealed(scratch.path(), options.batches))?,
             };
             rates.push((options.batches * BATCH) as f64 / took.as_secs_f64());
@@ -88,7 +95,9 @@ pub fn run(options: &Options) -> anyhow::Result<Value> {
     }
     let scratch = tempfile::tempdir_in(&options.directory)?;
     let sealing = runtime.block_on(sealing(scratch.path(), 20_000))?;
-    Ok(json!({ "records_per_second": found, "sealing_us_per_record": sealing, "batch": BATCH, "value_bytes": VALUE }))
+    Ok(
+        json!({ "records_per_second": found, "sealing_us_per_record": sealing, "batch": BATCH, "value_bytes": VALUE }),
+    )
 }
 
 fn random(length: usize) -> anyhow::Result<Vec<u8>> {
@@ -98,7 +107,9 @@ fn random(length: usize) -> anyhow::Result<Vec<u8>> {
 }
 
 fn bare(directory: &Path, batches: usize, quick_repair: bool) -> anyhow::Result<Duration> {
-    let database = Database::builder().set_cache_size(CACHE).create(directory.join("bare.redb"))?;
+    let database = Database::builder()
+        .set_cache_size(CACHE)
+        .create(directory.join("bare.redb"))?;
     let begun = Instant::now();
     for _ in 0..batches {
         let mut transaction = database.begin_write()?;
@@ -117,11 +128,18 @@ fn bare(directory: &Path, batches: usize, quick_repair: bool) -> anyhow::Result<
 
 fn options(directory: &Path) -> anyhow::Result<OpenOptions> {
     let data = directory.join("data");
-    Ok(OpenOptions::new(&data, RootKey::load_or_generate(&directory.join("root.key"), &data)?))
+    Ok(OpenOptions::new(
+        &data,
+        RootKey::load_or_generate(&directory.join("root.key"), &data)?,
+    ))
 }
 
 fn put(transaction: Transaction) -> anyhow::Result<Transaction> {
-    let record = Record { schema: 1, body: random(VALUE)?.into(), expires_at: None };
+    let record = Record {
+        schema: 1,
+        body: random(VALUE)?.into(),
+        expires_at: None,
+    };
     Ok(transaction.put(Name::new(KIND, &[random(16)?]), record))
 }
 
@@ -162,13 +180,28 @@ async fn unsealed(directory: &Path, batches: usize) -> anyhow::Result<Duration> 
         *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine.clone());
         engine
     })?;
-    let engine = below.lock().unwrap_or_else(PoisonError::into_inner).take().context("no engine")?;
+    let engine = below
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+        .context("no engine")?;
     let took = at_once(batches, move || {
         let engine = engine.clone();
         async move {
-            let entry = RawPut { key: random(KEY)?, value: random(VALUE)?, expires_at: None, keep_version: false };
-            let transaction = RawTransaction { puts: vec![entry], ..RawTransaction::default() };
-            engine.commit(transaction).await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+            let entry = RawPut {
+                key: random(KEY)?,
+                value: random(VALUE)?,
+                expires_at: None,
+                keep_version: false,
+            };
+            let transaction = RawTransaction {
+                puts: vec![entry],
+                ..RawTransaction::default()
+            };
+            engine
+                .commit(transaction)
+                .await
+                .map_err(|error| anyhow::anyhow!("{error:?}"))?;
             Ok(())
         }
     })
@@ -189,7 +222,12 @@ where
     for _ in 0..BATCH {
         let (left, work) = (left.clone(), work.clone());
         tasks.spawn(async move {
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            while left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok()
+            {
                 work().await?;
             }
             anyhow::Ok(())
@@ -204,7 +242,12 @@ where
 /// Microseconds of one processor for naming and sealing one record: commits to an engine that forgets, less the making of the
 /// random record itself.
 async fn sealing(directory: &Path, records: usize) -> anyhow::Result<f64> {
-    let store = open_behind(options(directory)?, |engine| Arc::new(Forgetful { engine, sequence: AtomicU64::new(1 << 40) }))?;
+    let store = open_behind(options(directory)?, |engine| {
+        Arc::new(Forgetful {
+            engine,
+            sequence: AtomicU64::new(1 << 40),
+        })
+    })?;
     let begun = Instant::now();
     for _ in 0..records {
         store.commit(put(Transaction::new())?).await?;
@@ -229,7 +272,11 @@ struct Forgetful {
 impl Engine for Forgetful {
     async fn commit(&self, transaction: RawTransaction) -> Result<u64, RawCommitError> {
         // What the store itself writes when it is made is bytes under keys that are not of records.
-        if transaction.puts.iter().any(|put| put.key.first() != Some(&b'r')) {
+        if transaction
+            .puts
+            .iter()
+            .any(|put| put.key.first() != Some(&b'r'))
+        {
             return self.engine.commit(transaction).await;
         }
         Ok(self.sequence.fetch_add(1, Ordering::Relaxed))
@@ -239,7 +286,12 @@ impl Engine for Forgetful {
         self.engine.read(keys).await
     }
 
-    async fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<RawPage, StoreError> {
+    async fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<RawPage, StoreError> {
         self.engine.scan(prefix, after, limit).await
     }
 
@@ -251,7 +303,12 @@ impl Engine for Forgetful {
         self.engine.due(before, limit).await
     }
 
-    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<u64>, StoreError> {
+    async fn lease(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<u64>, StoreError> {
         self.engine.lease(name, holder, ttl).await
     }
 
