@@ -94,8 +94,8 @@ enum ConfigCommand {
     Show {
         #[command(flatten)]
         files: Files,
-        /// What is in effect after merging; the only thing there is to show
-        #[arg(long, required = true)]
+        /// What is in effect after merging. There is nothing else to show, so this may be left out
+        #[arg(long)]
         effective: bool,
     },
     /// Say what would change, and for whom, if the files were loaded now
