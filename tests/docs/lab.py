@@ -328,7 +328,7 @@ PASSING = [
     (r"vault-cluster-[0-9a-f]{4}", f"vault-cluster-{ELLIPSIS}"), (r'"server_time_utc":\d+', f'"server_time_utc":{ELLIPSIS}'),
     (r"\b[A-Z][a-z]{2} [ \d]\d \d\d:\d\d\b", ELLIPSIS), (r"\b1[78]\d{8}\b", ELLIPSIS), (r'"jti": "[\w-]+"', f'"jti": "{ELLIPSIS}"'),
     (r"credkey-[0-9a-f]{32}", f"credkey-{ELLIPSIS}"), (r"\(in \d+ min \d+ s\)", f"(in {ELLIPSIS})"), (r"/lab/[\w.]+:\d+", ELLIPSIS),
-    (r"\b\d{3} bytes", f"{ELLIPSIS} bytes"),
+    (r'(version"?[=:])"\d[\w.-]*"', rf'\1"{ELLIPSIS}"'), (r"\b\d{3} bytes", f"{ELLIPSIS} bytes"),
 ]
 
 
