@@ -490,6 +490,45 @@ def test_few_file_descriptors(make_issuer, make_server, entry, vault):
     world.unharmed()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's identity")
+def test_the_operators_socket_is_not_kept_busy(world):
+    """Users of the host who may not ask, and say nothing, keep no operator waiting; who asks is told why not."""
+    nobody = 65534
+    told_read, told_write = os.pipe()
+    wait_read, wait_write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(wait_write)
+            os.chdir(world.server.directory / "run")
+            os.setuid(nobody)
+            asking = socket.socket(socket.AF_UNIX)
+            asking.connect("operator.sock")
+            asking.sendall(b'{"do":"token"}\n')
+            answer = everything(asking)
+            silent = [socket.socket(socket.AF_UNIX) for _ in range(60)]
+            for one in silent:
+                one.connect("operator.sock")
+            os.write(told_write, answer)
+            os.close(told_write)
+            os.read(wait_read, 1)
+        finally:
+            os._exit(0)
+    os.close(told_write)
+    os.close(wait_read)
+    try:
+        with os.fdopen(told_read, "rb") as told:
+            answer = told.read()
+        assert b"may not do this" in answer and b"hvs." not in answer, answer
+        start = time.monotonic()
+        assert world.server.operator_token()
+        # One silent user would have held it for ten seconds.
+        assert time.monotonic() - start < 5
+    finally:
+        os.close(wait_write)
+        os.waitpid(child, 0)
+
+
 def test_nonsense_instead_of_tls(world):
     chance = random.Random(16)
     hello = client_hello(world)
