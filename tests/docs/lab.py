@@ -172,6 +172,7 @@ exec {GRIDKEEP} "$@"
         text = re.sub(rf"127\.0\.0\.1(:|%3A){self.port}", rf"{SERVICE}\g<1>8200", text).replace("`127.0.0.1`", f"`{SERVICE}`")
         text = text.replace("Service name 127.0.0.1", f"Service name {SERVICE}")
         text = re.sub(r"^(.*name): 127\.0\.0\.1\b", rf"\1: {SERVICE}", text, flags=re.M).replace(f"{self.root}/", "/lab/")
+        text = text.replace(f"operator-uid-{os.getuid()}", "operator-uid-0").replace(f'",{os.getuid()}]', '",0]')
         return text.replace(f"_u{os.getuid()}", "_u1000").replace("\r\n", "\n")
 
     # Files and the server.
@@ -254,13 +255,13 @@ exec {GRIDKEEP} "$@"
             "HOME": str(home), "PATH": f"{self.bin}:{os.environ['PATH']}", "XDG_RUNTIME_DIR": str(self.place("/run/user/1000")),
             "HTGETTOKENOPTS": f"--cafile={self.bundle} --vaulttokenfile={self.place('/tmp')}/vt_u{os.getuid()} --nokerberos --nossh --web-open-command=",
             "CURL_CA_BUNDLE": str(self.bundle), "REQUESTS_CA_BUNDLE": str(self.bundle), "VAULT_TOKEN_FILE": f"{self.place('/tmp')}/vt_u{os.getuid()}",
-            "X509_CERT_DIR": "/nonexistent", "SSL_CERT_FILE": str(self.bundle), "PYTHONWARNINGS": "ignore",
+            "LC_ALL": "C.UTF-8", "X509_CERT_DIR": "/nonexistent", "SSL_CERT_FILE": str(self.bundle), "PYTHONWARNINGS": "ignore",
         }
 
     def run(self, block: Block) -> list[list[str]]:
         """The lines that each command of a block prints, standard output and error together."""
         mark = "--lab-mark--"
-        script = ["set +e", f"systemctl() {{ echo {mark}ask $1; read -r; }}"]
+        script = ["set +e; umask 022", f"systemctl() {{ echo {mark}ask $1; read -r; }}"]
         for command, _ in block.steps():
             script += [f"(exit ${{__code:-0}})\n{self.here(command)}\n__code=$?; echo; echo {mark}"]
         printed, steps, current = [], len(block.steps()), ""
