@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -73,10 +74,13 @@ class Growing:
         )
         if not wait:
             return load
+        before = children_seconds()
         out, _ = load.communicate(timeout=seconds + 120)
+        spent = children_seconds() - before
         found = next((json.loads(line.removeprefix("FOUND ")) for line in out.splitlines() if line.startswith("FOUND ")), None)
         assert load.returncode == 0 and found, out
         assert found["refused"] == 0 and found["broken"] == 0, out
+        found["load_cpu_us_per_read"] = spent / found["requests"] * 1e6
         return found
 
     def read(self, seconds: int, people: int) -> dict:
@@ -134,6 +138,12 @@ def resident_kib(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
     raise AssertionError("the server is gone")
+
+
+def children_seconds() -> float:
+    """Processor time of the programs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def processor_seconds(pid: int) -> float:

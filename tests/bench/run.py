@@ -63,6 +63,7 @@ def main() -> None:
     parts = options.only or PARTS
 
     goals, sections, started = report.Goals(), [], []
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="gridkeep-bench-", dir=os.environ.get("BENCH_DIR")) as scratch:
         directory = Path(scratch)
         for part in PARTS:
@@ -76,7 +77,7 @@ def main() -> None:
                 stop(started)
             if "store" in parts:
                 say("the store beside bare redb")
-                found = measure_store(directory / "store", batches=300, rounds=7)
+                found = measure_store(directory / "store", batches=100, rounds=15)
                 sections.append(("Store", report.store(found, goals)))
             if "reads" in parts:
                 say("reads of cached credentials")
@@ -86,7 +87,9 @@ def main() -> None:
             stop(started)
     figures = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections)
     command = "BENCH_FULL=1 make bench" if full else "make bench"
-    head = f"Measured on {options.date} with `{command}` on {report.machine()}.\n\n{goals.table()}"
+    head = f"Measured on {options.date} with `{command}` on {report.machine()}. The load average before the run was {load:.1f}"
+    head += " (a quiet machine has less than 0.3: with more, rates and delays say little).\n\n" if load >= 0.3 else ".\n\n"
+    head += goals.table()
     if not options.only:
         report.write(ROOT / "docs" / "benchmarks.md", f"{head}\n\n{figures}")
     print(f"{figures}\n\n{head}")
