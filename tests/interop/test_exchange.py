@@ -168,6 +168,12 @@ def test_narrowed(log_in, server, issuers, character, kind):
         assert outcome.code == 0, outcome
         assert {"https://a.example.org", "https://b.example.org"} <= set(audiences(client))
 
+    if character == "iam":
+        # IAM exchanges nothing without a scope: the server names the login's own.
+        outcome = client.run("--audience=https://c.example.org", issuer=character, terminal=False)
+        assert outcome.code == 0, outcome
+        assert "https://c.example.org" in audiences(client) and "storage.read:/" in scopes(client)
+
     # The wide token is still there, and a vault token of the login may be used for all of it.
     assert client.run(issuer=character, terminal=False).code == 0
     assert jwt(client)["jti"] == wide["jti"]

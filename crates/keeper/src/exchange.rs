@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use gridkeep_issuer::{ExchangeRequest, IssuerError, Sent};
+use gridkeep_issuer::{ExchangeRequest, IssuerError, Sent, TokenResponse};
 use gridkeep_store::Name;
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -157,33 +157,44 @@ impl Keeper {
         flight
     }
 
+    async fn send_exchange(
+        &self,
+        exchange: &Exchange,
+        request: &ExchangeRequest,
+    ) -> Result<TokenResponse, IssuerError> {
+        let limit = self.inner.options.flight;
+        tokio::time::timeout(limit, exchange.issuer.client.exchange(request))
+            .await
+            .unwrap_or_else(|_| {
+                Err(IssuerError::Temporary {
+                    what: format!("no answer within {} seconds", limit.as_secs()),
+                    sent: Sent::Maybe,
+                    retry_after: None,
+                })
+            })
+    }
+
     async fn exchange_now(&self, exchange: &Exchange) -> Landing {
         // An exchange that ended between the reader's look and this one has left its answer.
         if let Some(token) = self.known_exchange(exchange).await? {
             return Ok(token);
         }
-        let request = ExchangeRequest {
+        let mut request = ExchangeRequest {
             subject_token: SecretString::from(exchange.base.token.clone()),
             scopes: exchange.want.scopes.clone(),
             audiences: exchange.want.audiences.clone(),
             resources: exchange.want.resources.clone(),
         };
-        let asked = self.now();
-        let answer = tokio::time::timeout(
-            self.inner.options.flight,
-            exchange.issuer.client.exchange(&request),
-        )
-        .await
-        .unwrap_or_else(|_| {
-            Err(IssuerError::Temporary {
-                what: format!(
-                    "no answer within {} seconds",
-                    self.inner.options.flight.as_secs()
-                ),
-                sent: Sent::Maybe,
-                retry_after: None,
-            })
-        });
+        let mut asked = self.now();
+        let mut answer = self.send_exchange(exchange, &request).await;
+        if wants_scopes(&answer) && request.scopes.is_empty() {
+            // Some issuers (INDIGO IAM) exchange only what is named: name all that the login has.
+            request.scopes = scopes_of(&exchange.base);
+            if !request.scopes.is_empty() {
+                asked = self.now();
+                answer = self.send_exchange(exchange, &request).await;
+            }
+        }
         let response = answer.map_err(|error| issuer_failure("exchange", &error))?;
         let token = cached(&response, asked);
         refuse_wider(&token, &exchange.want)?;
@@ -225,6 +236,24 @@ fn cache_key(want: &Want) -> String {
         input.push(1);
     }
     hex(&digest::digest(&digest::SHA256, &input).as_ref()[..16])
+}
+
+/// Whether an issuer refused because the request named no scope, or may have.
+fn wants_scopes(answer: &Result<TokenResponse, IssuerError>) -> bool {
+    matches!(answer, Err(IssuerError::Refused { error, .. }) if matches!(error.as_str(), "invalid_scope" | "invalid_request"))
+}
+
+/// The scopes of an access token that a narrower one can have too; `offline_access` would ask for a refresh token.
+fn scopes_of(token: &CachedToken) -> Vec<String> {
+    token
+        .scope
+        .clone()
+        .or_else(|| scope_of(&token.token))
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter(|scope| *scope != "offline_access")
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A request for less must not be answered with more.

@@ -44,6 +44,8 @@ impl Keeper {
         let state = state.expose_secret().to_owned();
         let id = proven.id();
         let mut life = LOGIN_LIFE;
+        // The issuer is asked at its own pace, however often the client comes by.
+        let mut issuer_interval = POLL_INTERVAL;
         let place = self.inner.logins.admit(
             &setup.limits,
             id.clone(),
@@ -66,6 +68,7 @@ impl Keeper {
                 .map_err(|error| issuer_failure("login", &error))?;
             life = Seconds(life.0.min(device.expires_in.max(1)));
             let interval = device.interval.max(1);
+            issuer_interval = interval;
             let started = LoginStarted {
                 user_code: device
                     .verification_uri_complete
@@ -75,7 +78,7 @@ impl Keeper {
                     .verification_uri_complete
                     .unwrap_or(device.verification_uri),
                 state: state.clone(),
-                poll_interval: interval,
+                poll_interval: interval.min(POLL_INTERVAL),
                 warnings: Vec::new(),
             };
             (
@@ -150,7 +153,7 @@ impl Keeper {
             Some(deadline.0),
         )?;
         self.inner.db.commit(change).await?;
-        place.keep(deadline, started.poll_interval, self.inner.time.boot());
+        place.keep(deadline, issuer_interval, self.inner.time.boot());
         Ok(started)
     }
 }
