@@ -129,6 +129,46 @@ def test_operators_by_claim(make_issuer, make_server, entry):
     assert "operator" in client.request("GET", "auth/token/lookup-self", token)[1]["data"]["policies"]
 
 
+def test_an_operator_is_one_only_as_long_as_the_rule_stands(make_issuer, make_server, entry):
+    issuer = make_issuer(auto_login="alice")
+    rule = {"issuer": "dune", "claim": "wlcg.credkey", "value": "alice"}
+    server = make_server([entry(issuer)], own={"operators": [rule]})
+    client = Vault(server)
+    token, key = client.login()
+    child = client.request("POST", "auth/token/create", token, {"ttl": "1h"})[1]["auth"]["client_token"]
+    for held in (token, child):
+        assert client.request("LIST", "auth/token/accessors", held)[0] == 200
+    server.config["gridkeep"]["operators"] = []
+    server.reload()
+    for held in (token, child):
+        assert client.request("LIST", "auth/token/accessors", held)[0] == 403
+        assert client.read(held, key)[0] == 200, "the person's own credential is not touched"
+
+
+def test_changed_scopes_warn_or_ask_for_a_new_login(world):
+    _, server, client, token, key = world
+    server.config["issuers"][0]["roles"][0]["scopes"].append("compute.read")
+    server.reload()
+    status, body = client.read(token, key)
+    assert status == 200 and "scopes" in body["warnings"][0], body
+    server.config["issuers"][0]["reauth_on_scope_change"] = True
+    server.reload()
+    status, body = client.read(token, key)
+    assert status == 400 and "log in again" in body["errors"][0].lower(), body
+    again, _ = client.login()
+    assert client.read(again, key)[0] == 200
+
+
+def test_diff_against_the_running_server_tells_faults(world):
+    _, server, _, _, _ = world
+    server.config["issuers"].append({"name": "half"})
+    server.write_config()
+    told = gridkeep(server, "config", "diff")
+    assert told.returncode == 1 and "half" in told.stdout, told
+    lines = [line for line in server.audit() if line["request"]["path"] == "operator/socket"]
+    assert [line["type"] for line in lines[-2:]] == ["request", "response"]
+
+
 def test_the_root_key_of_the_service_manager(world, make_issuer, make_server, entry, tmp_path):
     _, other, _, _, _ = world
     credentials = tmp_path / "credentials"

@@ -46,7 +46,7 @@ class Authority:
         )
         self.path = _write(directory / "ca.pem", self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, hosts=("localhost", "127.0.0.1", "::1"), days: int = 2):
+    def issue(self, name: str, hosts=("localhost", "127.0.0.1", "::1"), days: int = 60):
         """A certificate and key for `hosts`; returns their paths."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -62,7 +62,7 @@ class Authority:
         )
 
     @staticmethod
-    def _builder(subject, issuer, key, days: int = 2):
+    def _builder(subject, issuer, key, days: int = 60):
         now = datetime.datetime.now(datetime.timezone.utc)
         return (
             x509.CertificateBuilder()

@@ -130,7 +130,7 @@ async fn run_options(
     if options.registerssh {
         report.fatal(
             "--registerssh is not supported yet: no key was registered and nobody was logged in; \
-             run without it, or use the original htgettoken to register keys",
+             run without it, because the server takes no ssh keys yet",
         );
         return FAILED;
     }

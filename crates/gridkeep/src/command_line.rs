@@ -196,9 +196,10 @@ fn configuration(
             effective: _,
         } => config::commands::show(&config::load(&files.paths(), &host), out, err)?,
         ConfigCommand::Diff { files, from } if from.is_empty() => {
-            let text = operator::ask(&run_directory(&files)?, &Order::Diff)?;
-            out.write_all(text.as_bytes())?;
-            config::commands::OK
+            let answer = operator::ask(&run_directory(&files)?, &Order::Diff)?;
+            let answer: operator::DiffAnswer = serde_json::from_str(&answer)?;
+            out.write_all(answer.text.as_bytes())?;
+            answer.code
         }
         ConfigCommand::Diff { files, from } => {
             let old = config::load(&from, &host);

@@ -326,7 +326,9 @@ pub(crate) enum LoginStep {
 pub(crate) struct ReadyLogin {
     pub owner: String,
     pub subject: Option<String>,
-    pub operator: bool,
+    /// The rule of the configuration that makes the person an operator.
+    #[serde(default)]
+    pub operator_rule: Option<String>,
     pub refresh_token: Option<String>,
     pub access: CachedToken,
 }

@@ -48,6 +48,8 @@ pub struct IssuerSetup {
     pub credclaim: String,
     /// Its roles.
     pub roles: Vec<RoleSetup>,
+    /// Whether a login made with other scopes than its role has today is refused until it is made anew.
+    pub reauth_on_scope_change: bool,
 }
 
 impl IssuerSetup {
@@ -77,6 +79,13 @@ pub struct OperatorRule {
     pub claim: String,
     /// The text it has to be, or to contain when it is a list.
     pub value: String,
+}
+
+impl OperatorRule {
+    /// The rule as one text, to remember with a token by which rule it has its rights.
+    pub fn text(&self) -> String {
+        format!("{} {}={}", self.issuer, self.claim, self.value)
+    }
 }
 
 /// How long tokens live.

@@ -111,6 +111,11 @@ pub fn show_diff(
             "{}; nobody loses access or has to log in again.",
             counted(all, "change")
         )?,
+        (all, 1) => writeln!(
+            out,
+            "{}; one of them costs people access or a login.",
+            counted(all, "change")
+        )?,
         (all, hard) => writeln!(
             out,
             "{}; {hard} of them cost people access or a login.",

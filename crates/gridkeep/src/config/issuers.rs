@@ -184,13 +184,9 @@ fn check_url(item: &mut Item<'_, '_, '_>, url: &Setting<String>) {
     match parsed {
         Some(parsed) if matches!(parsed.scheme(), "https" | "http") => {
             if parsed.scheme() == "http" {
-                let what = format!("{shown} is not https.");
-                item.warn(
-                    &url.origin,
-                    "url",
-                    what,
-                    "Secrets and tokens would travel in clear; at most a test on one machine may do so.",
-                );
+                let what =
+                    format!("{shown} is not https: secrets and tokens would travel in clear.");
+                item.refuse(&url.origin, "url", what, Some(ALLOWED));
             }
             if parsed.query().is_some() || parsed.fragment().is_some() {
                 let what = "The URL has a query or a fragment, which issuer URLs never have.";

@@ -248,6 +248,7 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
                 config::CallbackMode::NoConfirm => CallbackMode::NoConfirm,
             },
             credclaim: issuer.credclaim.value.clone(),
+            reauth_on_scope_change: issuer.reauth_on_scope_change.value,
             roles: issuer
                 .roles
                 .iter()

@@ -34,6 +34,8 @@ use no_audit::NoAudit;
 const ROOT_KEY_CREDENTIAL: &str = "gridkeep-root-key";
 /// How long a stop waits for requests to issuers; they are bounded by 60 s themselves.
 const DRAIN: Duration = Duration::from_secs(20);
+/// Days before its end from which on the certificate is warned about.
+const CERTIFICATE_WARNING: i64 = 14;
 /// How often certificate files are looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(60);
 
@@ -127,6 +129,11 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let socket = operator::Socket::bind(&run_directory)?;
     tasks.spawn(socket.serve(running.clone(), stopping.clone()));
     tasks.spawn(tls.clone().watch(CERTIFICATE_CHECK, stopping.clone()));
+    tasks.spawn(warn_of_the_certificates_end(
+        tls.clone(),
+        keeper.clone(),
+        stopping.clone(),
+    ));
     let mut addresses = Vec::new();
     let limits = limits_of_port(files, listeners.len());
     for listener in listeners {
@@ -195,12 +202,13 @@ impl Running {
     }
 
     /// What would change if the files were loaded now, in words.
-    pub(crate) async fn diff(&self) -> anyhow::Result<String> {
+    pub(crate) async fn diff(&self) -> anyhow::Result<operator::DiffAnswer> {
         let loaded = load(&self.options.paths).await?;
         let (mut text, mut notes) = (Vec::new(), Vec::new());
-        config::commands::show_diff(&self.config(), &loaded, &mut text, &mut notes)?;
+        let code = config::commands::show_diff(&self.config(), &loaded, &mut text, &mut notes)?;
         notes.extend(text);
-        Ok(String::from_utf8_lossy(&notes).into_owned())
+        let text = String::from_utf8_lossy(&notes).into_owned();
+        Ok(operator::DiffAnswer { text, code })
     }
 
     /// Reads files, certificate and audit log anew. Whatever cannot be used leaves the old in force.
@@ -249,6 +257,29 @@ impl Running {
     }
 }
 
+/// Says each day that the certificate ends soon, from [`CERTIFICATE_WARNING`] days before.
+async fn warn_of_the_certificates_end(
+    tls: Arc<ReloadableTls>,
+    keeper: Keeper,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        if let Some(days) = tls
+            .days_left(keeper.now())
+            .filter(|days| *days < CERTIFICATE_WARNING)
+        {
+            tracing::warn!(
+                days,
+                "the server's certificate ends in {days} days, and no client will connect then; renew it and replace both files, they are read again by themselves"
+            );
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(Duration::from_secs(86_400)) => {}
+        }
+    }
+}
+
 fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
     let places = |config: &Config| {
         let own = &config.gridkeep;
@@ -264,11 +295,14 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
                 own.run_directory.value.clone(),
             ],
             config.audit_log().map(Path::to_owned),
+            own.seal_key_file
+                .as_ref()
+                .map(|setting| setting.value.clone()),
         )
     };
     if places(old) != places(new) {
         tracing::warn!(
-            "addresses, certificate paths, the data and run directories and the audit log's path change only with a restart of the server"
+            "addresses, certificate paths, the data and run directories, the root key's file and the audit log's path change only with a restart of the server"
         );
     }
 }

@@ -51,6 +51,15 @@ pub struct TokenAnswer {
     pub ttl: u64,
 }
 
+/// The answer to [`Order::Diff`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DiffAnswer {
+    /// What to print.
+    pub text: String,
+    /// The exit code it calls for.
+    pub code: u8,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Reply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,7 +201,19 @@ async fn obey(caller: u32, line: &str, running: &Running) -> anyhow::Result<Stri
     let order: Order = serde_json::from_str(line.trim()).context(
         "the order is not understood; use the gridkeep of the same version as the server",
     )?;
-    audit(running, caller, order, allowed).await?;
+    audit(running, "request", caller, order, allowed, None).await?;
+    let outcome = perform(caller, order, allowed, running).await;
+    let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
+    audit(running, "response", caller, order, allowed, error).await?;
+    outcome
+}
+
+async fn perform(
+    caller: u32,
+    order: Order,
+    allowed: bool,
+    running: &Running,
+) -> anyhow::Result<String> {
     if !allowed {
         anyhow::bail!(
             "user id {caller} may not do this; only root and the user the server runs as (id {}) may: use sudo",
@@ -217,7 +238,7 @@ async fn obey(caller: u32, line: &str, running: &Running) -> anyhow::Result<Stri
             };
             Ok(serde_json::to_string(&answer)?)
         }
-        Order::Diff => running.diff().await,
+        Order::Diff => Ok(serde_json::to_string(&running.diff().await?)?),
         Order::ConfirmClock => {
             running.keeper.confirm_clock();
             Ok("the server trusts its wall clock".to_owned())
@@ -225,15 +246,24 @@ async fn obey(caller: u32, line: &str, running: &Running) -> anyhow::Result<Stri
     }
 }
 
-/// A line in the audit log before anything is done.
-async fn audit(running: &Running, caller: u32, order: Order, allowed: bool) -> anyhow::Result<()> {
+/// A line in the audit log: one before anything is done, one with what came of it.
+async fn audit(
+    running: &Running,
+    kind: &str,
+    caller: u32,
+    order: Order,
+    allowed: bool,
+    error: Option<String>,
+) -> anyhow::Result<()> {
     let mut line = serde_json::json!({
         "time": jiff::Timestamp::now().to_string(),
-        "type": "request",
+        "type": kind,
         "request": { "operation": "update", "path": "operator/socket", "data": order, "caller_uid": caller },
     });
     if !allowed {
         line["error"] = "refused: neither root nor the server's own user".into();
+    } else if let Some(error) = error {
+        line["error"] = error.into();
     }
     let mut bytes = line.to_string().into_bytes();
     bytes.push(b'\n');

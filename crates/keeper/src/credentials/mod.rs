@@ -13,7 +13,7 @@ use gridkeep_token::time::{Seconds, UnixSeconds};
 use secrecy::SecretString;
 
 use crate::database::{Stored, name as record_name};
-use crate::failure::{BadInput, Failure};
+use crate::failure::{BadInput, Failure, Refused};
 use crate::keeper::Keeper;
 use crate::policy::known_issuer;
 use crate::records::{
@@ -160,6 +160,14 @@ impl Keeper {
             .role(&credential.role)
             .filter(|role| role.scopes != stored.value.scopes && !stored.value.scopes.is_empty())
         {
+            if issuer.reauth_on_scope_change {
+                return Err(Refused::GrantDead {
+                    error: "scopes_changed".into(),
+                    description: None,
+                    cause: format!("the scopes of role \"{}\" were changed after this login was made, and the operators of this server ask for a new login then", role.name),
+                }
+                .into());
+            }
             warnings.push(format!("the scopes of role \"{}\" were changed after this login was made; log in again to get a token with the new ones", role.name));
         }
         let (_, secrets) = self.inner.sealer.open(&grant.value)?;

@@ -68,9 +68,10 @@ impl Keeper {
         Ok(ReadyLogin {
             owner,
             subject: claims.get("sub").and_then(Value::as_str).map(str::to_owned),
-            operator: rules
+            operator_rule: rules
                 .iter()
-                .any(|rule| claim_holds(claims.get(&rule.claim), &rule.value)),
+                .find(|rule| claim_holds(claims.get(&rule.claim), &rule.value))
+                .map(OperatorRule::text),
             refresh_token,
             access: cached(response, asked),
         })

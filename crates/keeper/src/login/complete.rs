@@ -11,7 +11,7 @@ use crate::database::{Change, NotCommitted, Stored, name};
 use crate::events::{self, Event};
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
-use crate::policy::login_policies;
+use crate::policy::{OPERATOR_RULE, login_policies};
 use crate::records::{
     GRANT, GrantSecrets, HANDLE, HandleRecord, Identity, LoginRecord, REVOCATION, ReadyLogin,
 };
@@ -130,8 +130,17 @@ impl Keeper {
             ("credkey".to_owned(), ready.owner.clone()),
             ("role".to_owned(), role.to_owned()),
         ]);
+        let mut facts = meta.clone();
+        if let Some(rule) = &ready.operator_rule {
+            facts.insert(OPERATOR_RULE.to_owned(), rule.clone());
+        }
         LoginToken {
-            policies: login_policies(&self.setup(), &issuer.name, role, ready.operator),
+            policies: login_policies(
+                &self.setup(),
+                &issuer.name,
+                role,
+                ready.operator_rule.is_some(),
+            ),
             display_name: format!("oidc-{}-{}", issuer.name, sanitised(&ready.owner)),
             path: format!("{mount}oidc/poll"),
             entity: self
@@ -141,7 +150,7 @@ impl Keeper {
             identity: Identity {
                 mount_accessor: self.inner.mint.mount_accessor("oidc", &mount),
                 alias: ready.owner.clone(),
-                metadata: meta.clone(),
+                metadata: facts,
             },
             meta,
         }

@@ -61,11 +61,10 @@ impl Keeper {
                 .cloned(),
         );
         let (step, started) = if issuer.callback_mode == CallbackMode::Device {
-            let device = issuer
-                .client
-                .start_device(&scopes)
-                .await
-                .map_err(|error| issuer_failure("login", &error))?;
+            let device = issuer.client.start_device(&scopes).await.map_err(|error| {
+                tracing::warn!(issuer = issuer.name, %error, "a login could not be started");
+                issuer_failure("login", &error)
+            })?;
             life = Seconds(life.0.min(device.expires_in.max(1)));
             let interval = device.interval.max(1);
             issuer_interval = interval;

@@ -7,7 +7,7 @@ mod acl;
 mod builtin;
 mod syntax;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use gridkeep_store::Guard;
@@ -19,7 +19,7 @@ use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
 use crate::keeper::{Keeper, REMOVED_ISSUER_KEPT};
 use crate::records::{KeeperToken, POLICY, PolicyRecord};
 use crate::secret::Mint;
-use crate::setup::Setup;
+use crate::setup::{OperatorRule, Setup};
 use crate::tokens::Bearer;
 
 pub use acl::Capability;
@@ -35,6 +35,8 @@ pub const DEFAULT: &str = "default";
 pub const OPERATOR: &str = "operator";
 /// What every login token may do with itself.
 pub const TOKENOPS: &str = "tokenops";
+/// Under this name a token's identity carries the rule by which its login was an operator's.
+pub(crate) const OPERATOR_RULE: &str = "operator_rule";
 
 /// What a request does to its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +136,8 @@ impl Policy {
 pub(crate) struct Policies {
     builtin: RwLock<HashMap<String, Arc<Policy>>>,
     written: RwLock<HashMap<String, Arc<Policy>>>,
+    /// The rules by which logins are operators today.
+    operator_rules: RwLock<HashSet<String>>,
     /// Held while a policy is written, so that what is in memory is what was stored last.
     writing: tokio::sync::Mutex<()>,
 }
@@ -155,6 +159,7 @@ impl Policies {
         Ok(Policies {
             builtin: RwLock::default(),
             written: RwLock::new(written),
+            operator_rules: RwLock::default(),
             writing: tokio::sync::Mutex::default(),
         })
     }
@@ -175,6 +180,27 @@ impl Policies {
             }
         }
         *self.builtin.write().unwrap_or_else(PoisonError::into_inner) = policies;
+        *self
+            .operator_rules
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) =
+            setup.operators.iter().map(OperatorRule::text).collect();
+    }
+
+    /// Whether a policy counts for a token. A login that was an operator's by a rule is one only as long as the rule stands.
+    fn counts(&self, policy: &str, token: &KeeperToken) -> bool {
+        let rule = token
+            .identity
+            .as_ref()
+            .and_then(|identity| identity.metadata.get(OPERATOR_RULE));
+        match rule {
+            Some(rule) if policy == OPERATOR => self
+                .operator_rules
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(rule),
+            _ => true,
+        }
     }
 
     pub fn get(&self, name: &str) -> Option<Arc<Policy>> {
@@ -227,6 +253,7 @@ impl Policies {
             policies: token
                 .policies
                 .iter()
+                .filter(|name| self.counts(name, token))
                 .filter_map(|name| self.get(name))
                 .collect(),
             subject: Subject {

@@ -162,7 +162,10 @@ impl Keeper {
                 })) if error == "invalid_grant" => {
                     refusal.get_or_insert((error, description));
                 }
-                Ok(Err(error)) => return Err(self.give_up(&departure.intent, &error).await),
+                Ok(Err(error)) => {
+                    tracing::warn!(issuer = departure.issuer.name, grant = departure.intent.grant, %error, "a refresh was not answered with a token");
+                    return Err(self.give_up(&departure.intent, &error).await);
+                }
                 Err(_) => {
                     let error = IssuerError::Temporary {
                         what: format!(

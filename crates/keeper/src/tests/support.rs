@@ -99,6 +99,7 @@ impl House {
             credclaim: None,
         };
         IssuerSetup {
+            reauth_on_scope_change: false,
             name: name.to_owned(),
             url: client.url().to_owned(),
             client_id: client.client_id().to_owned(),

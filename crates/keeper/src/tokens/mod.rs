@@ -423,7 +423,7 @@ fn dead_to(failure: Failure, instead: &Failure) -> Failure {
 fn record_missing() -> Failure {
     Later::new(
         LaterKind::TokenRecordMissing,
-        "the token was issued by this service, but its record is not in the store: the store may be behind or restored from an older copy; try again, and get a new token if this goes on",
+        "the token was issued by this service, but its record is not in the store: the store may be behind or restored from an older copy; try again; if this goes on, remove the token (htdestroytoken) and log in again",
     )
     .into()
 }

@@ -83,6 +83,7 @@ async fn fill(options: &Options) -> anyhow::Result<Value> {
     let everybody = usize::try_from(options.to)?;
     let setup = Setup {
         issuers: vec![IssuerSetup {
+            reauth_on_scope_change: false,
             name: options.issuer.clone(),
             url: options.url.clone(),
             client_id: options.client.clone(),

@@ -317,7 +317,7 @@ fn the_commands_say_what_they_found_and_return_it() {
     let said = text(std::mem::take(&mut out));
     assert!(
         said.starts_with("[login again] issuers[default].url: It changes from")
-            && said.contains("1 change; 1 of them"),
+            && said.contains("1 change; one of them"),
         "{said}"
     );
     assert_eq!(

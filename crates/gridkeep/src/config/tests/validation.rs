@@ -67,7 +67,7 @@ fn faulty_items_are_left_out_and_only_they() {
     let config = load("issuers.yaml");
     assert_eq!(
         names(&config),
-        ["good", "123", "on", "noconfirm", "kerb", "with_underscore"]
+        ["good", "on", "noconfirm", "kerb", "with_underscore"]
     );
     assert_eq!(
         config.issuers[0].clientid.value, "0123",
