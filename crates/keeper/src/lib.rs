@@ -36,7 +36,9 @@ pub use events::Event;
 pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
 pub use gridkeep_token::time::{Seconds, UnixSeconds};
 pub use keeper::{ClusterIdentity, Keeper, KeeperOptions, Mount};
-pub use login::{Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome};
+pub use login::{
+    Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome, network,
+};
 pub use policy::{Granted, Operation, Policy};
 pub use records::{Identity, KeeperToken};
 pub use secret::TokenId;

@@ -11,12 +11,13 @@ mod tls;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use gridkeep_keeper::network;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -293,16 +294,6 @@ impl Drop for Seat {
                 open.remove(&self.from);
             }
         }
-    }
-}
-
-/// What counts as one address: somebody with IPv6 has a network of 64 bits to choose from.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
-            address.to_bits() & !u128::from(u64::MAX),
-        )),
-        address => address,
     }
 }
 

@@ -27,6 +27,7 @@ use crate::setup::{IssuerSetup, Setup};
 use crate::tokens::{Issued, later};
 
 pub(crate) use pace::Logins;
+pub use pace::network;
 
 /// A login may take this long.
 const LOGIN_LIFE: Seconds = Seconds(600);

@@ -70,6 +70,7 @@ impl Logins {
         now: UnixSeconds,
         ends: UnixSeconds,
     ) -> Result<Place, Failure> {
+        let from = from.map(network);
         let mut inner = self.lock();
         if inner.is_full(limits, from) {
             inner.purge(now);
@@ -172,5 +173,28 @@ impl Remembered {
         if *count == 0 {
             self.by_address.remove(&from);
         }
+    }
+}
+
+/// What counts as one address against floods: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer has.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_network_of_ipv6_is_one_address() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::");
     }
 }
