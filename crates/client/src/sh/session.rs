@@ -371,13 +371,13 @@ mod tests {
             let session = place(&[("BEARER_TOKEN_FILE", "/elsewhere")])
                 .plan(args)
                 .unwrap();
-            assert_eq!(session.bearer_file, Path::new("/work/t1000"), "{args:?}");
+            assert_eq!(session.bearer_file, Path::new("/scratch/t1000"), "{args:?}");
             assert!(session.remove_bearer);
             assert_eq!(
                 session.environment.var("BEARER_TOKEN_FILE"),
-                Some("/work/t1000")
+                Some("/scratch/t1000")
             );
-            assert_eq!(session.log_file(), Path::new("/work/t1000.log"));
+            assert_eq!(session.log_file(), Path::new("/scratch/t1000.log"));
         }
     }
 
