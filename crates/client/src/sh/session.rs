@@ -293,7 +293,7 @@ mod tests {
             .map(|(name, value)| ((*name).into(), (*value).into()))
             .collect();
         environment.tmp = tmp.path().to_owned();
-        environment.cwd = "/work".into();
+        environment.cwd = "/scratch".into();
         environment.euid = 1000;
         Place { tmp, environment }
     }
