@@ -17,6 +17,9 @@ const USUAL_WAIT: u64 = 10;
 /// The operation does not exist at this path.
 const UNSUPPORTED: &str = "1 error occurred:\n\t* unsupported operation\n\n";
 
+/// The path lies within something that is mounted, which has no such path.
+const UNSUPPORTED_PATH: &str = "1 error occurred:\n\t* unsupported path\n\n";
+
 /// Anything that ends a request early.
 #[derive(Debug)]
 pub(crate) enum Trouble {
@@ -30,6 +33,11 @@ impl Trouble {
     /// The operation does not exist at this path.
     pub(crate) fn unsupported() -> Self {
         Trouble::text(StatusCode::METHOD_NOT_ALLOWED, UNSUPPORTED)
+    }
+
+    /// The mount has no such path.
+    pub(crate) fn unsupported_path() -> Self {
+        Trouble::text(StatusCode::NOT_FOUND, UNSUPPORTED_PATH)
     }
 
     /// The request is wrong.

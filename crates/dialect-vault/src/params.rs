@@ -55,6 +55,14 @@ pub(crate) fn query(raw: &str) -> Result<Params, ParamsError> {
     pairs(raw, "query")
 }
 
+/// Whether a query asks for help on its path instead of what the path does.
+pub(crate) fn asks_for_help(raw: &str) -> bool {
+    raw.split('&').any(|pair| {
+        pair.strip_prefix("help=")
+            .is_some_and(|value| !value.is_empty())
+    })
+}
+
 fn pairs(raw: &str, place: &'static str) -> Result<Params, ParamsError> {
     let mut params = Params::new();
     for (count, pair) in raw.split('&').filter(|pair| !pair.is_empty()).enumerate() {

@@ -62,7 +62,12 @@ pub(crate) enum Route<'p> {
     /// Open and audited.
     Login(LoginRoute<'p>),
     UiMounts,
+    /// Which mount a path belongs to; for the holder of a token that may use something there.
+    UiMount(&'p str),
     Token(TokenRoute),
+    /// `auth/token/create/<role>`.
+    TokenOfRole(&'p str),
+    TokenRole(Option<&'p str>),
     Credential {
         kind: CredentialKind,
         name: &'p str,
@@ -76,6 +81,12 @@ pub(crate) enum Route<'p> {
         path: Option<&'p str>,
     },
     Capabilities(Whose),
+    Lease(LeaseRoute<'p>),
+    Audit(Option<&'p str>),
+    AuditHash(&'p str),
+    /// What follows `sys/plugins/`.
+    Plugins(&'p str),
+    HostInfo,
     Unknown,
 }
 
@@ -114,6 +125,16 @@ pub(crate) enum TokenRoute {
     Revoke(Whose),
     RevokeOrphan,
     Accessors,
+    Tidy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaseRoute<'p> {
+    Lookup,
+    LookupBelow(&'p str),
+    Renew(Option<&'p str>),
+    Revoke(Option<&'p str>),
+    RevokePrefix(&'p str),
     Tidy,
 }
 
@@ -160,7 +181,7 @@ impl<'p> Route<'p> {
             };
         }
         if let Some(rest) = path.strip_prefix("auth/token/") {
-            return token(rest).map_or(Route::Unknown, Route::Token);
+            return token(rest);
         }
         if let Some(rest) = path.strip_prefix("auth/") {
             return login(rest).map_or(Route::Unknown, Route::Login);
@@ -169,8 +190,14 @@ impl<'p> Route<'p> {
     }
 }
 
-fn token(rest: &str) -> Option<TokenRoute> {
-    Some(match rest {
+fn token(rest: &str) -> Route<'_> {
+    if let Some(role) = rest.strip_prefix("create/").filter(|role| !role.is_empty()) {
+        return Route::TokenOfRole(role);
+    }
+    if let Some(role) = below(rest, "roles") {
+        return Route::TokenRole(role);
+    }
+    Route::Token(match rest {
         "create" => TokenRoute::Create { orphan: false },
         "create-orphan" => TokenRoute::Create { orphan: true },
         "lookup" => TokenRoute::Lookup(Whose::Given),
@@ -185,7 +212,7 @@ fn token(rest: &str) -> Option<TokenRoute> {
         "revoke-orphan" => TokenRoute::RevokeOrphan,
         "accessors" => TokenRoute::Accessors,
         "tidy" => TokenRoute::Tidy,
-        _ => return None,
+        _ => return Route::Unknown,
     })
 }
 
@@ -206,6 +233,36 @@ fn login(rest: &str) -> Option<LoginRoute<'_>> {
     }
 }
 
+/// Whether `rest` is `prefix` alone (`Some(None)`) or what follows it and a slash.
+fn below<'p>(rest: &'p str, prefix: &str) -> Option<Option<&'p str>> {
+    match rest.strip_prefix(prefix)? {
+        "" => Some(None),
+        tail => tail.strip_prefix('/').map(Some),
+    }
+}
+
+/// Leases, under their present paths and under the old ones.
+fn lease(rest: &str) -> Option<LeaseRoute<'_>> {
+    let rest = match rest.split_once('/').map_or((rest, ""), |parts| parts) {
+        ("leases", below) => below,
+        ("renew" | "revoke" | "revoke-prefix" | "revoke-force", _) => rest,
+        _ => return None,
+    };
+    let (action, tail) = match rest.split_once('/') {
+        Some((action, tail)) => (action, Some(tail).filter(|tail| !tail.is_empty())),
+        None => (rest, None),
+    };
+    Some(match (action, tail) {
+        ("lookup", None) => LeaseRoute::Lookup,
+        ("lookup", Some(prefix)) => LeaseRoute::LookupBelow(prefix),
+        ("renew", lease) => LeaseRoute::Renew(lease),
+        ("revoke", lease) => LeaseRoute::Revoke(lease),
+        ("revoke-prefix" | "revoke-force", Some(prefix)) => LeaseRoute::RevokePrefix(prefix),
+        ("tidy", None) => LeaseRoute::Tidy,
+        _ => return None,
+    })
+}
+
 fn system(rest: &str) -> Route<'_> {
     match rest {
         "health" => return Route::Status(Status::Health),
@@ -214,16 +271,28 @@ fn system(rest: &str) -> Route<'_> {
         "init" => return Route::Status(Status::Init),
         "unseal" => return Route::Status(Status::Unseal),
         "internal/ui/mounts" => return Route::UiMounts,
+        "host-info" => return Route::HostInfo,
         "capabilities" => return Route::Capabilities(Whose::Given),
         "capabilities-self" => return Route::Capabilities(Whose::Own),
         "capabilities-accessor" => return Route::Capabilities(Whose::ByAccessor),
         _ => {}
     }
-    let below = |prefix: &str| match rest.strip_prefix(prefix) {
-        Some("") => Some(None),
-        Some(tail) => tail.strip_prefix('/').map(Some),
-        None => None,
-    };
+    if let Some(lease) = lease(rest) {
+        return Route::Lease(lease);
+    }
+    if let Some(path) = rest.strip_prefix("internal/ui/mounts/") {
+        return Route::UiMount(path);
+    }
+    if let Some(path) = rest.strip_prefix("plugins/") {
+        return Route::Plugins(path);
+    }
+    if let Some(device) = rest.strip_prefix("audit-hash/") {
+        return Route::AuditHash(device);
+    }
+    if let Some(path) = below(rest, "audit") {
+        return Route::Audit(path);
+    }
+    let below = |prefix| below(rest, prefix);
     if let Some(name) = below("policies/acl") {
         Route::Policy {
             legacy: false,
@@ -317,7 +386,35 @@ mod tests {
                 "auth/token/create",
                 Route::Token(TokenRoute::Create { orphan: false }),
             ),
-            ("auth/token/create/role", Route::Unknown),
+            ("auth/token/create/role", Route::TokenOfRole("role")),
+            ("auth/token/roles", Route::TokenRole(None)),
+            ("auth/token/roles/x", Route::TokenRole(Some("x"))),
+            ("auth/token/rolesx", Route::Unknown),
+            ("auth/token/nosuch", Route::Unknown),
+            ("sys/leases/lookup", Route::Lease(LeaseRoute::Lookup)),
+            (
+                "sys/leases/lookup/auth/x",
+                Route::Lease(LeaseRoute::LookupBelow("auth/x")),
+            ),
+            (
+                "sys/leases/revoke-prefix/auth/oidc-dune",
+                Route::Lease(LeaseRoute::RevokePrefix("auth/oidc-dune")),
+            ),
+            (
+                "sys/revoke-force/auth/oidc-dune",
+                Route::Lease(LeaseRoute::RevokePrefix("auth/oidc-dune")),
+            ),
+            ("sys/leases/revoke-prefix", Route::Unknown),
+            ("sys/leases", Route::Unknown),
+            ("sys/revoke", Route::Lease(LeaseRoute::Revoke(None))),
+            ("sys/audit", Route::Audit(None)),
+            ("sys/audit/file", Route::Audit(Some("file"))),
+            ("sys/audit-hash/file", Route::AuditHash("file")),
+            ("sys/plugins/catalog", Route::Plugins("catalog")),
+            (
+                "sys/internal/ui/mounts/secret/oauth",
+                Route::UiMount("secret/oauth"),
+            ),
             (
                 "auth/oidc-dune/oidc/auth_url",
                 Route::Login(LoginRoute::AuthUrl { issuer: "dune" }),

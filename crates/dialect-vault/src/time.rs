@@ -23,6 +23,12 @@ pub(crate) fn whole(moment: UnixSeconds) -> String {
     moment.to_string()
 }
 
+/// A moment as somebody wrote it, in RFC 3339.
+pub(crate) fn parse(text: &str) -> Option<UnixSeconds> {
+    let moment: jiff::Timestamp = text.trim().parse().ok()?;
+    Some(UnixSeconds(moment.as_second()))
+}
+
 fn format(seconds: i64, nanoseconds: u32) -> String {
     let mut text = String::with_capacity(30);
     let beyond = if seconds < 0 {
@@ -52,6 +58,11 @@ mod tests {
             "2026-07-31T12:13:20.000000000Z"
         );
         assert_eq!(whole(UnixSeconds(1_785_500_000)), "2026-07-31T12:13:20Z");
+        assert_eq!(
+            parse("2026-07-31T14:13:20+02:00"),
+            Some(UnixSeconds(1_785_500_000))
+        );
+        assert_eq!(parse("tomorrow"), None);
         assert!(since_epoch(Duration::MAX).starts_with("9999-"));
     }
 }

@@ -218,6 +218,18 @@ pub enum BadInput {
     NotRenewable,
     #[error("past the max TTL, cannot renew")]
     PastMaxTtl,
+    #[error("original token role \"{role}\" could not be found, not renewing")]
+    TokenRoleGone { role: String },
+    #[error("unknown role {role}")]
+    UnknownTokenRole { role: String },
+    #[error("invalid lease ID")]
+    InvalidLease,
+    #[error(
+        "\"{cidr}\" is not an address or an address range such as 192.0.2.0/24 or 2001:db8::/32"
+    )]
+    AddressRange { cidr: String },
+    #[error("the address range \"{cidr}\" is not within those of the parent token ({})", parent.join(", "))]
+    AddressRangeWider { cidr: String, parent: Vec<String> },
     #[error("missing accessor")]
     MissingAccessor,
     #[error("invalid accessor")]
@@ -234,6 +246,10 @@ pub enum BadInput {
         "policy \"{name}\" follows from the configuration files of this server and cannot be changed by API; change the files and reload"
     )]
     BuiltinPolicy { name: String },
+    #[error("check-and-set parameter did not match the current version")]
+    CasMismatch,
+    #[error("check-and-set parameter required for this call")]
+    CasMissing,
     #[error("failed to parse policy: {text}")]
     PolicySyntax { text: String },
     #[error("{0}")]

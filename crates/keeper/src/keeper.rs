@@ -278,6 +278,11 @@ impl Keeper {
         self.inner.time.now()
     }
 
+    /// The moment that lies `by` in the future.
+    pub fn after(&self, by: gridkeep_token::time::Seconds) -> UnixSeconds {
+        crate::tokens::later(self.now(), by)
+    }
+
     /// Whether the wall clock is in doubt.
     pub fn clock_doubtful(&self) -> bool {
         self.inner.time.doubtful()

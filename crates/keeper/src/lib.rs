@@ -39,13 +39,13 @@ pub use keeper::{ClusterIdentity, Keeper, KeeperOptions, Mount};
 pub use login::{
     Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome, network,
 };
-pub use policy::{Granted, Operation, Policy};
+pub use policy::{Granted, Operation, Policy, PolicyWrite};
 pub use records::{Identity, KeeperToken};
 pub use secret::TokenId;
 pub use setup::{
     CallbackMode, IssuerSetup, KeepAlive, Lifetimes, Limits, OperatorRule, RoleSetup, Setup,
 };
-pub use tokens::{Bearer, CreateToken, Issued, Renewed};
+pub use tokens::{Bearer, CreateToken, Issued, Renewed, TokenRole};
 
 #[cfg(test)]
 mod tests;

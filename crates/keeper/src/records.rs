@@ -25,6 +25,7 @@ pub(crate) const DUE: Kind = Kind(11);
 pub(crate) const REVOCATION: Kind = Kind(12);
 pub(crate) const KEEPER: Kind = Kind(13);
 pub(crate) const BROUGHT: Kind = Kind(14);
+pub(crate) const TOKEN_ROLE: Kind = Kind(40);
 
 /// How long a dead token's record stays, so that its death can be proven.
 pub(crate) const TOMBSTONE: i64 = 40 * 86_400;
@@ -97,6 +98,9 @@ pub struct KeeperToken {
     /// Addresses it may be used from, as CIDR; empty = anywhere.
     #[serde(default)]
     pub bound_cidrs: Vec<String>,
+    /// The token role it was made by.
+    #[serde(default)]
+    pub role: Option<String>,
     /// Set once it was revoked.
     #[serde(default)]
     pub revoked: Option<Revoked>,
@@ -134,6 +138,10 @@ pub(crate) struct PolicyRecord {
     pub allow_slashes: bool,
     #[serde(default)]
     pub allow_wildcards: bool,
+    #[serde(default)]
+    pub cas_required: bool,
+    #[serde(default)]
+    pub expires_at: Option<UnixSeconds>,
     pub modified: UnixSeconds,
 }
 

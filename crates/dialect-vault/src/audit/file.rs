@@ -221,6 +221,10 @@ impl AuditSink for FileAudit {
     fn queue(&self, line: Vec<u8>) -> Result<(), AuditError> {
         self.shared.put(&line, None)
     }
+
+    fn file(&self) -> Option<&std::path::Path> {
+        Some(&self.shared.options.path)
+    }
 }
 
 struct Writer {

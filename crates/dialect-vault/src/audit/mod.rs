@@ -32,6 +32,11 @@ pub trait AuditSink: Send + Sync + 'static {
     /// # Errors
     /// When the sink already knows that it cannot: no room, or stopped.
     fn queue(&self, line: Vec<u8>) -> Result<(), AuditError>;
+
+    /// The file that lines go to, where it is one.
+    fn file(&self) -> Option<&std::path::Path> {
+        None
+    }
 }
 
 /// Why a line was not written. All may pass.

@@ -4,11 +4,15 @@
 
 mod capabilities;
 mod credentials;
+pub(crate) mod help;
+mod host;
 mod kerberos;
+mod leases;
 mod mounts;
 mod oidc;
 mod policies;
 pub(crate) mod status;
+mod token_roles;
 mod tokens;
 
 use http::StatusCode;
@@ -48,9 +52,18 @@ pub(crate) async fn guarded(
             credentials::answer(inner, kind, name, call, caller).await
         }
         Route::Token(route) => tokens::answer(inner, route, call, caller).await,
+        Route::TokenOfRole(role) => tokens::by_role(inner, role, call, caller).await,
+        Route::TokenRole(role) => token_roles::answer(inner, role, call).await,
+        Route::Lease(route) => leases::answer(inner, route, call).await,
+        Route::Audit(path) => host::audit(inner, path, call),
+        Route::AuditHash(device) => host::audit_hash(inner, device, call),
+        Route::Plugins(rest) => host::plugins(inner, rest, call),
+        Route::HostInfo => host::host_info(inner, call),
+        Route::UiMount(path) => host::mount_of(inner, path, call, &caller.bearer.token),
         Route::Policy { legacy, name } => policies::answer(inner, legacy, name, call).await,
         Route::Mounts { class, path } => mounts::answer(inner, class, path, call),
         Route::Capabilities(whose) => capabilities::answer(inner, whose, call, caller).await,
+        Route::Unknown if inner.is_mounted(call.path) => Err(Trouble::unsupported_path()),
         Route::Status(_) | Route::Login(_) | Route::UiMounts | Route::Unknown => {
             Err(missing(call.path))
         }

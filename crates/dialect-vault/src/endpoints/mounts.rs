@@ -36,10 +36,15 @@ pub(super) fn answer(
         )),
         Some(wanted) => {
             let wanted = wanted.trim_end_matches('/');
+            let (wanted, tune) = match wanted.strip_suffix("/tune") {
+                Some(mount) => (mount, true),
+                None => (wanted, false),
+            };
             let found = shown
                 .into_iter()
                 .find(|(path, _)| path.trim_end_matches('/') == wanted);
             match found {
+                Some((_, mount)) if tune => Ok(Answer::repeated(tuning(inner, class, mount))),
                 Some((_, mount)) => Ok(Answer::repeated(object(describe(inner, class, mount)))),
                 None => Err(Trouble::bad(format!(
                     "No {} engine at {wanted}/",
@@ -54,7 +59,32 @@ pub(super) fn answer(
     }
 }
 
-fn describe(inner: &Inner, class: MountClass, mount: &Mount) -> Value {
+/// How long what a mount gives lives, in seconds.
+fn tuning(inner: &Inner, class: MountClass, mount: &Mount) -> Map<String, Value> {
+    let lifetimes = &inner.keeper.setup().lifetimes;
+    let mut tuning = object(json!({
+        "description": mount.description,
+        "default_lease_ttl": lifetimes.default_ttl.0,
+        "max_lease_ttl": lifetimes.max_ttl.0,
+        "force_no_cache": false,
+        "options": null,
+    }));
+    if class == MountClass::Auth {
+        tuning.insert("token_type".to_owned(), "default-service".into());
+    }
+    tuning
+}
+
+/// The list in which a mount stands.
+pub(super) fn class_of(mount: &Mount) -> MountClass {
+    if mount.path.starts_with("auth/") {
+        MountClass::Auth
+    } else {
+        MountClass::Secret
+    }
+}
+
+pub(super) fn describe(inner: &Inner, class: MountClass, mount: &Mount) -> Value {
     let token_type = if class == MountClass::Auth {
         "default-service"
     } else {

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use gridkeep_keeper::{Failure, Operation};
+use gridkeep_keeper::{Failure, Operation, PolicyWrite};
 use serde_json::Map;
 
 use crate::answer::Answer;
@@ -67,7 +67,7 @@ async fn read(inner: &Inner, legacy: bool, name: &str) -> Result<Answer, Trouble
     }
     data.insert("policy".to_owned(), policy.text.into());
     data.insert("version".to_owned(), policy.version.into());
-    data.insert("cas_required".to_owned(), false.into());
+    data.insert("cas_required".to_owned(), policy.cas_required.into());
     data.insert(
         "allow_slashes_in_identity_templates".to_owned(),
         policy.allow_slashes.into(),
@@ -76,6 +76,9 @@ async fn read(inner: &Inner, legacy: bool, name: &str) -> Result<Answer, Trouble
         "allow_wildcards_in_identity_templates".to_owned(),
         policy.allow_wildcards.into(),
     );
+    if let Some(moment) = policy.expires_at {
+        data.insert("expiration".to_owned(), time::whole(moment).into());
+    }
     if let Some(moment) = policy.modified {
         data.insert("modified".to_owned(), time::whole(moment).into());
     }
@@ -117,19 +120,27 @@ async fn write(
         .boolean("allow_wildcards_in_identity_templates")?
         .or(old.as_ref().map(|policy| policy.allow_wildcards))
         .unwrap_or(false);
-    // A policy that was to end, or to be written only over a given version, must not be written without that.
-    for unsupported in ["expiration", "ttl", "cas", "cas_required"] {
-        let sent = fields.text(unsupported)?;
-        if sent.is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false")) {
-            return Err(Trouble::bad(format!(
-                "the parameter {unsupported} is not supported by this server"
-            )));
+    let until = match (fields.text("expiration")?, fields.duration("ttl")?) {
+        (Some(text), _) if !text.is_empty() && text != "0" => {
+            let moment = time::parse(&text)
+                .ok_or_else(|| Trouble::bad("expiration is not a time as in RFC 3339"))?;
+            Some(moment)
         }
+        (_, Some(ttl)) if ttl.0 > 0 => Some(inner.keeper.after(ttl)),
+        _ => old.as_ref().and_then(|policy| policy.expires_at),
+    };
+    if until.is_some_and(|end| end <= inner.keeper.now()) {
+        return Err(Trouble::bad("expiration lies in the past"));
     }
-    inner
-        .keeper
-        .put_policy(name, &text, slashes, wildcards)
-        .await?;
+    let write = PolicyWrite {
+        text,
+        allow_slashes: slashes,
+        allow_wildcards: wildcards,
+        cas: fields.integer("cas")?,
+        cas_required: fields.boolean("cas_required")?,
+        expires_at: until,
+    };
+    inner.keeper.put_policy(name, &write).await?;
     Ok(Answer::done())
 }
 

@@ -26,7 +26,10 @@ pub(super) async fn answer(
     let reads = call.operation == Operation::Read;
     let fields = &mut call.fields;
     match route {
-        TokenRoute::Create { orphan } if writes => create(inner, orphan, fields, caller).await,
+        TokenRoute::Create { orphan } if writes => {
+            let way = if orphan { Way::Orphan } else { Way::Plain };
+            create(inner, way, fields, caller).await
+        }
         TokenRoute::Lookup(whose) if writes || (reads && whose != Whose::ByAccessor) => {
             lookup(inner, whose, fields, caller).await
         }
@@ -55,9 +58,30 @@ pub(super) async fn answer(
     }
 }
 
+/// `auth/token/create/<role>`.
+pub(super) async fn by_role(
+    inner: &Inner,
+    role: &str,
+    call: &mut Call<'_>,
+    caller: &Caller<'_>,
+) -> Result<Answer, Trouble> {
+    if call.operation != Operation::Update {
+        return Err(Trouble::unsupported());
+    }
+    call.fields.captured("role_name");
+    create(inner, Way::Role(role), &mut call.fields, caller).await
+}
+
+/// The path by which a token is made.
+enum Way<'a> {
+    Plain,
+    Orphan,
+    Role(&'a str),
+}
+
 async fn create(
     inner: &Inner,
-    orphan: bool,
+    way: Way<'_>,
     fields: &mut Fields,
     caller: &Caller<'_>,
 ) -> Result<Answer, Trouble> {
@@ -69,7 +93,7 @@ async fn create(
             .filter(|policies| !policies.is_empty()),
         meta: fields.map("meta")?.unwrap_or_default(),
         no_parent: fields.boolean("no_parent")?.unwrap_or(false),
-        orphan_path: orphan,
+        orphan_path: matches!(way, Way::Orphan),
         no_default_policy: fields.boolean("no_default_policy")?.unwrap_or(false),
         renewable: fields.boolean("renewable")?.unwrap_or(true),
         ttl: fields.duration("ttl")?.or(old_ttl).filter(|ttl| ttl.0 > 0),
@@ -78,13 +102,18 @@ async fn create(
         num_uses: fields.integer("num_uses")?.unwrap_or(0),
         display_name: fields.text("display_name")?.filter(|name| !name.is_empty()),
         token_type: fields.text("type")?.filter(|kind| !kind.is_empty()),
+        bound_cidrs: fields.list("bound_cidrs")?.unwrap_or_default(),
+        role: match way {
+            Way::Role(role) => Some(role.to_owned()),
+            Way::Plain | Way::Orphan => None,
+        },
     };
     if fields
         .text("entity_alias")?
         .is_some_and(|alias| !alias.is_empty())
     {
         return Err(Trouble::bad(
-            "'entity_alias' is only allowed in combination with token roles, which this server does not have",
+            "'entity_alias' is only allowed in combination with a token role that allows it, which no role of this server does",
         ));
     }
     let issued = inner
@@ -177,6 +206,9 @@ fn describe(inner: &Inner, token: &KeeperToken, id: &str) -> Map<String, Value> 
     put("entity_id", token.entity.as_deref().unwrap_or("").into());
     put("type", "service".into());
     put("renewable", token.renewable.into());
+    if let Some(role) = &token.role {
+        put("role", role.as_str().into());
+    }
     if token.period > Seconds(0) {
         put("period", token.period.0.into());
     }

@@ -223,8 +223,10 @@ impl Inner {
         head::check(&parts.headers)?;
         let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
         let route = Route::of(trimmed);
+        let help =
+            parts.method == Method::GET && parts.uri.query().is_some_and(params::asks_for_help);
         let operation = match (verb, route) {
-            (_, Route::Status(status)) => {
+            (_, Route::Status(status)) if !help => {
                 return endpoints::status::answer(self, status, &parts.method, query, body).await;
             }
             (Verb::Header, _) => return Err(Trouble::unsupported()),
@@ -252,9 +254,12 @@ impl Inner {
             writes,
             headers: &parts.headers,
             peer,
+            help,
         };
         match route {
-            Route::Login(_) | Route::UiMounts => self.open(route, request, query, body).await,
+            Route::Login(_) | Route::UiMounts if !help => {
+                self.open(route, request, query, body).await
+            }
             _ => Ok(self.guarded(route, request, query, body).await),
         }
     }
@@ -356,7 +361,13 @@ impl Inner {
             granted: &granted,
             secret,
         };
-        let acting = endpoints::guarded(self, route, &mut call, &caller);
+        let acting = async {
+            if request.help {
+                endpoints::help::answer(route, request.path)
+            } else {
+                endpoints::guarded(self, route, &mut call, &caller).await
+            }
+        };
         // What changes something is not broken off in the middle; reading leaves nothing half done.
         let acted = if request.writes || request.operation == Operation::Delete {
             acting.await
@@ -397,15 +408,20 @@ impl Inner {
         params: &Params,
     ) -> Result<Granted, Trouble> {
         let operation = request.operation;
+        let anybody = Granted {
+            policies: Vec::new(),
+            sudo: false,
+            root: false,
+        };
+        // Help is the same for all; which mount a path belongs to is told by what the caller's own policies reach.
+        if request.help || matches!(route, Route::UiMount(_)) {
+            return Ok(anybody);
+        }
         if let Route::Credential { kind, name } = route {
             match (kind, operation) {
                 // The list shows each caller what its own policies cover and is open to every live token.
                 (CredentialKind::Base, Operation::List | Operation::Scan) => {
-                    return Ok(Granted {
-                        policies: Vec::new(),
-                        sudo: false,
-                        root: false,
-                    });
+                    return Ok(anybody);
                 }
                 // Deleting is deleting the credential, whichever of its two paths is used, and takes the same permission.
                 (CredentialKind::Exchanged, Operation::Delete) => {
@@ -489,6 +505,17 @@ impl Inner {
             .map_or(answer, |error| unaudited(&error))
     }
 
+    /// How a text looks in the audit log.
+    pub(crate) fn hash_for_audit(&self, text: &str) -> String {
+        let quoted = self.hasher.quoted(text);
+        String::from_utf8_lossy(&quoted[1..quoted.len() - 1]).into_owned()
+    }
+
+    /// Whether something is mounted where `path` lies.
+    pub(crate) fn is_mounted(&self, path: &str) -> bool {
+        self.mounts().find(path).is_some()
+    }
+
     fn wall(&self) -> Duration {
         self.keeper.clock().wall()
     }
@@ -513,6 +540,8 @@ struct Received<'a> {
     writes: bool,
     headers: &'a HeaderMap,
     peer: SocketAddr,
+    /// Whether only help on the path is wanted.
+    help: bool,
 }
 
 impl<'a> Received<'a> {
@@ -529,7 +558,11 @@ impl<'a> Received<'a> {
     {
         Exchange {
             id: self.id,
-            operation: self.operation.word(),
+            operation: if self.help {
+                "help"
+            } else {
+                self.operation.word()
+            },
             path: self.path,
             mount: mounts.find(self.path),
             secret,

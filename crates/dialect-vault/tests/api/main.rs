@@ -9,6 +9,7 @@
 mod common;
 mod credentials;
 mod login;
+mod operators;
 mod system;
 mod tokens;
 

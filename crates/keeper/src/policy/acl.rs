@@ -293,6 +293,21 @@ impl Acl<'_> {
         Some(rule)
     }
 
+    /// Whether any block that allows something covers a path below `prefix`.
+    pub fn reaches(&self, prefix: &str) -> bool {
+        self.policies.iter().any(|policy| {
+            policy.rules.iter().any(|block| {
+                ALL.into_iter()
+                    .any(|capability| block.capabilities.has(capability))
+                    && self.subject.fill(&block.path, policy).is_some_and(|path| {
+                        let literal = &path[..path.find(['*', '+']).unwrap_or(path.len())];
+                        literal.starts_with(prefix)
+                            || (is_pattern(&path) && prefix.starts_with(literal))
+                    })
+            })
+        })
+    }
+
     fn candidates(&self, path: &str, bare: Option<&str>) -> Vec<Candidate<'_>> {
         let mut candidates = Vec::new();
         for policy in &self.policies {

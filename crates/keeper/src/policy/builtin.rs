@@ -111,10 +111,9 @@ pub(super) fn needs_sudo(path: &str) -> bool {
         "sys/leases/revoke-force/",
         "sys/internal/inspect/",
     ];
+    let below_lookup = path.starts_with("sys/leases/lookup/");
     let path = path.strip_suffix('/').unwrap_or(path);
-    EXACT.contains(&path)
-        || path.starts_with("sys/leases/lookup/")
-        || BELOW.iter().any(|prefix| path.starts_with(prefix))
+    EXACT.contains(&path) || below_lookup || BELOW.iter().any(|prefix| path.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -130,6 +129,7 @@ mod tests {
             "sys/seal",
             "auth/token/revoke-orphan",
             "sys/leases/lookup/x",
+            "sys/leases/lookup/",
         ] {
             assert!(needs_sudo(path), "{path}");
         }
@@ -139,6 +139,7 @@ mod tests {
             "sys/health",
             "auth/token/create",
             "sys/policies/acl/x",
+            "sys/leases/lookup",
         ] {
             assert!(!needs_sudo(path), "{path}");
         }

@@ -102,9 +102,30 @@ pub struct Policy {
     pub allow_slashes: bool,
     /// Whether identity values with `*` or `+` may be put into its paths.
     pub allow_wildcards: bool,
+    /// Whether it is written only over a version that the writer names.
+    pub cas_required: bool,
+    /// When it ends, if it does: from then on it is as if it were not there.
+    pub expires_at: Option<UnixSeconds>,
     /// When it was last written; `None` for a built-in one.
     pub modified: Option<UnixSeconds>,
     rules: Vec<PathRule>,
+}
+
+/// A policy to be written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyWrite {
+    /// Its text, HCL or JSON.
+    pub text: String,
+    /// Whether identity values with `/` may be put into its paths.
+    pub allow_slashes: bool,
+    /// Whether identity values with `*` or `+` may be put into its paths.
+    pub allow_wildcards: bool,
+    /// Write only over this version; -1 = only if there is none.
+    pub cas: Option<i64>,
+    /// Whether later writers have to name the version they write over; `None` = as before.
+    pub cas_required: Option<bool>,
+    /// When it ends.
+    pub expires_at: Option<UnixSeconds>,
 }
 
 impl Policy {
@@ -117,9 +138,16 @@ impl Policy {
             version: 1,
             allow_slashes: false,
             allow_wildcards: false,
+            cas_required: false,
+            expires_at: None,
             modified: None,
             rules,
         })
+    }
+
+    /// Whether it has not ended.
+    fn stands(&self, now: UnixSeconds) -> bool {
+        self.expires_at.is_none_or(|end| end > now)
     }
 
     fn from_record(name: &str, record: &PolicyRecord) -> Result<Policy, BadInput> {
@@ -127,6 +155,8 @@ impl Policy {
         policy.version = record.version;
         policy.allow_slashes = record.allow_slashes;
         policy.allow_wildcards = record.allow_wildcards;
+        policy.cas_required = record.cas_required;
+        policy.expires_at = record.expires_at;
         policy.modified = Some(record.modified);
         Ok(policy)
     }
@@ -203,7 +233,7 @@ impl Policies {
         }
     }
 
-    pub fn get(&self, name: &str) -> Option<Arc<Policy>> {
+    pub fn get(&self, name: &str, now: UnixSeconds) -> Option<Arc<Policy>> {
         if let Some(policy) = self
             .builtin
             .read()
@@ -216,10 +246,11 @@ impl Policies {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(name)
+            .filter(|policy| policy.stands(now))
             .cloned()
     }
 
-    fn names(&self) -> Vec<String> {
+    fn names(&self, now: UnixSeconds) -> Vec<String> {
         let mut names: Vec<String> = self
             .builtin
             .read()
@@ -231,8 +262,9 @@ impl Policies {
             self.written
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
-                .keys()
-                .cloned(),
+                .iter()
+                .filter(|(_, policy)| policy.stands(now))
+                .map(|(name, _)| name.clone()),
         );
         names.push(ROOT.to_owned());
         names.sort_unstable();
@@ -248,13 +280,13 @@ impl Policies {
         };
     }
 
-    fn acl<'a>(&self, token: &'a KeeperToken) -> Acl<'a> {
+    fn acl<'a>(&self, token: &'a KeeperToken, now: UnixSeconds) -> Acl<'a> {
         Acl {
             policies: token
                 .policies
                 .iter()
                 .filter(|name| self.counts(name, token))
-                .filter_map(|name| self.get(name))
+                .filter_map(|name| self.get(name, now))
                 .collect(),
             subject: Subject {
                 identity: token.identity.as_ref(),
@@ -285,7 +317,7 @@ impl Keeper {
                 root: true,
             });
         }
-        let acl = self.inner.policies.acl(token);
+        let acl = self.inner.policies.acl(token, self.now());
         if let Some(rule) = acl.find(path, matches!(operation, Operation::List | Operation::Scan)) {
             let sudo = rule.has(Capability::Sudo);
             if rule.has(operation.capability())
@@ -337,7 +369,7 @@ impl Keeper {
         if token.policies.iter().any(|policy| policy == ROOT) {
             return vec![ROOT.to_owned()];
         }
-        let acl = self.inner.policies.acl(token);
+        let acl = self.inner.policies.acl(token, self.now());
         let words = acl
             .find(path, path.ends_with('/'))
             .as_ref()
@@ -350,12 +382,18 @@ impl Keeper {
         }
     }
 
+    /// Whether the policies of `token` say anything about paths below `prefix` but that they are denied.
+    pub fn reaches(&self, token: &KeeperToken, prefix: &str) -> bool {
+        token.policies.iter().any(|policy| policy == ROOT)
+            || self.inner.policies.acl(token, self.now()).reaches(prefix)
+    }
+
     /// Names of all policies, sorted.
     ///
     /// # Errors
     /// None at present; a store that has to be asked may fail.
     pub async fn policies(&self) -> Result<Vec<String>, Failure> {
-        Ok(self.inner.policies.names())
+        Ok(self.inner.policies.names(self.now()))
     }
 
     /// The policy called `name`, in whatever case.
@@ -371,7 +409,7 @@ impl Keeper {
         }
         self.inner
             .policies
-            .get(&name)
+            .get(&name, self.now())
             .map(|policy| policy.as_ref().clone())
             .ok_or(Failure::NotFound)
     }
@@ -379,34 +417,48 @@ impl Keeper {
     /// Writes a policy.
     ///
     /// # Errors
-    /// [`BadInput::PolicySyntax`], [`BadInput::BuiltinPolicy`], [`BadInput::CannotChangeRootPolicy`].
-    pub async fn put_policy(
-        &self,
-        policy_name: &str,
-        text: &str,
-        allow_slashes: bool,
-        allow_wildcards: bool,
-    ) -> Result<(), Failure> {
+    /// [`BadInput::PolicySyntax`], [`BadInput::BuiltinPolicy`], [`BadInput::CannotChangeRootPolicy`]; [`BadInput::CasMismatch`] and
+    /// [`BadInput::CasMissing`] when another version stands there than the writer thinks.
+    pub async fn put_policy(&self, policy_name: &str, write: &PolicyWrite) -> Result<(), Failure> {
         let policy_name = policy_name.to_lowercase();
         self.refuse_builtin(&policy_name)?;
-        Policy::parse(&policy_name, text)?;
+        Policy::parse(&policy_name, &write.text)?;
         let key = name(POLICY, &[&policy_name]);
         let _alone = self.inner.policies.writing.lock().await;
         loop {
             let stored = self.inner.db.get::<PolicyRecord>(&key).await?;
+            let now = self.now();
+            let old = stored
+                .as_ref()
+                .map(|stored| &stored.value)
+                .filter(|old| old.expires_at.is_none_or(|end| end > now));
+            let version = old.map_or(0, |old| old.version);
+            match write.cas {
+                Some(wanted) if i64::try_from(version).ok() != Some(wanted.max(0)) => {
+                    return Err(BadInput::CasMismatch.into());
+                }
+                None if old.is_some_and(|old| old.cas_required) => {
+                    return Err(BadInput::CasMissing.into());
+                }
+                _ => {}
+            }
             let record = PolicyRecord {
-                text: text.to_owned(),
-                version: stored.as_ref().map_or(1, |stored| stored.value.version + 1),
-                allow_slashes,
-                allow_wildcards,
-                modified: self.now(),
+                text: write.text.clone(),
+                version: version + 1,
+                allow_slashes: write.allow_slashes,
+                allow_wildcards: write.allow_wildcards,
+                cas_required: write
+                    .cas_required
+                    .unwrap_or_else(|| old.is_some_and(|old| old.cas_required)),
+                expires_at: write.expires_at,
+                modified: now,
             };
             let mut change = Change::new();
             change.guard(stored.as_ref().map_or_else(
                 || Guard::Absent(key.clone()),
                 crate::database::Stored::unchanged,
             ));
-            change.put(key.clone(), &record, None)?;
+            change.put(key.clone(), &record, record.expires_at.map(|end| end.0))?;
             match self.inner.db.commit(change).await {
                 Ok(()) => {
                     self.inner.policies.set(

@@ -173,10 +173,7 @@ async fn fill(house: &House, keeper: &Keeper) {
         .set_capacity(Some(house.disk.used() + 256 * 1024));
     let text = large_policy();
     for n in 0..1000 {
-        match keeper
-            .put_policy(&format!("p{n}"), &text, false, false)
-            .await
-        {
+        match keeper.put_policy(&format!("p{n}"), &written(&text)).await {
             Ok(()) => {}
             Err(Failure::Later(later)) => {
                 assert_eq!(later.kind, LaterKind::StoreFull);
@@ -243,7 +240,7 @@ async fn on_a_full_disk_reads_go_on_and_a_token_on_its_way_is_saved() {
     assert_eq!(house.issuer.refreshes(), before + 1);
     house.disk.set_capacity(None);
     keeper
-        .put_policy("large", &large_policy(), false, false)
+        .put_policy("large", &written(&large_policy()))
         .await
         .unwrap();
 }

@@ -180,15 +180,12 @@ async fn policies_are_those_of_the_configuration_in_force() {
     let text = "path \"secret/oauth/creds/dune/alice:production\" { capabilities = [\"read\"] }";
     assert!(matches!(
         bad(keeper
-            .put_policy("oidc-dune_production", text, false, false)
+            .put_policy("oidc-dune_production", &written(text))
             .await),
         BadInput::BuiltinPolicy { .. }
     ));
     for n in 1..=3 {
-        keeper
-            .put_policy("Extra", text, false, false)
-            .await
-            .unwrap();
+        keeper.put_policy("Extra", &written(text)).await.unwrap();
         assert_eq!(keeper.policy("extra").await.unwrap().version, n);
     }
     keeper.drain(Duration::from_secs(1)).await;

@@ -352,3 +352,11 @@ pub async fn revoke_all(keeper: &Keeper) {
         }
     }
 }
+
+/// A policy of this text and nothing else said.
+pub fn written(text: &str) -> PolicyWrite {
+    PolicyWrite {
+        text: text.to_owned(),
+        ..PolicyWrite::default()
+    }
+}

@@ -13,6 +13,33 @@ pub(super) fn allowed_address(cidrs: &[String], from: Option<IpAddr>) -> bool {
     cidrs.iter().any(|cidr| contains(cidr, from))
 }
 
+/// Whether `cidr` is an address, or an address and a length that fits it.
+pub(crate) fn is_range(cidr: &str) -> bool {
+    range(cidr).is_some()
+}
+
+/// Whether every address of `inner` lies in one of `outer`; an empty `outer` allows all.
+pub(crate) fn within(inner: &str, outer: &[String]) -> bool {
+    let Some((address, bits)) = range(inner) else {
+        return false;
+    };
+    outer.is_empty()
+        || outer.iter().any(|cidr| {
+            range(cidr).is_some_and(|(_, wider)| wider <= bits) && contains(cidr, address)
+        })
+}
+
+fn range(cidr: &str) -> Option<(IpAddr, u32)> {
+    let (net, bits) = match cidr.split_once('/') {
+        Some((net, bits)) => (net, Some(bits.parse::<u32>().ok()?)),
+        None => (cidr, None),
+    };
+    let address: IpAddr = net.parse().ok()?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.unwrap_or(longest);
+    (bits <= longest).then_some((address, bits))
+}
+
 fn contains(cidr: &str, address: IpAddr) -> bool {
     let (net, bits) = match cidr.split_once('/') {
         // A length that is no number matches nothing: it must not become that of a single address.
@@ -71,6 +98,32 @@ mod tests {
                 inside,
                 "{cidr} {address}"
             );
+        }
+        for (inner, outer, inside) in [
+            ("192.0.2.0/25", "192.0.2.0/24", true),
+            ("192.0.2.7", "192.0.2.0/24", true),
+            ("192.0.2.0/23", "192.0.2.0/24", false),
+            ("198.51.100.0/24", "192.0.2.0/24", false),
+            ("0.0.0.0/0", "::/0", false),
+            ("2001:db8:1::/48", "2001:db8::/32", true),
+            ("nonsense", "0.0.0.0/0", false),
+        ] {
+            assert_eq!(
+                within(inner, &[outer.to_owned()]),
+                inside,
+                "{inner} {outer}"
+            );
+        }
+        assert!(within("192.0.2.7", &[]));
+        for bad in [
+            "",
+            "192.0.2.0/33",
+            "192.0.2.0/-1",
+            "::/129",
+            "a/8",
+            "192.0.2.0/8/8",
+        ] {
+            assert!(!is_range(bad), "{bad}");
         }
         assert!(allowed_address(&[], None));
         assert!(!allowed_address(&["0.0.0.0/0".to_owned()], None));

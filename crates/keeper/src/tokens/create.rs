@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use gridkeep_token::time::Seconds;
 
-use super::lifetime::{capped, limit};
-use super::{Bearer, Issued, normalised, put_new, sanitised};
+use super::address::{is_range, within};
+use super::lifetime::{capped, least, limit};
+use super::{Bearer, Issued, TokenRole, normalised, put_new, sanitised};
 use crate::database::{Change, NotCommitted};
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
@@ -44,6 +45,10 @@ pub struct CreateToken {
     pub display_name: Option<String>,
     /// `service`, or nothing.
     pub token_type: Option<String>,
+    /// Addresses it may be used from, as CIDR; empty = as its parent.
+    pub bound_cidrs: Vec<String>,
+    /// The token role to make it by.
+    pub role: Option<String>,
 }
 
 impl Default for CreateToken {
@@ -62,6 +67,8 @@ impl Default for CreateToken {
             num_uses: 0,
             display_name: None,
             token_type: None,
+            bound_cidrs: Vec::new(),
+            role: None,
         }
     }
 }
@@ -77,8 +84,23 @@ impl Keeper {
         request: CreateToken,
         sudo: bool,
     ) -> Result<Issued, Failure> {
+        let role = match request.role.as_deref() {
+            Some(role) => Some(self.token_role(role).await.map_err(|failure| {
+                match failure {
+                    Failure::NotFound => BadInput::UnknownTokenRole {
+                        role: role.to_owned(),
+                    }
+                    .into(),
+                    other => other,
+                }
+            })?),
+            None => None,
+        };
         loop {
-            if let Some(issued) = self.create_once(by, request.clone(), sudo).await? {
+            if let Some(issued) = self
+                .create_once(by, request.clone(), role.as_ref(), sudo)
+                .await?
+            {
                 return Ok(issued);
             }
         }
@@ -88,7 +110,8 @@ impl Keeper {
     async fn create_once(
         &self,
         by: &Bearer,
-        request: CreateToken,
+        mut request: CreateToken,
+        role: Option<&TokenRole>,
         sudo: bool,
     ) -> Result<Option<Issued>, Failure> {
         if by.token.num_uses > 0 {
@@ -116,14 +139,22 @@ impl Keeper {
             }
             .into());
         }
-        let num_uses = u64::try_from(request.num_uses).map_err(|_| BadInput::NegativeUses)?;
+        let mut num_uses = u64::try_from(request.num_uses).map_err(|_| BadInput::NegativeUses)?;
         if request.no_parent && !sudo && !request.orphan_path {
             return Err(BadInput::OrphanNeedsSudo.into());
         }
         if request.period.0 > 0 && !sudo {
             return Err(BadInput::PeriodNeedsSudo.into());
         }
-        let orphan = request.no_parent || request.orphan_path;
+        let mut orphan = request.no_parent || request.orphan_path;
+        if let Some(role) = role {
+            orphan |= role.orphan;
+            request.renewable &= role.renewable;
+            request.period = least(request.period, role.period);
+            request.explicit_max_ttl = least(request.explicit_max_ttl, role.explicit_max_ttl);
+            num_uses = least(Seconds(num_uses), Seconds(role.num_uses)).0;
+        }
+        let bound_cidrs = addresses(parent, &request, role)?;
         if !orphan && parent.ancestors.len() >= MAX_ANCESTORS {
             return Err(BadInput::TooDeep {
                 limit: MAX_ANCESTORS,
@@ -131,9 +162,9 @@ impl Keeper {
             .into());
         }
         let mut warnings = Vec::new();
-        let policies = child_policies(parent, &request, sudo, root)?;
+        let policies = child_policies(parent, &request, role, sudo, root)?;
         for policy in &policies {
-            if policy != ROOT && self.inner.policies.get(policy).is_none() {
+            if policy != ROOT && self.inner.policies.get(policy, self.now()).is_none() {
                 warnings.push(format!("Policy \"{policy}\" does not exist"));
             }
         }
@@ -161,12 +192,12 @@ impl Keeper {
             token.policies = policies;
             token.meta = request.meta;
             token.display_name = display_name;
-            token.path = if request.orphan_path {
-                "auth/token/create-orphan"
-            } else {
-                "auth/token/create"
-            }
-            .to_owned();
+            token.path = match (role, request.role.as_deref()) {
+                (Some(role), Some(name)) => role.path(name),
+                _ if request.orphan_path => "auth/token/create-orphan".to_owned(),
+                _ => "auth/token/create".to_owned(),
+            };
+            token.role = request.role;
             token.parent = (!orphan).then_some(parent.id);
             token.ancestors = ancestors;
             token.orphan = orphan;
@@ -176,7 +207,7 @@ impl Keeper {
             token.renewable = request.renewable;
             token.entity.clone_from(&parent.entity);
             token.identity.clone_from(&parent.identity);
-            token.bound_cidrs.clone_from(&parent.bound_cidrs);
+            token.bound_cidrs = bound_cidrs;
         });
         let mut change = Change::new();
         // The parent still as it was when it was found alive: a child made beside its revocation would outlive it.
@@ -223,12 +254,56 @@ impl Keeper {
     }
 }
 
+/// Where the new token may be used from: never from where its parent may not.
+fn addresses(
+    parent: &KeeperToken,
+    request: &CreateToken,
+    role: Option<&TokenRole>,
+) -> Result<Vec<String>, BadInput> {
+    let mut bound = parent.bound_cidrs.clone();
+    let wanted = [
+        role.map_or(&[][..], |role| &role.bound_cidrs),
+        &request.bound_cidrs,
+    ];
+    for cidrs in wanted.into_iter().filter(|cidrs| !cidrs.is_empty()) {
+        for cidr in cidrs {
+            if !is_range(cidr) {
+                return Err(BadInput::AddressRange { cidr: cidr.clone() });
+            }
+            if !within(cidr, &bound) {
+                return Err(BadInput::AddressRangeWider {
+                    cidr: cidr.clone(),
+                    parent: bound,
+                });
+            }
+        }
+        bound = cidrs.to_vec();
+    }
+    Ok(bound)
+}
+
 fn child_policies(
     parent: &KeeperToken,
     request: &CreateToken,
+    role: Option<&TokenRole>,
     sudo: bool,
     root: bool,
 ) -> Result<Vec<String>, BadInput> {
+    if let Some(chosen) = role.zip(request.role.as_deref()).and_then(|(role, name)| {
+        role.policies(
+            name,
+            parent,
+            request.policies.clone(),
+            request.no_default_policy,
+        )
+    }) {
+        let chosen = chosen?;
+        return if chosen.iter().any(|policy| policy == ROOT) && !root {
+            Err(BadInput::RootNeedsRoot)
+        } else {
+            Ok(chosen)
+        };
+    }
     let parent_default = parent.policies.iter().any(|policy| policy == DEFAULT);
     let mut policies = match request
         .policies

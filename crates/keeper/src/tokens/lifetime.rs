@@ -33,6 +33,15 @@ impl Keeper {
                 return Err(BadInput::NotRenewable.into());
             }
             let lifetimes = self.setup().lifetimes.clone();
+            if let Some(role) = &token.role {
+                let role = self.token_role(role).await.map_err(|failure| {
+                    dead_to(
+                        failure,
+                        &BadInput::TokenRoleGone { role: role.clone() }.into(),
+                    )
+                })?;
+                token.period = least(token.period, role.period);
+            }
             let (wanted, end) = if token.period.0 > 0 {
                 let hard = (token.explicit_max_ttl.0 > 0)
                     .then(|| later(token.created_at, token.explicit_max_ttl));
@@ -87,6 +96,15 @@ impl Keeper {
                 Err(other) => return Err(other.into()),
             }
         }
+    }
+}
+
+/// The smaller of two lengths of time of which 0 says that there is none.
+pub(super) fn least(a: Seconds, b: Seconds) -> Seconds {
+    match (a.0, b.0) {
+        (0, _) => b,
+        (_, 0) => a,
+        _ => a.min(b),
     }
 }
 

@@ -1,12 +1,15 @@
-//! Keeper tokens: proving and looking up here, making in [`create`], renewing in [`lifetime`], revoking in [`revoke`].
+//! Keeper tokens: proving and looking up here, making in [`create`], by role in [`roles`], renewing in [`lifetime`], revoking in
+//! [`revoke`], by the path they came from in [`leases`].
 //!
 //! A token's link to its parent is bound: it dies with it. Revoking a tree is one write, because liveness reads the ancestors
 //! whose ids every token carries.
 
 mod address;
 mod create;
+mod leases;
 mod lifetime;
 mod revoke;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,6 +30,7 @@ use crate::secret::{Purpose, TokenId, base62};
 use address::allowed_address;
 
 pub use create::CreateToken;
+pub use roles::TokenRole;
 
 const OPERATOR_TTL: Seconds = Seconds(900);
 
@@ -294,6 +298,7 @@ impl Keeper {
             last_renewal: None,
             identity: None,
             bound_cidrs: Vec::new(),
+            role: None,
             revoked: None,
         };
         fill(&mut token);
