@@ -120,3 +120,36 @@ def test_policies_mounts_and_capabilities(world):
     assert told["sys/policies/acl/x"] == ["deny"]
     with pytest.raises(hvac.exceptions.Forbidden):
         operator.read("secret/oauth/creds/dune/alice:default")
+
+
+def test_rate_limits_are_read_written_and_met(world):
+    _, server, user = world
+    server.config["ratelimits"] = [
+        {"name": "everything", "rate": 600, "interval": "5m", "block_interval": "2m"},
+        {"name": "logins", "path": "auth/oidc-dune", "rate": 2, "interval": "1h"},
+    ]
+    server.reload()
+    operator = as_user(server, server.operator_token())
+    assert operator.sys.list_quotas()["data"]["keys"] == ["everything", "logins"]
+    read = operator.sys.read_quota("everything")["data"]
+    assert (read["type"], read["rate"], read["interval"], read["block_interval"], read["path"]) == ("rate-limit", 600, 300, 120, "")
+    operator.sys.create_or_update_quota("reads", path="secret/oauth/creds/*", rate=2, interval="1h")
+    with pytest.raises(hvac.exceptions.UnexpectedError, match=r"change ratelimits\[everything\]"):
+        operator.sys.delete_quota("everything")
+    alice = as_user(server, user.vault_token.read_text().strip())
+    for _ in range(2):
+        assert alice.read("secret/oauth/creds/dune/alice:default")
+    with pytest.raises(hvac.exceptions.RateLimitExceeded, match="rate limit quota exceeded"):
+        alice.read("secret/oauth/creds/dune/alice:default")
+    server.stop()
+    server.start()
+    operator = as_user(server, server.operator_token())
+    assert operator.sys.list_quotas()["data"]["keys"] == ["everything", "logins", "reads"]
+    operator.sys.delete_quota("reads")
+    assert operator.sys.list_quotas()["data"]["keys"] == ["everything", "logins"]
+
+    # The stock client meets the limit of the login, and says what it was told.
+    user.vault_token.unlink()
+    for code in (0, 1):
+        done = user.run("--nokerberos", "--nossh", "--credkey", "nobody")
+    assert done.code != 0 and "rate limit quota exceeded" in done.err, done

@@ -27,6 +27,19 @@ pub(crate) struct Answer {
     pub warnings: Vec<String>,
     /// Seconds after which asking again makes sense.
     pub retry_after: Option<u64>,
+    /// What is left of a rate limit, where answers tell it.
+    pub limit: Option<LimitHeaders>,
+}
+
+/// The headers about a rate limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LimitHeaders {
+    /// Requests in an interval.
+    pub limit: u64,
+    /// Those that are left of them.
+    pub remaining: u64,
+    /// When the count begins anew.
+    pub reset: String,
 }
 
 /// What an answer holds.
@@ -116,6 +129,7 @@ impl Answer {
             },
             warnings: Vec::new(),
             retry_after: None,
+            limit: None,
         }
     }
 
@@ -125,6 +139,7 @@ impl Answer {
             body: Body::Bare(object),
             warnings: Vec::new(),
             retry_after: None,
+            limit: None,
         }
     }
 
@@ -135,6 +150,7 @@ impl Answer {
             body: Body::Page(page),
             warnings: Vec::new(),
             retry_after: None,
+            limit: None,
         }
     }
 
@@ -144,6 +160,7 @@ impl Answer {
             body: Body::Redirect(to),
             warnings: Vec::new(),
             retry_after: None,
+            limit: None,
         }
     }
 
@@ -164,6 +181,7 @@ impl Answer {
             body: Body::Errors(Vec::new()),
             warnings: Vec::new(),
             retry_after: None,
+            limit: None,
         }
     }
 
@@ -176,6 +194,7 @@ impl Answer {
             body: Body::Errors(vec![text]),
             warnings: Vec::new(),
             retry_after: None,
+            limit: None,
         }
     }
 
@@ -186,6 +205,7 @@ impl Answer {
             body: Body::Errors(vec![text.to_owned()]),
             warnings: Vec::new(),
             retry_after: None,
+            limit: None,
         }
     }
 
@@ -219,6 +239,7 @@ impl Answer {
             body,
             warnings,
             retry_after,
+            limit,
         } = self;
         let mut bytes = Vec::new();
         let mut page = false;
@@ -282,6 +303,17 @@ impl Answer {
         }
         if let Some(seconds) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(limit) = limit {
+            for (name, value) in [
+                ("x-ratelimit-limit", limit.limit.into()),
+                ("x-ratelimit-remaining", limit.remaining.into()),
+            ] {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+            if let Ok(reset) = HeaderValue::try_from(limit.reset) {
+                headers.insert(HeaderName::from_static("x-ratelimit-reset"), reset);
+            }
         }
         response
     }

@@ -7,6 +7,7 @@ use crate::answer::Answer;
 use crate::fields::FieldError;
 use crate::params::ParamsError;
 use crate::path::PathError;
+use crate::quota::Exceeded;
 
 /// A token that is missing, unknown, expired, revoked or used from elsewhere.
 pub(crate) const DENIED: &str = "permission denied";
@@ -56,6 +57,12 @@ impl<F: Into<Failure>> From<F> for Trouble {
     }
 }
 
+impl From<Exceeded> for Trouble {
+    fn from(exceeded: Exceeded) -> Self {
+        Trouble::Answer(Box::new(exceeded.into()))
+    }
+}
+
 impl From<FieldError> for Trouble {
     fn from(error: FieldError) -> Self {
         Trouble::bad(error.to_string())
@@ -95,7 +102,9 @@ fn answer(failure: Failure) -> Answer {
         }
         Failure::BadInput(bad) => {
             let status = match bad {
-                BadInput::BuiltinPolicy { .. } => StatusCode::METHOD_NOT_ALLOWED,
+                BadInput::BuiltinPolicy { .. } | BadInput::FromFiles { .. } => {
+                    StatusCode::METHOD_NOT_ALLOWED
+                }
                 _ => StatusCode::BAD_REQUEST,
             };
             Answer::error(status, bad.to_string())

@@ -18,6 +18,7 @@ mod json;
 pub mod listener;
 mod params;
 mod path;
+mod quota;
 mod route;
 mod service;
 mod time;

@@ -87,7 +87,18 @@ pub(crate) enum Route<'p> {
     /// What follows `sys/plugins/`.
     Plugins(&'p str),
     HostInfo,
+    Quota(QuotaRoute<'p>),
     Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuotaRoute<'p> {
+    /// All rate limits.
+    All,
+    /// The rate limit of this name.
+    Named(&'p str),
+    /// What holds for all.
+    Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,6 +283,7 @@ fn system(rest: &str) -> Route<'_> {
         "unseal" => return Route::Status(Status::Unseal),
         "internal/ui/mounts" => return Route::UiMounts,
         "host-info" => return Route::HostInfo,
+        "quotas/config" => return Route::Quota(QuotaRoute::Options),
         "capabilities" => return Route::Capabilities(Whose::Given),
         "capabilities-self" => return Route::Capabilities(Whose::Own),
         "capabilities-accessor" => return Route::Capabilities(Whose::ByAccessor),
@@ -300,6 +312,8 @@ fn system(rest: &str) -> Route<'_> {
         }
     } else if let Some(name) = below("policy") {
         Route::Policy { legacy: true, name }
+    } else if let Some(name) = below("quotas/rate-limit") {
+        Route::Quota(name.map_or(QuotaRoute::All, QuotaRoute::Named))
     } else if let Some(path) = below("auth") {
         Route::Mounts {
             class: MountClass::Auth,
@@ -465,6 +479,13 @@ mod tests {
                     path: None,
                 },
             ),
+            ("sys/quotas/rate-limit", Route::Quota(QuotaRoute::All)),
+            (
+                "sys/quotas/rate-limit/x",
+                Route::Quota(QuotaRoute::Named("x")),
+            ),
+            ("sys/quotas/config", Route::Quota(QuotaRoute::Options)),
+            ("sys/quotas/lease-count", Route::Unknown),
             ("sys/mountsx", Route::Unknown),
             ("sys", Route::Unknown),
             ("", Route::Unknown),

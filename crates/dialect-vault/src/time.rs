@@ -29,6 +29,13 @@ pub(crate) fn parse(text: &str) -> Option<UnixSeconds> {
     Some(UnixSeconds(moment.as_second()))
 }
 
+/// A moment as HTTP writes dates, with the zone's name as the original writes it.
+pub(crate) fn http_date(moment: Duration) -> String {
+    let seconds = i64::try_from(moment.as_secs()).unwrap_or(i64::MAX);
+    let moment = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
+    moment.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string()
+}
+
 fn format(seconds: i64, nanoseconds: u32) -> String {
     let mut text = String::with_capacity(30);
     let beyond = if seconds < 0 {
@@ -63,6 +70,10 @@ mod tests {
             Some(UnixSeconds(1_785_500_000))
         );
         assert_eq!(parse("tomorrow"), None);
+        assert_eq!(
+            http_date(Duration::from_secs(1_785_500_000)),
+            "Fri, 31 Jul 2026 12:13:20 UTC"
+        );
         assert!(since_epoch(Duration::MAX).starts_with("9999-"));
     }
 }

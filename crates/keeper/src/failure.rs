@@ -250,6 +250,12 @@ pub enum BadInput {
     CasMismatch,
     #[error("check-and-set parameter required for this call")]
     CasMissing,
+    #[error(
+        "{what} follows from the configuration files of this server and cannot be changed by API; change {key} there and reload"
+    )]
+    FromFiles { what: String, key: String },
+    #[error("quota rule with similar properties exists under the name \"{name}\"")]
+    SimilarRateLimit { name: String },
     #[error("failed to parse policy: {text}")]
     PolicySyntax { text: String },
     #[error("{0}")]

@@ -21,6 +21,7 @@ use crate::failure::{Failure, Later, LaterKind};
 use crate::grants::Sealer;
 use crate::login::Logins;
 use crate::policy::Policies;
+use crate::rate_limits::RateLimits;
 use crate::records::{KEEPER, KeeperRecord};
 use crate::refresh::Flights;
 use crate::secret::{Mint, random_id};
@@ -98,6 +99,7 @@ pub(crate) struct Inner {
     pub process: String,
     pub cluster: ClusterIdentity,
     pub policies: Policies,
+    pub rate_limits: RateLimits,
     pub flights: Flights,
     pub logins: Logins,
     pub exchanges: Exchanges,
@@ -131,6 +133,7 @@ impl Keeper {
         let sealer = Sealer::new(db.store.derive_key("grant slot server"));
         let spool = Spool::open(&options.spool, db.store.derive_key("spool")).await?;
         let policies = Policies::load(&db).await?;
+        let rate_limits = RateLimits::load(&db).await?;
         let cluster = ClusterIdentity {
             name: format!(
                 "vault-cluster-{}",
@@ -151,6 +154,7 @@ impl Keeper {
                 process: random_id(),
                 cluster,
                 policies,
+                rate_limits,
                 flights: Flights::default(),
                 logins: Logins::default(),
                 exchanges: Exchanges::default(),
@@ -165,6 +169,7 @@ impl Keeper {
         keeper.reconfigure(setup).await?;
         keeper.take_up_spool()?;
         keeper.start_background();
+        keeper.follow_rate_limits();
         Ok(keeper)
     }
 
@@ -217,7 +222,8 @@ impl Keeper {
             .inner
             .setup
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = setup;
+            .unwrap_or_else(PoisonError::into_inner) = setup.clone();
+        self.inner.rate_limits.configure(&setup.rate_limits);
         Ok(())
     }
 

@@ -26,6 +26,7 @@ mod exchange;
 mod grants;
 mod keeper;
 mod login;
+mod rate_limits;
 mod refresh;
 mod revocation;
 mod spool;
@@ -40,6 +41,7 @@ pub use login::{
     Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome, network,
 };
 pub use policy::{Granted, Operation, Policy, PolicyWrite};
+pub use rate_limits::{CountedBy, RateLimit, RateLimitOptions, RateLimitTable};
 pub use records::{Identity, KeeperToken};
 pub use secret::TokenId;
 pub use setup::{

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use gridkeep_issuer::TokenIssuer;
 use gridkeep_token::time::Seconds;
 
+use crate::rate_limits::RateLimit;
+
 /// Longest life of a token, in seconds: 672 hours, the system limit that clients of the original count on.
 pub const SYSTEM_MAX_TTL: Seconds = Seconds(2_419_200);
 
@@ -159,6 +161,8 @@ pub struct Setup {
     pub keep_alive: KeepAlive,
     /// Flood limits.
     pub limits: Limits,
+    /// How many requests one address or user may send.
+    pub rate_limits: Vec<RateLimit>,
     /// Issuers taken out of the configuration, with the time (Unix seconds) that was noticed.
     pub removed_issuers: BTreeMap<String, i64>,
 }

@@ -83,6 +83,9 @@ fn text(route: Route<'_>) -> Option<&'static str> {
             "The audit log, which the configuration files name, and how a text looks in it."
         }
         Route::Plugins(_) => "What is built in. There are no plugins.",
+        Route::Quota(_) => {
+            "Rate limits: POST rate-limit/<name> with path, rate, interval, block_interval and per (address or user); config with rate_limit_exempt_paths, enable_rate_limit_response_headers, enable_rate_limit_audit_logging. Those of the configuration files are read only."
+        }
         Route::HostInfo => "A few facts about the machine.",
         Route::Unknown => return None,
     })

@@ -11,6 +11,7 @@ mod leases;
 mod mounts;
 mod oidc;
 mod policies;
+mod quotas;
 pub(crate) mod status;
 mod token_roles;
 mod tokens;
@@ -62,6 +63,7 @@ pub(crate) async fn guarded(
         Route::UiMount(path) => host::mount_of(inner, path, call, &caller.bearer.token),
         Route::Policy { legacy, name } => policies::answer(inner, legacy, name, call).await,
         Route::Mounts { class, path } => mounts::answer(inner, class, path, call),
+        Route::Quota(route) => quotas::answer(inner, route, call).await,
         Route::Capabilities(whose) => capabilities::answer(inner, whose, call, caller).await,
         Route::Unknown if inner.is_mounted(call.path) => Err(Trouble::unsupported_path()),
         Route::Status(_) | Route::Login(_) | Route::UiMounts | Route::Unknown => {

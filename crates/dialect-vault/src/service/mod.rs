@@ -28,6 +28,7 @@ use crate::fields::Fields;
 use crate::listener::HttpService;
 use crate::params::{self, Params};
 use crate::path;
+use crate::quota::{Exceeded, Pass, Quotas};
 use crate::route::{CredentialKind, Route, Verb};
 
 /// Bounds of a single request.
@@ -96,6 +97,7 @@ pub(crate) struct Inner {
     pub form_key: hmac::Key,
     hasher: Hasher,
     mounts: RwLock<Arc<MountTable>>,
+    quotas: Quotas,
 }
 
 /// The mounts of one configuration.
@@ -142,6 +144,7 @@ impl VaultService {
                 form_key,
                 hasher,
                 mounts,
+                quotas: Quotas::default(),
             }),
         }
     }
@@ -213,6 +216,34 @@ impl Inner {
         B: Body<Data = Bytes>,
     {
         let decoded = path::decode(raw)?;
+        let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
+        let mut pass = match self.quotas.arrive(&self.keeper, trimmed, peer.ip()) {
+            Ok(pass) => pass,
+            Err(exceeded) => return Ok(self.too_many(exceeded, trimmed, parts, peer, id).await),
+        };
+        let outcome = self
+            .decoded(&decoded, &mut pass, parts, body, peer, id)
+            .await;
+        let mut answer = outcome.unwrap_or_else(Answer::from);
+        if answer.limit.is_none() {
+            answer.limit = pass.take_headers();
+        }
+        Ok(answer)
+    }
+
+    /// A request whose path was decoded and which its address may send.
+    async fn decoded<B>(
+        &self,
+        decoded: &str,
+        pass: &mut Pass<'_>,
+        parts: &http::request::Parts,
+        body: B,
+        peer: SocketAddr,
+        id: &str,
+    ) -> Result<Answer, Trouble>
+    where
+        B: Body<Data = Bytes>,
+    {
         let mut query = parts
             .uri
             .query()
@@ -221,10 +252,14 @@ impl Inner {
             return Err(Trouble::unsupported());
         };
         head::check(&parts.headers)?;
-        let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
+        let trimmed = decoded.strip_suffix('/').unwrap_or(decoded);
         let route = Route::of(trimmed);
         let help =
             parts.method == Method::GET && parts.uri.query().is_some_and(params::asks_for_help);
+        let open = matches!(route, Route::Status(_) | Route::Login(_) | Route::UiMounts);
+        if open || head::client_token(&parts.headers).is_none() {
+            pass.by_address()?;
+        }
         let operation = match (verb, route) {
             (_, Route::Status(status)) if !help => {
                 return endpoints::status::answer(self, status, &parts.method, query, body).await;
@@ -256,11 +291,10 @@ impl Inner {
             peer,
             help,
         };
-        match route {
-            Route::Login(_) | Route::UiMounts if !help => {
-                self.open(route, request, query, body).await
-            }
-            _ => Ok(self.guarded(route, request, query, body).await),
+        if open && !help {
+            self.open(route, request, query, body).await
+        } else {
+            Ok(self.guarded(route, request, query, body, pass).await)
         }
     }
 
@@ -303,6 +337,7 @@ impl Inner {
         request: Received<'_>,
         query: Params,
         body: B,
+        pass: &mut Pass<'_>,
     ) -> Answer
     where
         B: Body<Data = Bytes>,
@@ -321,10 +356,17 @@ impl Inner {
         {
             Ok(bearer) => bearer,
             Err(failure) => {
+                // Without this, guessing tokens would be free of any limit.
+                if let Err(exceeded) = pass.by_address() {
+                    return self.over_limit(exceeded, &request, &mounts, &query).await;
+                }
                 let exchange = request.exchange(&mounts, Some(secret), &query, None);
                 return self.refuse(&exchange, failure).await;
             }
         };
+        if let Err(exceeded) = pass.by_user(&bearer) {
+            return self.over_limit(exceeded, &request, &mounts, &query).await;
+        }
         let params = if request.writes {
             let limit = self.options.limits.body;
             match self.receive(query, request.headers, body, limit).await {
@@ -482,6 +524,50 @@ impl Inner {
             .queue(line)
             .err()
             .map_or(answer, |error| unaudited(&error))
+    }
+
+    /// Refuses a request that was one too many before anything but its path was looked at.
+    async fn too_many(
+        &self,
+        exceeded: Exceeded,
+        path: &str,
+        parts: &http::request::Parts,
+        peer: SocketAddr,
+        id: &str,
+    ) -> Answer {
+        let mut query = Params::new();
+        let operation = match Verb::of(&parts.method, &parts.headers, &mut query) {
+            Some(Verb::Does(operation)) => operation,
+            Some(Verb::Header) | None => Operation::Read,
+        };
+        let request = Received {
+            id,
+            operation,
+            path,
+            writes: false,
+            headers: &parts.headers,
+            peer,
+            help: false,
+        };
+        self.over_limit(exceeded, &request, &self.mounts(), &query)
+            .await
+    }
+
+    /// The answer to a request that was one too many. As in the original it is audited only where operators want that: a flood must
+    /// not fill the disk.
+    async fn over_limit(
+        &self,
+        exceeded: Exceeded,
+        request: &Received<'_>,
+        mounts: &MountTable,
+        params: &Params,
+    ) -> Answer {
+        if !exceeded.audit {
+            return exceeded.into();
+        }
+        let exchange = request.exchange(mounts, None, params, None);
+        self.refuse(&exchange, Trouble::Answer(Box::new(exceeded.into())))
+            .await
     }
 
     /// The second audit line, and the warnings about parameters nobody knew.

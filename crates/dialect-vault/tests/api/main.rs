@@ -10,6 +10,7 @@ mod common;
 mod credentials;
 mod login;
 mod operators;
+mod quotas;
 mod system;
 mod tokens;
 

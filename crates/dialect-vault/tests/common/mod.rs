@@ -202,7 +202,8 @@ pub struct House {
     pub issuer: Arc<FakeIssuer>,
     pub audit: Arc<MemoryAudit>,
     pub clock: Arc<ManualClock>,
-    _directory: tempfile::TempDir,
+    store: gridkeep_store::Store,
+    directory: tempfile::TempDir,
 }
 
 pub struct Answer {
@@ -280,7 +281,7 @@ pub async fn house() -> House {
         ..FakeIssuer::default()
     });
     let keeper = Keeper::open(
-        store,
+        store.clone(),
         setup(&issuer),
         Arc::clone(&clock) as Arc<dyn Clock>,
         KeeperOptions::new("node", directory.path().join("spool")),
@@ -295,7 +296,8 @@ pub async fn house() -> House {
         issuer,
         audit,
         clock,
-        _directory: directory,
+        store,
+        directory,
     }
 }
 
@@ -303,6 +305,18 @@ impl House {
     /// Replaces the audit log.
     pub fn audit_with(&mut self, audit: Arc<dyn AuditSink>) {
         self.service = service(&self.keeper, audit);
+    }
+
+    /// Another keeper over the same store.
+    pub async fn second_node(&self) -> Keeper {
+        Keeper::open(
+            self.store.clone(),
+            setup(&self.issuer),
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+            KeeperOptions::new("second", self.directory.path().join("second")),
+        )
+        .await
+        .unwrap()
     }
 
     pub fn peer() -> SocketAddr {
@@ -316,13 +330,25 @@ impl House {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Answer {
+        self.send_from(House::peer(), method, target, headers, body)
+            .await
+    }
+
+    pub async fn send_from(
+        &self,
+        peer: SocketAddr,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let response = self
             .service
-            .handle(request.body(Full::new(body.into())).unwrap(), House::peer())
+            .handle(request.body(Full::new(body.into())).unwrap(), peer)
             .await;
         let (parts, body) = response.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();

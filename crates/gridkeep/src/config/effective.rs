@@ -236,6 +236,13 @@ fn tree(config: &Config, part: Part) -> Tree<'_> {
             .with("rate", text(&limit.rate))
             .with("interval", duration(&limit.interval))
             .with("block_interval", duration(&limit.block_interval))
+            .with(
+                "per",
+                Tree::Text(
+                    limit.per.value.as_str().to_owned(),
+                    limit.per.origin.clone(),
+                ),
+            )
             .tree()
     });
     let ssh = config.ssh.as_ref().map(|ssh| {

@@ -5,6 +5,7 @@
 //! `effective` and one in `diff`.
 
 use super::finding::Setting;
+use gridkeep_keeper::CountedBy;
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -162,6 +163,8 @@ pub struct RateLimitConfig {
     pub interval: Setting<Duration>,
     /// How long an address stays shut out after exceeding the rate.
     pub block_interval: Setting<Duration>,
+    /// `per`: whose requests are counted together, an extension.
+    pub per: Setting<CountedBy>,
 }
 
 /// Names of the service and its nodes (`cluster`).

@@ -9,19 +9,23 @@ use super::model::{
 };
 use super::read::{Item, Reader};
 use super::yaml::{Mapping, Value};
+use gridkeep_keeper::CountedBy;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 const KERBEROS_KEYS: [&str; 5] = ["name", "ldapurl", "ldapdn", "ldapattr", "policydomain"];
 const SSH_KEYS: [&str; 2] = ["self-registration", "cross_issuer"];
-const LIMIT_KEYS: [&str; 5] = ["name", "path", "rate", "interval", "block_interval"];
+const LIMIT_KEYS: [&str; 6] = ["name", "path", "rate", "interval", "block_interval", "per"];
 const CLUSTER_KEYS: [&str; 7] = [
     "name", "master", "peer1", "peer2", "myname", "auditlog", "members",
 ];
 
 /// Where the original's audit log went when nothing was said.
 pub const DEFAULT_AUDIT_LOG: &str = "/var/log/htvault-config/auditlog";
+
+/// The interval of a rate limit when nothing was said.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// More nodes than this are not a cluster but a mistake.
 const MOST_MEMBERS: usize = 99;
@@ -43,7 +47,7 @@ pub fn not_yet_served(reader: &mut Reader<'_>, root: &Mapping) {
             );
         }
     };
-    for key in ["kerberos", "ssh", "ratelimits"] {
+    for key in ["kerberos", "ssh"] {
         note(root, key, key);
     }
     if let Some(cluster) = root.get("cluster").and_then(|node| node.as_map()) {
@@ -112,7 +116,7 @@ pub fn ratelimits(
 ) -> Vec<RateLimitConfig> {
     let means = "This rate limit is left out.";
     let mut limits: Vec<RateLimitConfig> = Vec::new();
-    let mut paths: HashMap<String, Setting<String>> = HashMap::new();
+    let mut paths: HashMap<(String, &str), Setting<String>> = HashMap::new();
     for named in reader.named_items(root.get("ratelimits"), "ratelimits", means) {
         let mut item = Item::new(reader, named.map, &named.path, &named.origin, means);
         item.unknown(&LIMIT_KEYS);
@@ -121,20 +125,32 @@ pub fn ratelimits(
             item.missing("rate");
         }
         let rate = rate(&mut item);
-        let interval = item
+        let mut interval = item
             .duration("interval")
-            .unwrap_or(Setting::builtin(Duration::from_secs(1)));
+            .unwrap_or(Setting::builtin(DEFAULT_INTERVAL));
         if interval.value.is_zero() {
-            item.refuse(
+            item.warn(
                 &interval.origin,
                 "interval",
                 "The interval is zero.",
-                Some("a duration above zero such as 5m"),
+                "One second is used, as in the original; write a duration such as 5m.",
             );
+            interval.value = DEFAULT_INTERVAL;
         }
         let block_interval = item
             .duration("block_interval")
             .unwrap_or(Setting::builtin(Duration::ZERO));
+        let per = item
+            .choice("per", &CountedBy::CHOICES)
+            .unwrap_or(Setting::builtin(CountedBy::Address));
+        if let Some(whole) = ["secret/oauth/creds", "secret/oauth/sts"]
+            .into_iter()
+            .find(|whole| path.value.trim_matches('/') == *whole)
+        {
+            let what = format!("The path {} alone is what no client reads.", quoted(whole));
+            let means = format!("Write `{whole}/*` for all that is below it.");
+            item.warn(&path.origin, "path", what, &means);
+        }
         if !path.value.is_empty() && !below_a_mount(&path.value, mounts) {
             let what = format!(
                 "The path {} is not below anything that is served.",
@@ -151,19 +167,21 @@ pub fn ratelimits(
             item.warn(&path.origin, "path", what, &hint);
         }
         if let (true, Some(rate)) = (item.sound, rate) {
-            if let Some(other) = paths.get(path.value.trim_matches('/')) {
+            let place = (path.value.trim_matches('/').to_owned(), per.value.as_str());
+            if let Some(other) = paths.get(&place) {
                 let what = format!("Rate limit `{}` has the same path.", other.value);
                 let means =
                     "The original refused the second one; here the stricter of the two decides.";
                 item.warn(&named.origin, "path", what, means);
             }
-            paths.insert(path.value.trim_matches('/').to_owned(), named.name.clone());
+            paths.insert(place, named.name.clone());
             limits.push(RateLimitConfig {
                 name: named.name,
                 path,
                 rate,
                 interval,
                 block_interval,
+                per,
             });
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gridkeep_issuer::{Client, ClientAuth, ClientOptions, TokenIssuer};
-use gridkeep_keeper::{CallbackMode, IssuerSetup, OperatorRule, RoleSetup, Setup};
+use gridkeep_keeper::{CallbackMode, IssuerSetup, OperatorRule, RateLimit, RoleSetup, Setup};
 use gridkeep_token::jws::{Algorithm, SigningKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
@@ -207,6 +207,17 @@ fn signing_key(client_id: &str, pem: &str) -> anyhow::Result<SigningKey> {
     )
 }
 
+fn rate_limit(limit: &config::RateLimitConfig) -> RateLimit {
+    RateLimit {
+        name: limit.name.value.clone(),
+        path: limit.path.value.trim_matches('/').to_owned(),
+        rate: limit.rate.value,
+        interval: limit.interval.value,
+        block_interval: limit.block_interval.value,
+        per: limit.per.value,
+    }
+}
+
 /// The keeper's setup. An issuer whose client cannot be made is reported and stands there unusable.
 pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
     let mut setup = Setup {
@@ -221,6 +232,7 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
                 value: rule.value.value.clone(),
             })
             .collect(),
+        rate_limits: config.ratelimits.iter().map(rate_limit).collect(),
         ..Setup::default()
     };
     for issuer in &config.issuers {

@@ -2,6 +2,7 @@
 
 use super::{Differ, Impact};
 use crate::config::model::{Config, KerberosConfig, RateLimitConfig};
+use gridkeep_keeper::CountedBy;
 
 impl Differ<'_> {
     pub(super) fn kerberos(&mut self) {
@@ -161,6 +162,7 @@ impl Differ<'_> {
                     limit.rate.value,
                     limit.interval.value,
                     limit.block_interval.value,
+                    limit.per.value,
                 )
             };
             let was = old
@@ -176,19 +178,18 @@ impl Differ<'_> {
                 format!("`{}`", now.path.value)
             };
             let what = format!(
-                "The rate limit is {}: {} requests in {:?} for {path}, then shut out for {:?}.",
+                "The rate limit is {}: {} requests per {} in {:?} for {path}, then shut out for {:?}.",
                 if was.is_some() { "changed" } else { "added" },
                 now.rate.value,
+                now.per.value.as_str(),
                 now.interval.value,
                 now.block_interval.value
             );
-            self.push(
-                Impact::FromNowOn,
-                &key,
-                what,
-                "Addresses that send more requests than that.",
-                &now.rate.origin,
-            );
+            let affected = match now.per.value {
+                CountedBy::Address => "Addresses that send more requests than that.",
+                CountedBy::User => "Users who send more requests than that.",
+            };
+            self.push(Impact::FromNowOn, &key, what, affected, &now.rate.origin);
         }
     }
 }

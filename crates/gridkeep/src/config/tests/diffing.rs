@@ -146,7 +146,7 @@ fn each_change_names_its_effect() {
             "rate: 6",
             FromNowOn,
             "ratelimits[all]",
-            "6 requests in 1s for everything",
+            "6 requests per address in 1s for everything",
         ),
         (
             "/var/log/a",

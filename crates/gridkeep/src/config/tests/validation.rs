@@ -150,6 +150,7 @@ fn faulty_items_are_left_out_and_only_they() {
             ("all", 360, 300.0),
             ("again", 10, 1.0),
             ("login", 1, 90.0),
+            ("never", 5, 1.0),
             ("astray", 5, 1.0),
             ("octal", 12, 90.0)
         ]
