@@ -26,7 +26,7 @@ demo:
 test: unit whole
 
 unit:
-	@scripts/prepare build
+	@scripts/prepare build unit
 	scripts/cargo fmt --all --check
 	scripts/cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/cargo test --workspace --locked

@@ -30,7 +30,7 @@ pub enum StoreError {
     /// The engine failed or is unreachable; temporary.
     #[error(
         "the store is not available: {cause}. {outcome} This is a passing condition: the store is reopened by itself at the next \
-         request; if it stays, look at the disk and the kernel log"
+         request; if it stays, look at the disk and the kernel log, or at the members of etcd"
     )]
     Unavailable {
         /// What the engine reported.
@@ -46,6 +46,30 @@ pub enum StoreError {
     Full {
         /// The data directory.
         path: PathBuf,
+    },
+    /// etcd's database has reached its quota. Reads and deletions go on.
+    #[error(
+        "the database of {place} is full: it has reached its quota (NOSPACE). Nothing was recorded; reading and deleting go on. Old \
+         revisions are compacted and the members defragmented by themselves; if that does not suffice, raise etcd's \
+         --quota-backend-bytes. Writing resumes by itself, no restart is needed"
+    )]
+    QuotaReached {
+        /// Endpoints and prefix.
+        place: String,
+    },
+    /// The way to etcd is not described well enough to be tried.
+    #[error("the connection to etcd can not be set up: {problem}")]
+    Connection {
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// Where a store was to be opened or made is something that is none.
+    #[error(
+        "{place} holds keys that are not of this program. Nothing was changed. Give the prefix of the store, or one that nobody uses"
+    )]
+    ForeignData {
+        /// Endpoints and prefix.
+        place: String,
     },
     /// The directory at the path is no longer the one that was opened: unmounted, removed or replaced.
     #[error(
@@ -95,21 +119,22 @@ pub enum StoreError {
     },
     /// There is a root key, but no data.
     #[error(
-        "there is a root key, but no data in {path}. Either the data directory is not mounted or was lost, or the key is left from \
-         an earlier installation; starting empty would hide that. Mount or restore the data; for a fresh start remove the key file \
+        "there is a root key, but no data in {path}. Either the data is elsewhere (a directory that is not mounted, another \
+         prefix of etcd) or was lost, or the key is left from an earlier installation; starting empty would hide that. Mount or \
+         restore the data; for a fresh start remove the key file \
          as well, or initialise explicitly where the key comes from the service manager"
     )]
     KeyWithoutData {
-        /// The data directory.
+        /// The data directory, or endpoints and prefix of etcd.
         path: PathBuf,
     },
     /// There is data, but no root key.
     #[error(
         "there is data in {data}, but no root key at {key}. Without it the data can not be read, and making a new key would not \
-         help. Restore the key file from its safe place; for a fresh start move the data directory away"
+         help. Restore the key file from its safe place, or copy it from another node of the cluster; for a fresh start move the data away"
     )]
     DataWithoutKey {
-        /// The data directory.
+        /// The data directory, or endpoints and prefix of etcd.
         data: PathBuf,
         /// Where the key was expected.
         key: PathBuf,
@@ -119,7 +144,7 @@ pub enum StoreError {
         "there is no data in {path}, and initialising was not asked for. Nothing was made. Check the path, or initialise the store"
     )]
     NotInitialised {
-        /// The data directory.
+        /// The data directory, or endpoints and prefix of etcd.
         path: PathBuf,
     },
     /// The root key can not be read or made.
@@ -184,6 +209,7 @@ impl StoreError {
             self,
             Self::Unavailable { .. }
                 | Self::Full { .. }
+                | Self::QuotaReached { .. }
                 | Self::Vanished { .. }
                 | Self::Closed
                 | Self::InUse { .. }

@@ -53,6 +53,7 @@ mod watch;
 mod watching;
 
 pub use clock::{BootClock, SystemBootClock};
+pub use engine::etcd::{Etcd, Settings as EtcdSettings, Tls as EtcdTls, Upkeep as EtcdUpkeep};
 pub use error::{CommitError, Outcome, StoreError};
 pub use lease::Lease;
 pub use name::{Kind, Name};

@@ -133,6 +133,19 @@ impl RootKey {
         self.fresh
     }
 
+    /// Removes the file of a key that this start has made and that nothing is sealed under; of no other.
+    pub(crate) fn discard(self) {
+        if self.fresh && fs::remove_file(&self.source).is_ok() {
+            // If the removal itself is lost, the next start finds a foreign key and says so.
+            let _ = sync_directory_of(&self.source);
+        }
+    }
+
+    /// Where it comes from.
+    pub(crate) fn source(&self) -> &Path {
+        &self.source
+    }
+
     /// The key that the keyring is sealed under.
     pub(crate) fn wrapping_key(&self) -> Zeroizing<[u8; 32]> {
         self.derive(b"gridkeep keyring wrapping")

@@ -125,6 +125,8 @@ pub struct Status {
     pub entries: Option<u64>,
     /// Bytes on disk, the reserve not counted.
     pub bytes: u64,
+    /// Bytes that it may grow to, if that is limited and known; the disk's end is not such a limit.
+    pub limit: Option<u64>,
     /// Why writes are refused at the moment, if they are.
     pub refusing_writes: Option<StoreError>,
 }
@@ -311,6 +313,7 @@ impl Store {
             commit_sequence: engine.sequence,
             entries: engine.entries,
             bytes: engine.bytes,
+            limit: engine.limit,
             refusing_writes: engine.refusing_writes,
         }
     }

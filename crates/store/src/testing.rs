@@ -3,6 +3,8 @@
 //! For this crate's tests and for those of the crates above. Nothing here is used by a running server, and nothing here makes
 //! the wall clock lie.
 
+pub mod etcd;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};

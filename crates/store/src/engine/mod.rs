@@ -11,6 +11,7 @@ use crate::StoreError;
 pub use crate::watch::{RawChange, RawWatch};
 
 pub mod embedded;
+pub mod etcd;
 pub(crate) mod lease;
 
 /// An entry as the engine holds it.
@@ -106,6 +107,8 @@ pub struct EngineStatus {
     pub entries: Option<u64>,
     /// Bytes on disk, reserve excluded.
     pub bytes: u64,
+    /// Bytes that it may grow to, if that is limited and known.
+    pub limit: Option<u64>,
     /// Why writes are being refused at the moment.
     pub refusing_writes: Option<StoreError>,
 }

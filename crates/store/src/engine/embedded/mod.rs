@@ -275,6 +275,7 @@ impl Engine for Embedded {
             sequence: self.file.sequence(),
             entries: self.file.entries().ok(),
             bytes: self.file.bytes(),
+            limit: None,
             refusing_writes,
         }
     }

@@ -1,0 +1,425 @@
+//! Calling etcd: which member is asked, how long it is waited for, and what its silence or refusal means.
+//!
+//! Knows messages as bytes of a type; what they are about is for the modules beside it. Every call is bounded in time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::Stream;
+use prost::Message;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, ConnectError, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::connect::{Connector, Tls};
+use crate::{Outcome, StoreError};
+
+/// How long one member is waited for.
+const ONE_MEMBER: Duration = Duration::from_secs(2);
+/// How long an answer is looked for at all members together.
+const ALL_MEMBERS: Duration = Duration::from_secs(5);
+/// Between two rounds over the members.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Rounds, where nobody even takes a connection.
+const ROUNDS_UNCONNECTED: usize = 3;
+/// etcd refuses more frequent pings than one in 5 s as abuse.
+const PING_EVERY: Duration = Duration::from_secs(6);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+const WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Why a call brought no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Nobody took the request, or whoever took it has refused it before doing anything: it may be sent again.
+    NotDone(String),
+    /// Whether the request was carried out is not known.
+    Lost(String),
+    /// The database of etcd has reached its quota.
+    NoSpace,
+    /// The revision asked for has been compacted away.
+    Compacted,
+    /// etcd will refuse this for ever: no permission, or a request it does not understand.
+    Refused(String),
+}
+
+impl Trouble {
+    pub(crate) fn into_error(self, place: &str) -> StoreError {
+        let (cause, outcome) = match self {
+            Self::NotDone(cause) => (cause, Outcome::NotApplied),
+            Self::Lost(cause) => (cause, Outcome::Unknown),
+            Self::NoSpace => {
+                return StoreError::QuotaReached {
+                    place: place.to_owned(),
+                };
+            }
+            Self::Compacted => (
+                "what was read has been compacted away meanwhile".to_owned(),
+                Outcome::NotApplied,
+            ),
+            Self::Refused(cause) => (cause, Outcome::NotApplied),
+        };
+        StoreError::Unavailable {
+            cause: format!("{place}: {cause}"),
+            outcome,
+        }
+    }
+}
+
+/// How long a failed connection is not tried again: those who ask meanwhile learn of it at once.
+const REST: Duration = Duration::from_millis(100);
+
+struct Member {
+    name: String,
+    endpoint: Endpoint,
+    connector: Connector,
+    slot: Mutex<Slot>,
+}
+
+/// The connection to a member. One task makes it while the others wait, and one that has let somebody wait in vain is given up: after
+/// the network was away a new one works at once, an old one only when the kernel tries it again.
+#[derive(Default)]
+struct Slot {
+    channel: Option<Channel>,
+    number: u64,
+    failed: Option<(Instant, String)>,
+}
+
+impl Member {
+    async fn channel(&self) -> Result<(u64, Channel), String> {
+        let mut slot = self.slot.lock().await;
+        if let Some(channel) = &slot.channel {
+            return Ok((slot.number, channel.clone()));
+        }
+        if let Some((at, cause)) = &slot.failed
+            && at.elapsed() < REST
+        {
+            return Err(cause.clone());
+        }
+        match self
+            .endpoint
+            .connect_with_connector(self.connector.clone())
+            .await
+        {
+            Ok(channel) => {
+                slot.number += 1;
+                slot.failed = None;
+                slot.channel = Some(channel.clone());
+                Ok((slot.number, channel))
+            }
+            Err(error) => {
+                let cause = causes(&error);
+                slot.failed = Some((Instant::now(), cause.clone()));
+                Err(cause)
+            }
+        }
+    }
+
+    /// Gives a connection up; who holds the slot at this moment makes another anyway.
+    fn forget(&self, number: u64) {
+        if let Ok(mut slot) = self.slot.try_lock()
+            && slot.number == number
+        {
+            slot.channel = None;
+        }
+    }
+}
+
+/// An error and what brought it about, as one text without repetitions.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut deeper = error.source();
+    while let Some(error) = deeper {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        deeper = error.source();
+    }
+    text
+}
+
+/// The members of an etcd cluster, of which one is asked until it fails.
+pub(crate) struct Rpc {
+    members: Vec<Member>,
+    current: AtomicUsize,
+}
+
+impl Rpc {
+    /// Connects to nobody yet.
+    pub(crate) fn new(endpoints: &[String], tls: Option<Arc<Tls>>) -> Result<Self, StoreError> {
+        let members = endpoints
+            .iter()
+            .map(|name| {
+                let connector = Connector::new(name, tls.clone())?;
+                // The connector does TLS: to the library it is a plain connection.
+                let endpoint = Endpoint::from_shared(format!("http://{}", connector.authority()))
+                    .map_err(|error| StoreError::Connection {
+                        problem: format!("the endpoint {name:?} is no address ({error})"),
+                    })?
+                    .http2_keep_alive_interval(PING_EVERY)
+                    .keep_alive_timeout(PING_TIMEOUT)
+                    .initial_stream_window_size(WINDOW)
+                    .initial_connection_window_size(WINDOW);
+                Ok(Member {
+                    name: name.clone(),
+                    endpoint,
+                    connector,
+                    slot: Mutex::default(),
+                })
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        Ok(Self {
+            members,
+            current: AtomicUsize::new(0),
+        })
+    }
+
+    /// How many members are known.
+    pub(crate) fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Asks until somebody answers or the time is over. What may be done twice (`repeatable`) is sent again even if it may have been
+    /// done.
+    pub(crate) async fn call<Q, A>(
+        &self,
+        path: &'static str,
+        request: &Q,
+        repeatable: bool,
+    ) -> Result<A, Trouble>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let deadline = Instant::now() + ALL_MEMBERS;
+        let mut round = 0;
+        loop {
+            let mut unconnected = true;
+            let mut last = Trouble::NotDone("no endpoint is configured".to_owned());
+            for _ in 0..self.members.len() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(last);
+                }
+                let index = self.current.load(Ordering::Relaxed) % self.members.len();
+                match self.ask(index, path, request, left.min(ONE_MEMBER)).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Asked { trouble, connected }) => {
+                        unconnected &= !connected;
+                        match &trouble {
+                            Trouble::NotDone(_) => self.leave(index),
+                            Trouble::Lost(_) => {
+                                self.leave(index);
+                                if !repeatable {
+                                    return Err(trouble);
+                                }
+                            }
+                            _ => return Err(trouble),
+                        }
+                        last = trouble;
+                    }
+                }
+            }
+            round += 1;
+            if (unconnected && round >= ROUNDS_UNCONNECTED) || Instant::now() + PAUSE >= deadline {
+                return Err(last);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks one member, by its place in the list of endpoints.
+    pub(crate) async fn call_member<Q, A>(
+        &self,
+        index: usize,
+        path: &'static str,
+        request: &Q,
+        wait: Duration,
+    ) -> Result<A, Trouble>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        self.ask(index, path, request, wait)
+            .await
+            .map_err(|asked| asked.trouble)
+    }
+
+    /// Opens a stream of requests and answers with the member that is asked at present; also answers over which connection.
+    pub(crate) async fn stream<Q, A>(
+        &self,
+        path: &'static str,
+        requests: impl Stream<Item = Q> + Send + 'static,
+    ) -> Result<(Connection, Streaming<A>), Trouble>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let index = self.current.load(Ordering::Relaxed) % self.members.len().max(1);
+        let Some(member) = self.members.get(index) else {
+            return Err(Trouble::NotDone("no endpoint is configured".to_owned()));
+        };
+        let opening = async {
+            let (number, channel) = member
+                .channel()
+                .await
+                .map_err(|cause| Trouble::NotDone(format!("{}: {cause}", member.name)))?;
+            let mut grpc = grpc(channel);
+            grpc.ready()
+                .await
+                .map_err(|error| Trouble::NotDone(format!("{}: {error}", member.name)))?;
+            let answers = grpc
+                .streaming(
+                    with_leader(Request::new(requests)),
+                    PathAndQuery::from_static(path),
+                    ProstCodec::default(),
+                )
+                .await
+                .map_err(|status| judge(&member.name, &status).0)?;
+            Ok((Connection { index, number }, answers.into_inner()))
+        };
+        timeout(ONE_MEMBER, opening)
+            .await
+            .unwrap_or_else(|_| Err(Trouble::Lost(format!("{} did not answer", member.name))))
+            .inspect_err(|_| self.leave(index))
+    }
+
+    /// Gives up a connection that has fallen silent.
+    pub(crate) fn abandon(&self, connection: Connection) {
+        self.leave(connection.index);
+        if let Some(member) = self.members.get(connection.index) {
+            member.forget(connection.number);
+        }
+    }
+
+    /// Asks another member from now on, unless somebody has decided so already.
+    fn leave(&self, index: usize) {
+        let next = (index + 1) % self.members.len().max(1);
+        let _ = self
+            .current
+            .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    async fn ask<Q, A>(
+        &self,
+        index: usize,
+        path: &'static str,
+        request: &Q,
+        wait: Duration,
+    ) -> Result<A, Asked>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let unconnected = |trouble| Asked {
+            trouble,
+            connected: false,
+        };
+        let Some(member) = self.members.get(index) else {
+            return Err(unconnected(Trouble::NotDone("no such endpoint".to_owned())));
+        };
+        let start = Instant::now();
+        let (number, channel) = match timeout(wait, member.channel()).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(cause)) => {
+                let cause = format!("{}: {cause}", member.name);
+                return Err(unconnected(Trouble::NotDone(cause)));
+            }
+            Err(_) => {
+                let cause = format!("{}: no connection came about", member.name);
+                return Err(unconnected(Trouble::NotDone(cause)));
+            }
+        };
+        let asking = async {
+            let mut grpc = grpc(channel);
+            grpc.ready().await.map_err(|error| {
+                let cause = format!("{}: {}", member.name, causes(&error));
+                (Trouble::NotDone(cause), true)
+            })?;
+            grpc.unary(
+                with_leader(Request::new(request.clone())),
+                PathAndQuery::from_static(path),
+                ProstCodec::default(),
+            )
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| judge(&member.name, &status))
+        };
+        let (trouble, broken) = match timeout(wait.saturating_sub(start.elapsed()), asking).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(judged)) => judged,
+            Err(_) => {
+                let waited = start.elapsed().as_millis();
+                let cause = format!("{} did not answer within {waited} ms", member.name);
+                (Trouble::Lost(cause), true)
+            }
+        };
+        if broken {
+            member.forget(number);
+        }
+        Err(Asked {
+            trouble,
+            connected: true,
+        })
+    }
+}
+
+/// One connection to one member.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connection {
+    index: usize,
+    number: u64,
+}
+
+struct Asked {
+    trouble: Trouble,
+    connected: bool,
+}
+
+fn grpc(channel: Channel) -> Grpc<Channel> {
+    // Answers are as large as what was asked for, which is bounded there.
+    Grpc::new(channel).max_decoding_message_size(usize::MAX)
+}
+
+/// A member that has lost its leader says so instead of letting the request wait.
+fn with_leader<T>(mut request: Request<T>) -> Request<T> {
+    request
+        .metadata_mut()
+        .insert("hasleader", MetadataValue::from_static("true"));
+    request
+}
+
+/// What an error of the transport or of etcd means, and whether the connection is to be given up. The texts are those of etcd's
+/// rpctypes, which are the same from 3.4 on.
+fn judge(member: &str, status: &Status) -> (Trouble, bool) {
+    let mut source = std::error::Error::source(status);
+    let from_transport = source.is_some();
+    while let Some(error) = source {
+        // The library connects anew by itself where a connection has ended.
+        if error.is::<ConnectError>() {
+            let cause = format!("{member}: {}", causes(error));
+            return (Trouble::NotDone(cause), true);
+        }
+        source = error.source();
+    }
+    let text = status.message();
+    let said = || format!("{member}: {text}");
+    let trouble = match status.code() {
+        Code::ResourceExhausted if text.contains("database space exceeded") => Trouble::NoSpace,
+        Code::ResourceExhausted if text.contains("too many requests") => Trouble::NotDone(said()),
+        Code::OutOfRange if text.contains("compacted") => Trouble::Compacted,
+        Code::Unavailable if text.contains("no leader") => Trouble::NotDone(said()),
+        Code::InvalidArgument
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::Unimplemented => Trouble::Refused(said()),
+        _ => Trouble::Lost(said()),
+    };
+    (trouble, from_transport)
+}

@@ -1,0 +1,247 @@
+//! A real etcd for tests: members on loopback with ports of their own, that are killed, stopped, started again and, at the end, removed.
+//!
+//! Needs the programs `etcd` (Debian: etcd-server) and `setpriv` (util-linux), which ends a member together with the thread that
+//! started it, however that ends.
+
+use std::io::{Error, ErrorKind, Result};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long a member may take to answer after its start.
+const START: Duration = Duration::from_secs(30);
+
+/// Members of an etcd cluster. Dropped, they end, and their data goes.
+pub struct EtcdCluster {
+    members: Vec<Member>,
+    directory: PathBuf,
+    options: Vec<String>,
+}
+
+struct Member {
+    client: u16,
+    peer: u16,
+    process: Option<Child>,
+    stopped: bool,
+}
+
+impl EtcdCluster {
+    /// Starts this many members and waits until they answer; `options` are etcd's.
+    ///
+    /// # Errors
+    /// If etcd is not installed or does not start, with what to do.
+    pub fn start(members: usize, options: &[&str]) -> Result<Self> {
+        let directory = unused_directory()?;
+        // Bound together, so that they differ.
+        let ports = (0..2 * members)
+            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .collect::<Result<Vec<_>>>()?
+            .iter()
+            .map(|listener| Ok(listener.local_addr()?.port()))
+            .collect::<Result<Vec<u16>>>()?;
+        let members = ports
+            .chunks_exact(2)
+            .filter_map(|pair| match pair {
+                [client, peer] => Some(Member {
+                    client: *client,
+                    peer: *peer,
+                    process: None,
+                    stopped: false,
+                }),
+                _ => None,
+            })
+            .collect();
+        let mut cluster = Self {
+            members,
+            directory,
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+        };
+        for index in 0..cluster.members.len() {
+            cluster.spawn(index)?;
+        }
+        for index in 0..cluster.members.len() {
+            cluster.wait(index)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Addresses for clients, as the engine's settings want them.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members
+            .iter()
+            .map(|member| format!("http://127.0.0.1:{}", member.client))
+            .collect()
+    }
+
+    /// Ends a member without warning.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(mut process) = self.members.get_mut(index).and_then(|m| m.process.take()) {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Starts a member that was killed and waits until it answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn restart(&mut self, index: usize) -> Result<()> {
+        self.spawn(index)?;
+        self.wait(index)
+    }
+
+    /// Starts a member that was killed; it answers later.
+    ///
+    /// # Errors
+    /// If the program can not be started.
+    pub fn spawn(&mut self, index: usize) -> Result<()> {
+        let initial: Vec<String> = self
+            .members
+            .iter()
+            .enumerate()
+            .map(|(n, member)| format!("m{n}=http://127.0.0.1:{}", member.peer))
+            .collect();
+        let member = self.members.get_mut(index).ok_or(ErrorKind::NotFound)?;
+        let client = format!("http://127.0.0.1:{}", member.client);
+        let peer = format!("http://127.0.0.1:{}", member.peer);
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "etcd"])
+            .args(["--name", &format!("m{index}"), "--data-dir"])
+            .arg(self.directory.join(index.to_string()))
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &initial.join(",")])
+            .args(["--log-level", "error"])
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(
+                self.directory.join(format!("{index}.log")),
+            )?);
+        member.process = Some(command.spawn().map_err(|error| {
+            Error::other(format!(
+                "setpriv, of the package util-linux, does not start: {error}"
+            ))
+        })?);
+        member.stopped = false;
+        Ok(())
+    }
+
+    /// Lets a member's process stand still, as a host that hangs does.
+    pub fn stop(&mut self, index: usize) {
+        self.signal(index, Signal::SIGSTOP, true);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&mut self, index: usize) {
+        self.signal(index, Signal::SIGCONT, false);
+    }
+
+    fn signal(&mut self, index: usize, signal: Signal, stopped: bool) {
+        if let Some(member) = self.members.get_mut(index)
+            && let Some(process) = &member.process
+            && let Ok(id) = i32::try_from(process.id())
+        {
+            let _ = kill(Pid::from_raw(id), signal);
+            member.stopped = stopped;
+        }
+    }
+
+    /// Runs `etcdctl` against all members that are meant to run.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub fn etcdctl(&self, arguments: &[&str]) -> Result<String> {
+        let running: Vec<String> = self
+            .members
+            .iter()
+            .filter(|member| member.process.is_some() && !member.stopped)
+            .map(|member| format!("127.0.0.1:{}", member.client))
+            .collect();
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .arg("--endpoints")
+            .arg(running.join(","))
+            .args(arguments)
+            .output()?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(Error::other(
+                String::from_utf8_lossy(&output.stderr).into_owned(),
+            ))
+        }
+    }
+
+    /// Waits until a member answers that it is healthy.
+    fn wait(&mut self, index: usize) -> Result<()> {
+        let log = self.directory.join(format!("{index}.log"));
+        let member = self.members.get_mut(index).ok_or(ErrorKind::NotFound)?;
+        let process = member.process.as_mut().ok_or(ErrorKind::NotFound)?;
+        let deadline = Instant::now() + START;
+        loop {
+            if healthy(member.client) {
+                return Ok(());
+            }
+            let ended = process.try_wait()?;
+            if ended.is_some() || Instant::now() > deadline {
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                return Err(Error::other(format!(
+                    "etcd does not run ({ended:?}); if it is not installed, install it (Debian: etcd-server, which scripts/prepare \
+                     does); it said: {said}"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Asks etcd's `/health`, which answers once there is a leader.
+fn healthy(port: u16) -> bool {
+    use std::io::{Read, Write};
+    let ask = || -> Result<String> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.contains("\"true\""))
+}
+
+/// In memory where the host allows: these members are to be quick, not durable.
+fn unused_directory() -> Result<PathBuf> {
+    let memory = PathBuf::from("/dev/shm");
+    let base = if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
+    };
+    for n in 0..1000 {
+        let directory = base.join(format!("gridkeep-etcd-{}-{n}", std::process::id()));
+        match std::fs::create_dir(&directory) {
+            Ok(()) => return Ok(directory),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ErrorKind::AlreadyExists.into())
+}
+
+impl Drop for EtcdCluster {
+    fn drop(&mut self) {
+        for index in 0..self.members.len() {
+            self.kill(index);
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
