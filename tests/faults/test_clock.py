@@ -1,0 +1,144 @@
+"""The host's wall clock jumps by days, forwards and back, under the whole server. Nobody hears a refusal while it is in doubt; when it
+is known to be right, what has expired is refused as always.
+
+Debian's libfaketime stands in for the host's clock; the boot-time clock goes on as it is. What the kernel says about synchronisation
+differs from host to host, so two lines of C answer adjtimex(2) in its place.
+"""
+
+import subprocess
+
+import pytest
+from support.processes import GRIDKEEP, PATIENCE, wait_until
+from support.vault import at_once
+
+DAY = 86_400
+KERNEL = """
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+int adjtimex(void *unused) { (void)unused; return access(getenv("KERNEL_CLOCK_RIGHT"), F_OK) ? 5 : 0; }
+"""
+
+
+class HostClock:
+    """The wall clock that a server is started under."""
+
+    def __init__(self, directory):
+        directory.mkdir()
+        self.offset, self.right = directory / "offset", directory / "right"
+        source, kernel = directory / "kernel.c", directory / "kernel.so"
+        source.write_text(KERNEL)
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", kernel, source], check=True)
+        self.environment = {
+            "LD_PRELOAD": f"{libfaketime()}:{kernel}",
+            "FAKETIME_TIMESTAMP_FILE": str(self.offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "KERNEL_CLOCK_RIGHT": str(self.right),
+        }
+        self.jump(0)
+
+    def jump(self, seconds):
+        """Sets the clock this far from the true time, in one step."""
+        new = self.offset.with_suffix(".new")
+        new.write_text(f"{seconds:+d}\n")
+        new.replace(self.offset)
+
+    def synchronised(self, right):
+        """What the kernel says of the clock."""
+        self.right.touch() if right else self.right.unlink(missing_ok=True)
+
+
+def libfaketime():
+    machine = subprocess.run(["cc", "-print-multiarch"], capture_output=True, text=True, check=True).stdout.strip()
+    return f"/usr/lib/{machine}/faketime/libfaketimeMT.so.1"
+
+
+@pytest.fixture
+def clock(tmp_path):
+    return HostClock(tmp_path / "clock")
+
+
+@pytest.fixture
+def world(make_issuer, make_server, entry, vault, clock):
+    """A server under that clock, with a login of 28 days and a token of an hour."""
+    issuer = make_issuer(auto_login="alice")
+    server = make_server([entry(issuer)], start=False)
+    server.start(clock.environment)
+    client = vault(server)
+    token, key = client.login()
+    status, body = client.request("POST", "auth/token/create", token, {"ttl": "1h"})
+    assert status == 200, body
+    return server, client, token, key, body["auth"]["client_token"]
+
+
+def lookup(client, token):
+    status, body = client.request("GET", "auth/token/lookup-self", token)
+    return status, "" if status == 200 else body["errors"][0]
+
+
+def confirm(server):
+    done = subprocess.run(
+        [GRIDKEEP, "operator", "confirm-clock", "--config", server.etc / "config.d"], capture_output=True, text=True, timeout=PATIENCE, env={}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("days", [3, 20, -3, -40])
+def test_a_jump_refuses_nobody(world, clock, days):
+    server, client, token, key, short = world
+    clock.jump(days * DAY)
+    # Sixteen at once, because the jump is noticed by whoever comes first.
+    for status, body in at_once(16, lambda _: client.read(token, key)):
+        assert status in (200, 503) and "permission denied" not in str(body), body
+    assert wait_until(lambda: client.read(token, key)[0] == 200, "credentials are served", server.process)
+    status, text = lookup(client, short)
+    if days > 0:
+        assert status == 503 and "this server's clock" in text, (status, text)
+    else:
+        assert status == 200, text
+    assert "the wall clock jumped" in server.log()
+    # The way back is a jump as well, and nothing is lost by the two.
+    clock.jump(0)
+    for known in (token, short):
+        assert lookup(client, known) == (200, ""), known
+    assert client.read(token, key)[0] == 200
+
+
+@pytest.mark.parametrize("by", ["operator", "kernel"])
+def test_a_clock_that_is_right_after_all_is_believed(world, clock, by):
+    server, client, token, key, short = world
+    clock.jump(3 * DAY)
+    assert lookup(client, short)[0] == 503
+    if by == "operator":
+        confirm(server)
+    else:
+        clock.synchronised(True)
+    status, text = lookup(client, short)
+    assert status == 403 and text == "permission denied", (status, text)
+    assert lookup(client, token)[0] == 200
+    assert client.read(token, key)[0] == 200
+
+
+@pytest.mark.parametrize("days", [5, -5])
+def test_a_start_under_another_clock(world, clock, days):
+    server, client, token, key, short = world
+    server.stop()
+    clock.jump(days * DAY)
+    server.start(clock.environment)
+    assert client_again(client, token) == (200, "")
+    assert client.read(token, key)[0] == 200
+    status, text = lookup(client, short)
+    assert (status == 503 and "this server's clock" in text) if days > 0 else status == 200, (status, text)
+    assert "the wall clock is before or more than a day after" in server.log()
+    server.stop()
+    clock.jump(0)
+    server.start(clock.environment)
+    for known in (token, short):
+        assert client_again(client, known) == (200, ""), known
+
+
+def client_again(client, token):
+    """The first answer after a restart: the old connection is gone."""
+    client.local.__dict__.clear()
+    return lookup(client, token)
