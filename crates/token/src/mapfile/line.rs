@@ -6,6 +6,8 @@ use super::Style;
 
 /// Bytes that one compiled expression may take.
 const EXPRESSION_LIMIT: usize = 1 << 20;
+/// Groups of one expression. An account names nine; matching takes memory for each group in each state, which thousands make seconds of.
+const GROUP_LIMIT: usize = 32;
 
 #[derive(Clone, Debug)]
 pub(super) enum Pattern {
@@ -79,6 +81,10 @@ fn expression(body: &str, letters: &str) -> Pattern {
         .size_limit(EXPRESSION_LIMIT)
         .build()
     {
+        // The whole match counts as a group.
+        Ok(regex) if regex.captures_len() > GROUP_LIMIT + 1 => Pattern::Unknown(format!(
+            "the expression has more than {GROUP_LIMIT} groups, which is not judged here; write (?:…) where no group is meant"
+        )),
         Ok(regex) => Pattern::Expression(regex),
         Err(_) => Pattern::Unknown(
             "the expression uses PCRE in a way that cannot be judged here, or is wrong".to_owned(),

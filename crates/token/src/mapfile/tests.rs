@@ -71,6 +71,23 @@ fn what_cannot_be_judged_is_said() {
 }
 
 #[test]
+fn groups_are_counted_not_parentheses() {
+    let subject = "a".repeat(40);
+    let line = |group: &str, count| format!("SCITOKENS /,{}$/ pool\n", group.repeat(count));
+    let many = MapFile::parse(&line("(a?)", 33), Style::HashKeys);
+    let mapping = many.match_token("https://vo.example.org", &subject[..20]);
+    assert!(mapping.matched.is_none());
+    assert!(mapping.unjudged[0].text.contains("more than 32 groups"));
+    for fitting in [line("(a?)", 32), line("(?:a?)", 40)] {
+        let map = MapFile::parse(&fitting, Style::HashKeys);
+        assert_eq!(
+            account(&map, "https://vo.example.org", &subject[..20]),
+            Some((1, "pool".to_owned()))
+        );
+    }
+}
+
+#[test]
 fn without_hash_keys_every_field_is_an_expression_and_slashes_are_text() {
     let text = "SCITOKENS \"https://jobsub.fnal.gov(.*)nova(.*)\" nova\nSCITOKENS https://iam.example osg\n\
                 SCITOKENS /^https:/ never\n";
