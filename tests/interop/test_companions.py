@@ -125,13 +125,11 @@ def test_sh_usage(companions, words):
 
 
 @pytest.fixture
-def private_tmp(tmp_path, kind):
+def private_tmp(tmp_path):
     """Words that give a command a /tmp of its own: the default places of tokens are there."""
     place = tmp_path / "private"
     place.mkdir()
     words = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /tmp && exec "$@"', str(place)]
-    if kind == "ours" and tmp_path.is_relative_to("/tmp"):
-        pytest.skip("the links to our program lie below /tmp, which is hidden here; run with --basetemp elsewhere")
     allowed = subprocess.run([*words, "true"], capture_output=True, text=True)
     assert allowed.returncode == 0, f"the tests need user namespaces (kernel.unprivileged_userns_clone): {allowed.stderr}"
     return words, place
@@ -141,9 +139,10 @@ def private_tmp(tmp_path, kind):
 def test_destroy_in_the_default_places(companions, resident, private_tmp, quiet):
     words, place = private_tmp
     program = companions.directory / "htdestroytoken"
-    if not program.resolve().is_relative_to("/tmp"):
+    if not program.is_relative_to("/tmp"):
         inside = [program]
     else:
+        # The links to our program are hidden by that /tmp; it goes by the name of its file, whose ever that is.
         shutil.copy(program.resolve(), place / "htdestroytoken")
         inside = ["/tmp/htdestroytoken"]
     bearer, vault = place / "bt_u0", place / "vt_u0"
