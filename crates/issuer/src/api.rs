@@ -112,6 +112,9 @@ pub trait TokenIssuer: Send + Sync {
 
     /// How things stand with this issuer, for health pages and metrics. Never waits.
     fn status(&self) -> IssuerStatus;
+
+    /// Divides the budget among this many live nodes from now on; none counts as one.
+    fn set_budget_share(&self, live_nodes: u32);
 }
 
 /// What goes into an authorization request.

@@ -84,11 +84,6 @@ impl Client {
         })
     }
 
-    /// Divides the budget among this many live nodes from now on; none counts as one.
-    pub fn set_budget_share(&self, live_nodes: u32) {
-        self.gate.share(live_nodes, Instant::now());
-    }
-
     /// Renews metadata and keys ahead of their end until `stop` holds `true` or its sender is gone. What nobody has
     /// asked for yet is not read. Failures are waited out; the last good copies stay in use.
     pub async fn run_background(&self, mut stop: watch::Receiver<bool>) {
@@ -377,6 +372,10 @@ impl TokenIssuer for Client {
             },
         )
         .await
+    }
+
+    fn set_budget_share(&self, live_nodes: u32) {
+        self.gate.share(live_nodes, Instant::now());
     }
 
     fn status(&self) -> IssuerStatus {

@@ -10,7 +10,7 @@ use crate::clock::TOLERANCE_SECONDS;
 use crate::database::{Change, NotCommitted, name};
 use crate::events::{self, Event};
 use crate::failure::Failure;
-use crate::keeper::{Keeper, missing_record};
+use crate::keeper::{Keeper, Used, missing_record};
 use crate::records::{
     CachedToken, DUE, GRANT, GrantRecord, GrantState, INTENT, Intent, KEEPER, KeeperRecord,
 };
@@ -30,13 +30,18 @@ impl Keeper {
             keeper.refresh_ahead().await
         });
         self.every(Duration::from_secs(30), |keeper| async move {
-            keeper.revoke_unreferenced().await
+            let work = keeper.revoke_unreferenced();
+            keeper.alone("keeper/revocations", work).await.map(|_| ())
         });
         self.every(Duration::from_secs(60), |keeper| async move {
             keeper.note_time_and_sweep().await
         });
         self.every(Duration::from_secs(600), |keeper| async move {
-            keeper.keep_alive().await
+            if keeper.inner.cluster.is_shared() {
+                keeper.note_uses().await?;
+            }
+            let work = keeper.keep_alive();
+            keeper.alone("keeper/keep-alive", work).await.map(|_| ())
         });
         let keeper = self.clone();
         self.own(async move {
@@ -67,19 +72,17 @@ impl Keeper {
 
     /// Notes that a grant was used, and when it is worth refreshing it ahead.
     pub(crate) fn mark_used(&self, grant: &str, access: &CachedToken) {
-        // A token without an end is never refreshed ahead, but it counts as use.
-        let ahead = access
-            .expires_at
-            .map_or(i64::MAX, |end| end - (end - access.issued_at) / 4);
+        let ahead = ahead_of_need(access);
         let mut used = self
             .inner
             .used
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = used.get_mut(grant) {
-            *known = ahead;
+            known.ahead = ahead;
         } else if used.len() < USED_LIMIT {
-            used.insert(grant.to_owned(), ahead);
+            let since = self.now().0;
+            used.insert(grant.to_owned(), Used { ahead, since });
         }
     }
 
@@ -103,22 +106,95 @@ impl Keeper {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             used.iter()
-                .filter(|(_, ahead)| **ahead <= now)
+                .filter(|(_, used)| used.ahead <= now)
                 .map(|(grant, _)| grant.clone())
                 .collect()
         };
-        self.fly_all(due).await;
+        let mut wanted = Vec::new();
+        for grant in due {
+            if let Some(generation) = self.wants_refresh_ahead(&grant, now).await? {
+                wanted.push((grant, Some(generation)));
+            }
+        }
+        self.fly_all(wanted).await;
         Ok(())
     }
 
-    async fn fly_all(&self, grants: Vec<String>) {
+    /// The generation of a used grant that is still to be refreshed ahead: another node may have done so meanwhile.
+    async fn wants_refresh_ahead(&self, id: &str, now: i64) -> Result<Option<u64>, Failure> {
+        let grant = self
+            .inner
+            .db
+            .get::<GrantRecord>(&name(GRANT, &[id]))
+            .await?;
+        let Some(grant) = grant else {
+            self.take_used(id);
+            return Ok(None);
+        };
+        let ahead = self
+            .inner
+            .sealer
+            .open(&grant.value)
+            .ok()
+            .and_then(|(_, secrets)| secrets.access.as_ref().map(ahead_of_need));
+        if let Some(ahead) = ahead.filter(|ahead| *ahead > now) {
+            let mut used = self
+                .inner
+                .used
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(used) = used.get_mut(id) {
+                used.ahead = ahead;
+            }
+            return Ok(None);
+        }
+        Ok(Some(grant.value.generation))
+    }
+
+    /// Notes the use of grants that other nodes refresh, so that they do not count as idle.
+    async fn note_uses(&self) -> Result<(), Failure> {
+        let now = self.now();
+        let day = |since: i64| now.0 - since >= 86_400;
+        let long_used: Vec<String> = {
+            let used = self
+                .inner
+                .used
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let long = used.iter().filter(|(_, used)| day(used.since));
+            long.map(|(grant, _)| grant.clone()).collect()
+        };
+        for id in long_used {
+            let grant = self
+                .inner
+                .db
+                .get::<GrantRecord>(&name(GRANT, &[&id]))
+                .await?;
+            if let Some(grant) = grant.filter(|grant| day(grant.value.used_at.0)) {
+                let mut record = grant.value.clone();
+                record.used_at = now;
+                let mut change = Change::new();
+                change
+                    .guard(grant.unchanged())
+                    .put(grant.name.clone(), &record, None)?;
+                match self.inner.db.commit(change).await {
+                    Ok(()) | Err(NotCommitted::Conflict) => {}
+                    Err(other) => return Err(other.into()),
+                }
+            }
+            self.take_used(&id);
+        }
+        Ok(())
+    }
+
+    async fn fly_all(&self, grants: Vec<(String, Option<u64>)>) {
         for some in grants.chunks(ABREAST) {
             if *self.stopping().borrow() {
                 return;
             }
             let flights: Vec<_> = some
                 .iter()
-                .map(|grant| (grant, self.flight(grant, None)))
+                .map(|(grant, seen)| (grant, self.flight(grant, *seen)))
                 .collect();
             for (grant, mut flight) in flights {
                 let landed = flight.wait_for(Option::is_some).await;
@@ -169,8 +245,8 @@ impl Keeper {
                 .await?;
             let mut wanted = Vec::new();
             for grant in grants {
-                if self.wants_keep_alive(day, &grant).await? {
-                    wanted.push(grant);
+                if let Some(generation) = self.wants_keep_alive(day, &grant).await? {
+                    wanted.push((grant, Some(generation)));
                 }
             }
             self.fly_all(wanted).await;
@@ -178,7 +254,8 @@ impl Keeper {
         Ok(())
     }
 
-    async fn wants_keep_alive(&self, day: i64, id: &str) -> Result<bool, Failure> {
+    /// The generation of a grant that is to be kept alive today.
+    async fn wants_keep_alive(&self, day: i64, id: &str) -> Result<Option<u64>, Failure> {
         let limit = self.setup().keep_alive.limit;
         let grant = self
             .inner
@@ -193,7 +270,7 @@ impl Keeper {
                 if live
                     && (idle < i64::try_from(limit.0).unwrap_or(i64::MAX) || self.clock_doubtful())
                 {
-                    return Ok(true);
+                    return Ok(Some(grant.value.generation));
                 }
                 format!(
                     "not kept alive any longer: unused for {} days or refused by the issuer",
@@ -218,10 +295,10 @@ impl Keeper {
             )?;
         }
         self.inner.db.commit(change).await?;
-        Ok(false)
+        Ok(None)
     }
 
-    /// Persists the latest time seen, and deletes what has been expired for a week. Nothing while the clock is in doubt.
+    /// Persists the latest time seen, forgets nodes that have been gone for a week, and deletes what has been expired for a week. Nothing while the clock is in doubt.
     pub(crate) async fn note_time_and_sweep(&self) -> Result<(), Failure> {
         // In this order: a jump between the two is seen by the second.
         let now = self.now();
@@ -247,6 +324,7 @@ impl Keeper {
                 Err(other) => return Err(other.into()),
             }
         }
+        self.forget_gone_nodes(now).await?;
         let swept = self
             .inner
             .db
@@ -270,11 +348,16 @@ impl Keeper {
     /// Tries once each grant whose refresh an earlier run of this node began and did not end.
     async fn take_up_intents(&self) -> Result<(), Failure> {
         let mut grants = Vec::new();
+        let boot = self.inner.time.boot();
         self.inner
             .db
             .each::<Intent>(INTENT, &[], |stored| {
                 let ours = stored.value.node == self.inner.options.node
                     && stored.value.process != self.inner.process;
+                if !ours {
+                    // From now on it is known how long it stands.
+                    self.inner.intents.seen_for(&stored.value, boot);
+                }
                 if let Some(grant) = stored
                     .name
                     .parts()
@@ -293,7 +376,8 @@ impl Keeper {
                 "refreshes were under way when this server last stopped: each is tried once"
             );
         }
-        self.fly_all(grants.clone()).await;
+        self.fly_all(grants.iter().map(|grant| (grant.clone(), None)).collect())
+            .await;
         for grant in grants {
             self.forget_intent_of_nothing(&grant).await?;
         }
@@ -315,4 +399,11 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// When a token is to be replaced ahead of need. One without an end never is, but it counts as use.
+fn ahead_of_need(access: &CachedToken) -> i64 {
+    access
+        .expires_at
+        .map_or(i64::MAX, |end| end - (end - access.issued_at) / 4)
 }

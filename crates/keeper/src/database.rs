@@ -1,13 +1,17 @@
 //! The keeper's way to the store: typed records in, typed failures out. Nothing else in this crate names the store's errors.
 
+use std::sync::Arc;
+
 use gridkeep_store::{
     CommitError, Entry, Guard, Kind, Name, Record, Store, StoreError, Transaction, Version,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::cluster::{Cache, Caches, Level};
 use crate::failure::{Failure, Later, LaterKind};
 
+/// The level that records are made at; the one in force is put in when they are committed.
 const SCHEMA: u16 = 1;
 
 /// A record with the version it was read at.
@@ -88,6 +92,9 @@ impl Change {
 #[derive(Clone)]
 pub(crate) struct Database {
     pub store: Store,
+    /// Records in memory, where other nodes are on the same store.
+    pub caches: Option<Arc<Caches>>,
+    pub level: Arc<Level>,
 }
 
 impl Database {
@@ -99,8 +106,26 @@ impl Database {
             .get(name)
             .await
             .map_err(|error| failure(&error))?
-            .map(parse)
+            .map(|entry| self.parse(entry))
             .transpose()
+    }
+
+    /// As [`Database::get`], and keeps what it found in memory where that is shared.
+    pub async fn get_and_keep<T: DeserializeOwned + Clone>(
+        &self,
+        cache: impl Fn(&Caches) -> &Cache<T>,
+        name: &Name,
+    ) -> Result<Option<Stored<T>>, Failure> {
+        let Some(caches) = self.caches.as_deref() else {
+            return self.get(name).await;
+        };
+        let cache = cache(caches);
+        let ticket = cache.ticket(name);
+        let found = self.get::<T>(name).await?;
+        if let Some(found) = &found {
+            cache.keep(ticket, Arc::new(found.clone()));
+        }
+        Ok(found)
     }
 
     /// The records of several names, all as of one moment.
@@ -113,24 +138,73 @@ impl Database {
             .await
             .map_err(|error| failure(&error))?
             .into_iter()
-            .map(|entry| entry.map(parse).transpose())
+            .map(|entry| entry.map(|entry| self.parse(entry)).transpose())
             .collect()
     }
 
+    /// The same, keeping what was found in memory where that is shared.
+    pub async fn get_many_and_keep<T: DeserializeOwned + Clone>(
+        &self,
+        cache: impl Fn(&Caches) -> &Cache<T>,
+        names: &[Name],
+    ) -> Result<Vec<Option<Stored<T>>>, Failure> {
+        let Some(caches) = self.caches.as_deref() else {
+            return self.get_many(names).await;
+        };
+        let cache = cache(caches);
+        let tickets: Vec<_> = names.iter().map(|name| cache.ticket(name)).collect();
+        let found = self.get_many::<T>(names).await?;
+        for (ticket, found) in tickets.into_iter().zip(&found) {
+            if let Some(found) = found {
+                cache.keep(ticket, Arc::new(found.clone()));
+            }
+        }
+        Ok(found)
+    }
+
     pub async fn commit(&self, change: Change) -> Result<(), NotCommitted> {
-        Self::outcome(self.store.commit(change.0).await)
+        self.commit_at(change).await.map(|_| ())
+    }
+
+    /// The same; answers the version that what was written has.
+    pub async fn commit_at(&self, change: Change) -> Result<Version, NotCommitted> {
+        self.write(change, false).await
     }
 
     /// The same with room taken from the space set aside: for what cannot be had again or must not be put off.
     pub async fn commit_critical(&self, change: Change) -> Result<(), NotCommitted> {
-        Self::outcome(self.store.commit_critical(change.0).await)
+        self.write(change, true).await.map(|_| ())
+    }
+
+    async fn write(&self, change: Change, critical: bool) -> Result<Version, NotCommitted> {
+        let mut transaction = change.0;
+        for (_, record) in &mut transaction.puts {
+            record.schema = self.level.writes();
+        }
+        let written: Vec<Name> = match self.caches {
+            None => Vec::new(),
+            Some(_) => {
+                let puts = transaction.puts.iter().map(|(name, _)| name);
+                puts.chain(&transaction.deletes).cloned().collect()
+            }
+        };
+        let committed = if critical {
+            self.store.commit_critical(transaction).await
+        } else {
+            self.store.commit(transaction).await
+        };
+        // Whatever came of it: it may be there although the answer was lost.
+        if let Some(caches) = &self.caches {
+            written.iter().for_each(|name| caches.forget(name));
+        }
+        Self::outcome(committed)
     }
 
     fn outcome(
         committed: Result<gridkeep_store::Committed, CommitError>,
-    ) -> Result<(), NotCommitted> {
+    ) -> Result<Version, NotCommitted> {
         match committed {
-            Ok(_) => Ok(()),
+            Ok(committed) => Ok(committed.version),
             Err(CommitError::Conflict { .. }) => Err(NotCommitted::Conflict),
             Err(CommitError::Store(error)) => Err(NotCommitted::Failure(failure(&error))),
             Err(other) => Err(NotCommitted::Failure(
@@ -161,7 +235,7 @@ impl Database {
                 tracing::error!(%damaged, "a stored record is passed over");
             }
             for entry in page.entries {
-                if each(parse(entry)?).is_break() {
+                if each(self.parse(entry)?).is_break() {
                     return Ok(());
                 }
             }
@@ -173,13 +247,16 @@ impl Database {
     }
 }
 
-fn parse<T: DeserializeOwned>(entry: Entry) -> Result<Stored<T>, Failure> {
-    let value = entry.record.parse::<T>().map_err(|error| failure(&error))?;
-    Ok(Stored {
-        version: entry.version,
-        name: entry.name,
-        value,
-    })
+impl Database {
+    fn parse<T: DeserializeOwned>(&self, entry: Entry) -> Result<Stored<T>, Failure> {
+        self.level.check(entry.record.schema)?;
+        let value = entry.record.parse::<T>().map_err(|error| failure(&error))?;
+        Ok(Stored {
+            version: entry.version,
+            name: entry.name,
+            value,
+        })
+    }
 }
 
 /// What a failing store means to whoever asked.

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, Time};
+use crate::cluster::{Cluster, ClusterOptions, Intents, LEVEL, Level};
 use crate::database::{Change, Database, NotCommitted, name};
 use crate::exchange::Exchanges;
 use crate::failure::{Failure, Later, LaterKind};
@@ -42,6 +43,10 @@ pub struct KeeperOptions {
     pub waiter: Duration,
     /// How long a request to the issuer may take in all.
     pub flight: Duration,
+    /// How the node takes part in a cluster; `None` when nobody else is on its store.
+    pub cluster: Option<ClusterOptions>,
+    /// Newest schema level of records that this node reads and writes: [`LEVEL`], but in tests of upgrades.
+    pub level: u16,
 }
 
 impl KeeperOptions {
@@ -52,6 +57,8 @@ impl KeeperOptions {
             spool: spool.into(),
             waiter: Duration::from_secs(8),
             flight: Duration::from_secs(60),
+            cluster: None,
+            level: LEVEL,
         }
     }
 }
@@ -86,6 +93,15 @@ pub struct Keeper {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// A grant that was used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used {
+    /// When (Unix seconds) it is to be refreshed ahead of need.
+    pub ahead: i64,
+    /// Since when (Unix seconds) it stands here.
+    pub since: i64,
+}
+
 pub(crate) struct Inner {
     pub db: Database,
     pub setup: RwLock<Arc<Setup>>,
@@ -97,14 +113,18 @@ pub(crate) struct Inner {
     pub options: KeeperOptions,
     /// Distinguishes this run of the node from its earlier ones.
     pub process: String,
-    pub cluster: ClusterIdentity,
+    pub started_at: UnixSeconds,
+    pub identity: ClusterIdentity,
+    pub cluster: Cluster,
+    /// Refreshes of other nodes.
+    pub intents: Intents,
     pub policies: Policies,
     pub rate_limits: RateLimits,
     pub flights: Flights,
     pub logins: Logins,
     pub exchanges: Exchanges,
-    /// Grants that were used since they were last refreshed, and when (Unix seconds) each is to be refreshed ahead of need.
-    pub used: Mutex<HashMap<String, i64>>,
+    /// Grants that were used since they were last refreshed.
+    pub used: Mutex<HashMap<String, Used>>,
     /// Held by whoever revokes at issuers.
     pub revoking: tokio::sync::Mutex<()>,
     /// Whether there may be something to revoke that the one at it has not seen.
@@ -126,15 +146,23 @@ impl Keeper {
         clock: Arc<dyn Clock>,
         options: KeeperOptions,
     ) -> Result<Keeper, Failure> {
-        let db = Database { store };
+        let cluster = Cluster::new(options.cluster.clone());
+        let db = Database {
+            store,
+            caches: cluster.caches.clone(),
+            level: Arc::new(Level::new(options.level)),
+        };
         let record = open_record(&db, &clock).await?;
+        db.level.check(record.level)?;
+        db.level.set(record.level);
         let time = Time::new(clock.clone(), Some(UnixSeconds(record.high_water)));
         let mint = Mint::new(&db.store.derive_key("keeper secrets"));
         let sealer = Sealer::new(db.store.derive_key("grant slot server"));
         let spool = Spool::open(&options.spool, db.store.derive_key("spool")).await?;
         let policies = Policies::load(&db).await?;
         let rate_limits = RateLimits::load(&db).await?;
-        let cluster = ClusterIdentity {
+        let started_at = time.now();
+        let identity = ClusterIdentity {
             name: format!(
                 "vault-cluster-{}",
                 record.cluster_id.get(..4).unwrap_or("0000")
@@ -152,7 +180,10 @@ impl Keeper {
                 spool,
                 options,
                 process: random_id(),
+                started_at,
+                identity,
                 cluster,
+                intents: Intents::default(),
                 policies,
                 rate_limits,
                 flights: Flights::default(),
@@ -167,6 +198,7 @@ impl Keeper {
             }),
         };
         keeper.reconfigure(setup).await?;
+        keeper.join_cluster().await?;
         keeper.take_up_spool()?;
         keeper.start_background();
         keeper.follow_rate_limits();
@@ -224,6 +256,7 @@ impl Keeper {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = setup.clone();
         self.inner.rate_limits.configure(&setup.rate_limits);
+        self.share_budgets();
         Ok(())
     }
 
@@ -320,7 +353,7 @@ impl Keeper {
 
     /// Name and identifier of the installation.
     pub fn cluster(&self) -> ClusterIdentity {
-        self.inner.cluster.clone()
+        self.inner.identity.clone()
     }
 
     /// What answers below which path.
@@ -392,6 +425,7 @@ async fn open_record(db: &Database, clock: &Arc<dyn Clock>) -> Result<KeeperReco
             high_water: i64::try_from(clock.wall().as_secs()).unwrap_or(0),
             removed_issuers: BTreeMap::new(),
             issuers: Vec::new(),
+            level: 1,
         };
         let mut change = Change::new();
         change

@@ -12,6 +12,7 @@
 //! variants in [`failure`].
 
 pub mod clock;
+pub mod cluster;
 pub mod failure;
 pub mod policy;
 pub mod records;

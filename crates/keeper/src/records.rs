@@ -26,6 +26,10 @@ pub(crate) const REVOCATION: Kind = Kind(12);
 pub(crate) const KEEPER: Kind = Kind(13);
 pub(crate) const BROUGHT: Kind = Kind(14);
 pub(crate) const TOKEN_ROLE: Kind = Kind(40);
+pub(crate) const NODE: Kind = Kind(90);
+/// The mark that is written along with every policy.
+pub(crate) const POLICIES: Kind = Kind(91);
+pub(crate) const CONFIGURATION: Kind = Kind(92);
 
 /// How long a dead token's record stays, so that its death can be proven.
 pub(crate) const TOMBSTONE: i64 = 40 * 86_400;
@@ -284,6 +288,14 @@ pub(crate) struct Intent {
     pub deadline: UnixSeconds,
 }
 
+impl Intent {
+    /// How long nobody else may take over.
+    pub fn span(&self) -> std::time::Duration {
+        let seconds = (self.deadline.0 - self.started_at.0).max(0);
+        std::time::Duration::from_secs(seconds.unsigned_abs())
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ExchangedRecord {
     /// [`CachedToken`] under the grant key, base64.
@@ -313,6 +325,9 @@ pub(crate) enum LoginStep {
     Device {
         device_code: String,
         interval: u64,
+        /// When a node of the cluster may ask the issuer next, in milliseconds since 1970.
+        #[serde(default)]
+        next_ms: i64,
     },
     Code {
         redirect_uri: String,
@@ -379,4 +394,59 @@ pub(crate) struct KeeperRecord {
     /// Issuers that were configured last.
     #[serde(default)]
     pub issuers: Vec<String>,
+    /// Level in which records are written.
+    #[serde(default = "first_level")]
+    pub level: u16,
+}
+
+fn first_level() -> u16 {
+    1
+}
+
+/// The configuration that all nodes share.
+#[derive(Clone, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+pub(crate) struct ConfigurationRecord {
+    pub version: u64,
+    pub digest: String,
+    pub by: String,
+    #[zeroize(skip)]
+    pub at: UnixSeconds,
+    pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    fn look(directory: &Path, found: &mut BTreeMap<u16, Vec<String>>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                look(&path, found);
+                continue;
+            }
+            for line in std::fs::read_to_string(&path).unwrap().lines() {
+                let numbered = line
+                    .split_once(": Kind = Kind(")
+                    .and_then(|(name, rest)| Some((name, rest.split_once(");")?.0.parse().ok()?)));
+                if let Some((name, number)) = numbered {
+                    found.entry(number).or_default().push(name.to_owned());
+                }
+            }
+        }
+    }
+
+    /// Kinds are given where they are used, by people who do not see each other's.
+    #[test]
+    fn no_two_kinds_of_records_have_one_number() {
+        let mut found = BTreeMap::new();
+        look(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut found,
+        );
+        assert!(found.len() > 15, "{found:?}");
+        found.retain(|_, names| names.len() > 1);
+        assert!(found.is_empty(), "{found:?}");
+    }
 }

@@ -153,7 +153,7 @@ impl Keeper {
             .map_err(NotCommitted::Failure)?;
         let mut change = Change::new();
         match intent {
-            Some(intent) if intent.value.deadline > self.now() => return Ok(None),
+            Some(intent) if !self.has_ended(&intent.value) => return Ok(None),
             Some(intent) => change.guard(intent.unchanged()).delete(intent_name),
             None => change.guard(Guard::Absent(intent_name)),
         };
@@ -174,6 +174,17 @@ impl Keeper {
             .get(&grant.name)
             .await
             .map_err(NotCommitted::Failure)
+    }
+
+    /// Whether the request that an intent was written for has certainly ended.
+    fn has_ended(&self, intent: &Intent) -> bool {
+        let boot = self.inner.time.boot();
+        let seen_for = self.inner.intents.seen_for(intent, boot);
+        if intent.node == self.inner.options.node {
+            // The same clock wrote the deadline.
+            return intent.deadline <= self.now();
+        }
+        seen_for >= intent.span()
     }
 
     fn tell(&self, change: &mut Change, grant: &str, detail: String) -> Result<(), Failure> {

@@ -64,4 +64,4 @@ pub use rotate::Resealed;
 pub use store::{Cursor, MAX_PAGE, Page, ScanPage, Status, Store};
 pub use sweep::Swept;
 pub use watch::{Change, Hub, QUEUE_BYTES, QUEUE_CHANGES, WatchEvent};
-pub use watching::Watch;
+pub use watching::{KindsWatch, Seen, Watch};

@@ -134,6 +134,14 @@ impl NameHasher {
     }
 }
 
+/// Kind of the record that has this key; `None` for what is not a record's.
+pub(crate) fn kind_of(key: &[u8]) -> Option<Kind> {
+    match key {
+        [RECORDS, high, low, ..] => Some(Kind(u16::from_be_bytes([*high, *low]))),
+        _ => None,
+    }
+}
+
 /// What all keys of records begin with.
 pub(crate) fn all_records() -> Vec<u8> {
     vec![RECORDS]

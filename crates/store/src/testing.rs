@@ -447,3 +447,130 @@ impl XorShift {
         (self.0 >> 11) % n.max(1)
     }
 }
+
+/// A node's own way to an engine that several share: it can be cut, and what the engine's watches say can be held back.
+pub struct CuttableEngine {
+    inner: Arc<dyn Engine>,
+    cut: AtomicBool,
+    held: AtomicBool,
+    hub: Arc<crate::Hub>,
+    reads: AtomicU64,
+}
+
+impl CuttableEngine {
+    /// A way that is whole. Must be called within a tokio runtime, which carries the changes.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Engine>) -> Arc<Self> {
+        use futures_util::StreamExt as _;
+        let way = Arc::new(Self {
+            inner: inner.clone(),
+            cut: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            hub: Arc::default(),
+            reads: AtomicU64::new(0),
+        });
+        let carrier = Arc::downgrade(&way);
+        let mut watch = inner.watch(Vec::new());
+        tokio::spawn(async move {
+            let mut missed = false;
+            while let Some(change) = watch.next().await {
+                let Some(way) = carrier.upgrade() else { return };
+                let stopped = way.cut.load(Ordering::SeqCst) || way.held.load(Ordering::SeqCst);
+                match change {
+                    _ if stopped => missed = true,
+                    Some(change) if !missed => way.hub.publish(&change),
+                    _ => {
+                        missed = false;
+                        way.hub.gap();
+                    }
+                }
+            }
+        });
+        way
+    }
+
+    /// Cuts the way, or makes it whole again; what was missed meanwhile is a gap.
+    pub fn set_cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::SeqCst);
+    }
+
+    /// Holds back what watches say, while everything else works.
+    pub fn set_held(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
+    }
+
+    /// Reads so far.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    fn whole(&self) -> Result<(), StoreError> {
+        if self.cut.load(Ordering::SeqCst) {
+            Err(StoreError::unavailable("the way is cut"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for CuttableEngine {
+    async fn read(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawEntry>>, StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.whole()?;
+        self.inner.read(keys).await
+    }
+
+    async fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<RawPage, StoreError> {
+        self.whole()?;
+        self.inner.scan(prefix, after, limit).await
+    }
+
+    async fn commit(&self, transaction: RawTransaction) -> Result<u64, RawCommitError> {
+        self.whole()?;
+        self.inner.commit(transaction).await
+    }
+
+    fn watch(&self, prefix: Vec<u8>) -> RawWatch {
+        self.hub.watch(prefix)
+    }
+
+    async fn due(&self, before: i64, limit: usize) -> Result<Vec<RawDue>, StoreError> {
+        self.whole()?;
+        self.inner.due(before, limit).await
+    }
+
+    async fn lease(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<u64>, StoreError> {
+        self.whole()?;
+        self.inner.lease(name, holder, ttl).await
+    }
+
+    async fn renew_lease(&self, name: &str, fence: u64, ttl: Duration) -> Result<bool, StoreError> {
+        self.whole()?;
+        self.inner.renew_lease(name, fence, ttl).await
+    }
+
+    async fn release_lease(&self, name: &str, fence: u64) -> Result<(), StoreError> {
+        self.whole()?;
+        self.inner.release_lease(name, fence).await
+    }
+
+    fn status(&self) -> EngineStatus {
+        self.inner.status()
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

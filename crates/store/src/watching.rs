@@ -7,9 +7,10 @@ use std::task::{Context, Poll};
 use futures_util::{Stream, StreamExt};
 
 use crate::engine::RawWatch;
+use crate::name::{all_records, kind_of};
 use crate::store::Inner;
 use crate::watch::{Change, WatchEvent};
-use crate::{Kind, Store, Version, sealing};
+use crate::{Kind, Name, Record, Store, Version, sealing};
 
 /// Changes, as a stream. Ends when the store is closed.
 pub struct Watch {
@@ -52,7 +53,65 @@ impl Stream for Watch {
     }
 }
 
+/// A write as a watch over several kinds shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The name written.
+    pub name: Name,
+    /// Version of the commit that wrote or deleted it.
+    pub version: Version,
+    /// What was written; `None` if it was deleted.
+    pub record: Option<Record>,
+}
+
+/// Changes of several kinds as one stream, in the order in which they were committed: who has seen one of them has seen all
+/// before it. `Some(None)` is a gap: any number of changes was missed. Ends when the store is closed.
+pub struct KindsWatch {
+    raw: RawWatch,
+    kinds: Vec<Kind>,
+    inner: Arc<Inner>,
+}
+
+impl KindsWatch {
+    /// The next change, `Some(None)` for a gap; `None` once the store is closed.
+    pub async fn next(&mut self) -> Option<Option<Seen>> {
+        loop {
+            let Some(change) = self.raw.next().await? else {
+                return Some(None);
+            };
+            if !kind_of(&change.key).is_some_and(|kind| self.kinds.contains(&kind)) {
+                continue;
+            }
+            let keyring = self.inner.keyring();
+            let raw = crate::engine::RawEntry {
+                key: change.key,
+                version: change.version,
+                value: change.value.to_vec(),
+            };
+            // A change that can not be read is still a change of something.
+            let Ok(entry) = self.inner.open(&keyring, raw).await else {
+                return Some(None);
+            };
+            return Some(Some(Seen {
+                name: entry.name,
+                version: entry.version,
+                record: (!change.deleted).then_some(entry.record),
+            }));
+        }
+    }
+}
+
 impl Store {
+    /// Changes, from now on, of all names of these kinds.
+    #[must_use]
+    pub fn watch_kinds(&self, kinds: &[Kind]) -> KindsWatch {
+        KindsWatch {
+            raw: self.inner.engine.watch(all_records()),
+            kinds: kinds.to_vec(),
+            inner: self.inner.clone(),
+        }
+    }
+
     /// Changes, from now on, of names of this kind that begin with these components.
     #[must_use]
     pub fn watch(&self, kind: Kind, prefix: &[&[u8]]) -> Watch {

@@ -141,6 +141,8 @@ impl TokenIssuer for FakeIssuer {
         );
         Ok(claims)
     }
+    fn set_budget_share(&self, _: u32) {}
+
     fn status(&self) -> IssuerStatus {
         IssuerStatus {
             breaker: gridkeep_issuer::BreakerState::Closed,

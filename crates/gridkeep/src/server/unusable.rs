@@ -91,6 +91,8 @@ impl TokenIssuer for Unusable {
         self.why()
     }
 
+    fn set_budget_share(&self, _: u32) {}
+
     fn status(&self) -> IssuerStatus {
         IssuerStatus {
             breaker: BreakerState::Closed,

@@ -122,6 +122,9 @@ impl Keeper {
         credential: &CredentialName,
         want: &Want,
     ) -> Result<AccessToken, Failure> {
+        if let Some(known) = self.known_token(credential, want) {
+            return Ok(known);
+        }
         let mut opened = self.open_credential(credential).await?;
         let access = self.base_token(&mut opened, want.least()).await?;
         self.mark_used(&opened.grant.value.id, &access);
@@ -139,26 +142,70 @@ impl Keeper {
         })
     }
 
+    /// The access token as it is in memory, while that counts; `None` means that the store has to be asked.
+    fn known_token(&self, credential: &CredentialName, want: &Want) -> Option<AccessToken> {
+        if want.narrows() {
+            return None;
+        }
+        let kept = self.kept()?;
+        let stored = kept.credentials.get(&credential.key())?;
+        let grant = kept
+            .grants
+            .get(&record_name(GRANT, &[&stored.value.grant]))?;
+        if grant.value.state != GrantState::Live {
+            return None;
+        }
+        let opened = self
+            .opened(credential, &stored.value, grant.as_ref())
+            .ok()?;
+        let access = opened.secrets.access.as_ref()?;
+        if !access.lasts(self.now(), want.least()) {
+            return None;
+        }
+        self.mark_used(&opened.grant.value.id, access);
+        Some(AccessToken {
+            token: SecretString::from(access.token.clone()),
+            token_type: access.token_type.clone(),
+            expires_at: access.expires_at.map(UnixSeconds),
+            server: credential.issuer.clone(),
+            warnings: opened.warnings.clone(),
+        })
+    }
+
     async fn open_credential(&self, credential: &CredentialName) -> Result<Opened, Failure> {
-        let setup = self.setup();
-        known_issuer(&setup, &credential.issuer, self.now())?;
+        known_issuer(&self.setup(), &credential.issuer, self.now())?;
         let stored = self
             .inner
             .db
-            .get::<CredentialRecord>(&credential.key())
+            .get_and_keep(|caches| &caches.credentials, &credential.key())
             .await?
             .ok_or(Failure::NotFound)?;
         let grant = self
             .inner
             .db
-            .get::<GrantRecord>(&record_name(GRANT, &[&stored.value.grant]))
+            .get_and_keep(
+                |caches| &caches.grants,
+                &record_name(GRANT, &[&stored.value.grant]),
+            )
             .await?
             .ok_or(Failure::NotFound)?;
+        self.opened(credential, &stored.value, &grant)
+    }
+
+    /// A credential with its grant, opened with what the configuration says of it today.
+    fn opened(
+        &self,
+        credential: &CredentialName,
+        stored: &CredentialRecord,
+        grant: &Stored<GrantRecord>,
+    ) -> Result<Opened, Failure> {
+        let setup = self.setup();
+        known_issuer(&setup, &credential.issuer, self.now())?;
         let issuer = self.issuer_of(&setup, &grant.value)?;
         let mut warnings = Vec::new();
         if let Some(role) = issuer
             .role(&credential.role)
-            .filter(|role| role.scopes != stored.value.scopes && !stored.value.scopes.is_empty())
+            .filter(|role| role.scopes != stored.scopes && !stored.scopes.is_empty())
         {
             if issuer.reauth_on_scope_change {
                 return Err(Refused::GrantDead {
@@ -172,7 +219,7 @@ impl Keeper {
         }
         let (_, secrets) = self.inner.sealer.open(&grant.value)?;
         Ok(Opened {
-            grant,
+            grant: grant.clone(),
             secrets,
             setup,
             warnings,

@@ -1,4 +1,7 @@
 //! What this node remembers of logins beside their records: how many are under way, and when to ask the issuer next.
+//!
+//! In a cluster the watch tells of the logins of other nodes, so that the limits hold for all nodes together but for what is
+//! started at the same moment; the pace of a device login is in its record then.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -102,7 +105,30 @@ impl Logins {
         })
     }
 
-    pub(super) fn remove(&self, id: &[u8]) {
+    /// A login that is under way, perhaps on another node: counted as one of this node's are.
+    pub fn elsewhere(&self, id: &[u8], from: Option<IpAddr>, ends: UnixSeconds) {
+        let mut inner = self.lock();
+        if let Some(known) = inner.by_login.get_mut(id) {
+            known.ends = ends;
+            return;
+        }
+        let from = from.map(network);
+        inner.by_login.insert(
+            id.to_vec(),
+            Pace {
+                from,
+                ends,
+                next: Duration::ZERO,
+                interval: Duration::ZERO,
+                asking: false,
+            },
+        );
+        if let Some(from) = from {
+            *inner.by_address.entry(from).or_default() += 1;
+        }
+    }
+
+    pub fn remove(&self, id: &[u8]) {
         self.lock().remove(id);
     }
 
@@ -125,6 +151,10 @@ impl Logins {
             asking: false,
         });
         // A client that polls exactly at the interval is not made to wait a second one for a hair's breadth.
+        if pace.interval.is_zero() {
+            // Started on another node.
+            pace.interval = interval;
+        }
         if pace.asking || boot + Duration::from_millis(200) < pace.next {
             return false;
         }

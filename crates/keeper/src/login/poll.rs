@@ -5,6 +5,7 @@ use secrecy::SecretString;
 
 use super::callback::failed;
 use super::{Poll, PollOutcome};
+use crate::clock::TOLERANCE_SECONDS;
 use crate::database::Stored;
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
@@ -58,6 +59,7 @@ impl Keeper {
         let LoginStep::Device {
             device_code,
             interval,
+            ..
         } = &stored.value.step
         else {
             return Ok(stored);
@@ -78,6 +80,17 @@ impl Keeper {
             }
         };
         let device_code = SecretString::from(device_code.clone());
+        let stored = match self.claim_turn(id, stored.clone()).await {
+            Ok(Some(claimed)) => claimed,
+            Ok(None) => {
+                self.inner.logins.asked(id, false, self.inner.time.boot());
+                return Ok(stored);
+            }
+            Err(failure) => {
+                self.inner.logins.asked(id, false, self.inner.time.boot());
+                return Err(failure);
+            }
+        };
         let (answer, waiting) = tokio::sync::oneshot::channel();
         let (keeper, id, before) = (self.clone(), id.to_vec(), stored.clone());
         self.own(async move {
@@ -100,6 +113,9 @@ impl Keeper {
             if let Some(outcome) = outcome {
                 let _ = keeper.finish_step(&id, &before, &issuer.name, outcome).await;
             }
+            if slower {
+                keeper.slow_down(&id, &before).await;
+            }
             keeper.inner.logins.asked(&id, slower, keeper.inner.time.boot());
             let _ = answer.send(());
         });
@@ -108,4 +124,71 @@ impl Keeper {
             .await
             .map(|(_, stored)| stored)
     }
+
+    /// Where other nodes may be asked about the same login: takes the turn of asking the issuer, which is one at a time and not
+    /// before its time. `None` when it is another's.
+    async fn claim_turn(
+        &self,
+        id: &[u8],
+        stored: Stored<LoginRecord>,
+    ) -> Result<Option<Stored<LoginRecord>>, Failure> {
+        let LoginStep::Device {
+            device_code,
+            interval,
+            next_ms,
+        } = &stored.value.step
+        else {
+            return Ok(None);
+        };
+        if !self.inner.cluster.is_shared() {
+            return Ok(Some(stored));
+        }
+        let now = milliseconds(self.inner.time.now_exact());
+        let pause = i64::try_from(interval.saturating_mul(1000)).unwrap_or(i64::MAX);
+        // One that lies much further ahead than the interval was written by a clock that is wrong, or ours is.
+        let believable = now
+            .saturating_add(pause)
+            .saturating_add(TOLERANCE_SECONDS * 1000);
+        if now + SLACK_MS < *next_ms && *next_ms <= believable {
+            return Ok(None);
+        }
+        let step = LoginStep::Device {
+            device_code: device_code.clone(),
+            interval: *interval,
+            next_ms: now.saturating_add(pause),
+        };
+        match self.advance(id, &stored, step).await {
+            Ok(claimed) => Ok(Some(claimed)),
+            // Another node was quicker, or the login has ended.
+            Err(Failure::BadInput(BadInput::LoginExpired)) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The issuer wants to be asked less often, by whichever node.
+    async fn slow_down(&self, id: &[u8], stored: &Stored<LoginRecord>) {
+        if let LoginStep::Device {
+            device_code,
+            interval,
+            next_ms,
+        } = &stored.value.step
+            && self.inner.cluster.is_shared()
+        {
+            let step = LoginStep::Device {
+                device_code: device_code.clone(),
+                interval: interval.saturating_add(5),
+                next_ms: next_ms.saturating_add(5000),
+            };
+            if let Err(failure) = self.advance(id, stored, step).await {
+                tracing::debug!(%failure, "an issuer's wish for a slower pace could not be noted");
+            }
+        }
+    }
+}
+
+/// A client that polls exactly at the interval is not made to wait a second one for a hair's breadth.
+const SLACK_MS: i64 = 200;
+
+fn milliseconds(time: std::time::Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

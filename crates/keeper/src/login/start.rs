@@ -84,6 +84,7 @@ impl Keeper {
                 LoginStep::Device {
                     device_code: device.device_code.expose_secret().to_owned(),
                     interval,
+                    next_ms: 0,
                 },
                 started,
             )

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use crate::database::{Change, Database, NotCommitted, name};
 use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
 use crate::keeper::{Keeper, REMOVED_ISSUER_KEPT};
-use crate::records::{KeeperToken, POLICY, PolicyRecord};
+use crate::records::{KeeperToken, POLICIES, POLICY, PolicyRecord};
 use crate::secret::Mint;
 use crate::setup::{OperatorRule, Setup};
 use crate::tokens::Bearer;
@@ -174,6 +174,23 @@ pub(crate) struct Policies {
 
 impl Policies {
     pub async fn load(db: &Database) -> Result<Policies, Failure> {
+        Ok(Policies {
+            builtin: RwLock::default(),
+            written: RwLock::new(Self::written(db).await?),
+            operator_rules: RwLock::default(),
+            writing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Reads anew what may have been written on other nodes.
+    pub async fn reload(&self, db: &Database) -> Result<(), Failure> {
+        let _alone = self.writing.lock().await;
+        let written = Self::written(db).await?;
+        *self.written.write().unwrap_or_else(PoisonError::into_inner) = written;
+        Ok(())
+    }
+
+    async fn written(db: &Database) -> Result<HashMap<String, Arc<Policy>>, Failure> {
         let mut written = HashMap::new();
         db.each::<PolicyRecord>(POLICY, &[], |stored| {
             let name = stored.name.parts().first().map(|part| String::from_utf8_lossy(part).into_owned()).unwrap_or_default();
@@ -186,12 +203,7 @@ impl Policies {
             std::ops::ControlFlow::Continue(())
         })
         .await?;
-        Ok(Policies {
-            builtin: RwLock::default(),
-            written: RwLock::new(written),
-            operator_rules: RwLock::default(),
-            writing: tokio::sync::Mutex::default(),
-        })
+        Ok(written)
     }
 
     /// Makes the built-in policies of `setup`.
@@ -459,6 +471,7 @@ impl Keeper {
                 crate::database::Stored::unchanged,
             ));
             change.put(key.clone(), &record, record.expires_at.map(|end| end.0))?;
+            mark_policies(&mut change)?;
             match self.inner.db.commit(change).await {
                 Ok(()) => {
                     self.inner.policies.set(
@@ -486,6 +499,7 @@ impl Keeper {
         let _alone = self.inner.policies.writing.lock().await;
         let mut change = Change::new();
         change.delete(name(POLICY, &[&policy_name]));
+        mark_policies(&mut change)?;
         self.inner.db.commit(change).await?;
         self.inner.policies.set(&policy_name, None);
         Ok(())
@@ -509,6 +523,12 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Tells the other nodes that policies were written.
+fn mark_policies(change: &mut Change) -> Result<(), Failure> {
+    change.put(name(POLICIES, &[]), &Value::Bool(true), None)?;
+    Ok(())
 }
 
 /// The configured issuer `issuer`, or why it cannot be used.

@@ -60,6 +60,8 @@ pub struct Books {
     pub without_id_token: bool,
     pub without_refresh_token: bool,
     pub no_revocation: bool,
+    /// Live nodes that the budget was divided by, as told.
+    pub shares: Vec<u32>,
     /// Nonces of the logins begun here; an id_token is good for any of them.
     pub nonces: HashSet<String>,
     count: u64,
@@ -368,6 +370,10 @@ impl TokenIssuer for FakeIssuer {
             });
         }
         Ok(claims)
+    }
+
+    fn set_budget_share(&self, live_nodes: u32) {
+        self.books().shares.push(live_nodes);
     }
 
     fn status(&self) -> IssuerStatus {

@@ -2,6 +2,7 @@
 //! told. One module per subject; what they share is in [`support`] and [`issuer`].
 
 mod background;
+mod cluster;
 mod crash;
 mod create;
 mod exchange;

@@ -288,7 +288,8 @@ async fn nobody_takes_over_from_another_node_before_its_deadline() {
     );
     assert_eq!(access(&keeper, &by, ALICE).await.unwrap(), "at-node2");
     assert_eq!(house.issuer.refreshes(), 0);
-    // It dies without a word: after its deadline somebody else may.
+    // Its clock may be wrong, so nobody goes by what it wrote; and it dies without a word. Who has seen the intent stand for as
+    // long as a refresh can take may take over.
     house.issuer.books().accepted.insert("rt-node2".into());
     house.clock.pass(Duration::from_secs(3600));
     let reader = tokio::spawn({

@@ -98,6 +98,13 @@ impl Keeper {
         from: Option<IpAddr>,
     ) -> Result<Bearer, Failure> {
         let id = self.parse_secret(secret).ok_or(Refused::UnknownToken)?;
+        if let Some(token) = self
+            .known_alive(&id)
+            .filter(|token| allowed_address(&token.bound_cidrs, from))
+        {
+            return Ok(Bearer { token, from });
+        }
+        self.catch_up().await?;
         let stored = self.live(&id).await?;
         if !allowed_address(&stored.value.bound_cidrs, from) {
             return Err(Refused::WrongAddress.into());
@@ -122,6 +129,28 @@ impl Keeper {
             .map(|proven| proven.token_id())
     }
 
+    /// A token that is alive by what is in memory, while that counts. `None` means that the store has to be asked: nobody is
+    /// refused by what is in memory. One whose uses are counted has to be written anyway.
+    fn known_alive(&self, id: &TokenId) -> Option<Arc<KeeperToken>> {
+        let tokens = &self.kept()?.tokens;
+        let found = tokens.get(&token_name(id))?;
+        if found.value.num_uses > 0 || self.check_alive(&found.value).is_err() {
+            return None;
+        }
+        if found.value.ancestors.is_empty() {
+            return Some(Arc::new(found.value.clone()));
+        }
+        let mut token = found.value.clone();
+        for (index, ancestor) in found.value.ancestors.iter().enumerate() {
+            let ancestor = tokens.get(&token_name(ancestor))?;
+            if cut_loose(&mut token, index, &ancestor.value) {
+                break;
+            }
+            self.check_alive(&ancestor.value).ok()?;
+        }
+        Some(Arc::new(token))
+    }
+
     /// The record of a token that is alive, together with all its ancestors.
     pub(crate) async fn live(&self, id: &TokenId) -> Result<Stored<KeeperToken>, Failure> {
         Ok(self.live_with_ancestors(id).await?.token)
@@ -132,7 +161,7 @@ impl Keeper {
         let mut stored = self
             .inner
             .db
-            .get::<KeeperToken>(&token_name(id))
+            .get_and_keep(|caches| &caches.tokens, &token_name(id))
             .await?
             .ok_or_else(record_missing)?;
         self.check_alive(&stored.value)?;
@@ -144,21 +173,14 @@ impl Keeper {
             });
         }
         let names: Vec<Name> = stored.value.ancestors.iter().map(token_name).collect();
-        let ancestors = self.inner.db.get_many::<KeeperToken>(&names).await?;
+        let ancestors = self
+            .inner
+            .db
+            .get_many_and_keep(|caches| &caches.tokens, &names)
+            .await?;
         for (index, ancestor) in ancestors.into_iter().enumerate() {
             let ancestor = ancestor.ok_or_else(record_missing)?;
-            if ancestor
-                .value
-                .revoked
-                .as_ref()
-                .is_some_and(|revoked| revoked.children_survive)
-            {
-                // Cut loose from here on. The next write of this token keeps that, so it does not hang on the tombstone.
-                stored.value.ancestors.truncate(index);
-                if index == 0 {
-                    stored.value.parent = None;
-                    stored.value.orphan = true;
-                }
+            if cut_loose(&mut stored.value, index, &ancestor.value) {
                 break;
             }
             self.check_alive(&ancestor.value)?;
@@ -360,6 +382,23 @@ impl Keeper {
         accessors.sort_unstable();
         Ok(accessors)
     }
+}
+
+/// Whether a token was cut loose from its ancestor of this index, which died alone. It then has none from there on; the next
+/// write of the token keeps that, so that it does not hang on the tombstone.
+fn cut_loose(token: &mut KeeperToken, index: usize, ancestor: &KeeperToken) -> bool {
+    let survives = ancestor
+        .revoked
+        .as_ref()
+        .is_some_and(|revoked| revoked.children_survive);
+    if survives {
+        token.ancestors.truncate(index);
+        if index == 0 {
+            token.parent = None;
+            token.orphan = true;
+        }
+    }
+    survives
 }
 
 fn put_new(change: &mut Change, token: &KeeperToken) -> Result<(), Failure> {

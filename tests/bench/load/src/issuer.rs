@@ -139,6 +139,8 @@ impl TokenIssuer for Inside {
         ]))
     }
 
+    fn set_budget_share(&self, _: u32) {}
+
     fn status(&self) -> IssuerStatus {
         IssuerStatus {
             breaker: BreakerState::Closed,

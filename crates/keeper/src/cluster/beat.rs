@@ -1,0 +1,190 @@
+//! This node's heartbeat: its record in the registry, written anew every quarter of a second.
+//!
+//! Each is guarded by the one before: two processes of one name notice each other.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use gridkeep_store::{Guard, Version};
+
+use super::nodes::{NodeRecord, node_name};
+use crate::database::{Change, NotCommitted};
+use crate::failure::{Failure, Later, LaterKind};
+use crate::keeper::Keeper;
+
+/// Longest wait for the store to take a heartbeat before another is tried.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Heartbeats of a predecessor that are waited for before its name is taken.
+const LISTEN: u32 = 5;
+
+/// Where the registry stands with this node.
+struct Standing {
+    beat: u64,
+    /// Version of our record; `None` when it has to be looked up.
+    version: Option<Version>,
+    commit: Duration,
+    failing: bool,
+}
+
+impl Keeper {
+    /// Refuses to start while another process writes heartbeats under this node's name.
+    pub(super) async fn refuse_taken_name(&self) -> Result<(), Failure> {
+        let Some(options) = &self.inner.cluster.options else {
+            return Ok(());
+        };
+        let key = node_name(&self.inner.options.node);
+        let Some(before) = self.inner.db.get::<NodeRecord>(&key).await? else {
+            return Ok(());
+        };
+        if before.value.stopped {
+            return Ok(());
+        }
+        for _ in 0..LISTEN {
+            tokio::time::sleep(options.heartbeat).await;
+            let now = self.inner.db.get::<NodeRecord>(&key).await?;
+            let beats = now.is_some_and(|now| now.version != before.version && !now.value.stopped);
+            if beats {
+                return Err(Later::new(
+                    LaterKind::Store,
+                    format!(
+                        "another server at {} runs under this node's name, \"{}\": two of one name would take each other's unfinished work for their own; give each node a name of its own (cluster.myname), or stop the other",
+                        before.value.address, self.inner.options.node
+                    ),
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_beating(&self) {
+        let (keeper, mut stop) = (self.clone(), self.stopping());
+        self.own(async move {
+            let Some(options) = keeper.inner.cluster.options.clone() else {
+                return;
+            };
+            let mut standing = Standing {
+                beat: 0,
+                version: None,
+                commit: Duration::ZERO,
+                failing: false,
+            };
+            loop {
+                let began = tokio::time::Instant::now();
+                keeper.beat(&mut standing, false).await;
+                if *keeper.inner.cluster.superseded.borrow() {
+                    return;
+                }
+                keeper.count_live_nodes();
+                if let Err(failure) = keeper.raise_level().await {
+                    tracing::debug!(%failure, "the level of records could not be raised");
+                }
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => break,
+                    () = tokio::time::sleep_until(began + options.heartbeat) => {}
+                }
+            }
+            keeper.beat(&mut standing, true).await;
+        });
+    }
+
+    async fn beat(&self, standing: &mut Standing, last: bool) {
+        let cluster = &self.inner.cluster;
+        let began = self.inner.time.boot();
+        standing.beat += 1;
+        cluster.sent(standing.beat, began);
+        let outcome = tokio::time::timeout(PATIENCE, self.write_beat(standing, last)).await;
+        let now = self.inner.time.boot();
+        let trouble = match outcome {
+            Ok(Ok(())) => {
+                standing.commit = now.saturating_sub(began);
+                cluster.heard_store(now);
+                None
+            }
+            Ok(Err(failure)) => {
+                standing.version = None;
+                // A store without room for a heartbeat still answers questions.
+                if matches!(&failure, Failure::Later(later) if later.kind == LaterKind::StoreFull) {
+                    cluster.heard_store(now);
+                }
+                Some(failure.to_string())
+            }
+            Err(_) => {
+                standing.version = None;
+                Some(format!("no answer within {} seconds", PATIENCE.as_secs()))
+            }
+        };
+        match (&trouble, standing.failing) {
+            (Some(trouble), false) => tracing::warn!(
+                trouble,
+                "the store does not take this node's heartbeat: nothing in memory counts, and requests are passed to other nodes while it does not answer"
+            ),
+            (None, true) => tracing::info!("the store takes this node's heartbeat again"),
+            _ => {}
+        }
+        standing.failing = trouble.is_some();
+    }
+
+    async fn write_beat(&self, standing: &mut Standing, last: bool) -> Result<(), Failure> {
+        let Some(options) = &self.inner.cluster.options else {
+            return Ok(());
+        };
+        let key = node_name(&self.inner.options.node);
+        let guard = match standing.version {
+            Some(version) => Guard::At(key.clone(), version),
+            None => match self.inner.db.get::<NodeRecord>(&key).await? {
+                None => Guard::Absent(key.clone()),
+                Some(found) => {
+                    // Ours from before, or one that is dead: see `refuse_taken_name`.
+                    if standing.beat > 1 && found.value.process != self.inner.process {
+                        self.give_way(&found.value);
+                        return Ok(());
+                    }
+                    found.unchanged()
+                }
+            },
+        };
+        let report = self
+            .inner
+            .cluster
+            .report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let record = NodeRecord {
+            process: self.inner.process.clone(),
+            beat: standing.beat,
+            at: self.inner.time.now(),
+            started_at: self.inner.started_at,
+            stopped: last,
+            address: options.address.clone(),
+            version: options.version.clone(),
+            level: self.inner.db.level.reads,
+            report,
+            commit_ms: u64::try_from(standing.commit.as_millis()).unwrap_or(u64::MAX),
+        };
+        let mut change = Change::new();
+        change.guard(guard).put(key, &record, None)?;
+        match self.inner.db.commit_at(change).await {
+            Ok(version) => {
+                standing.version = Some(version);
+                Ok(())
+            }
+            // Our own, of which the answer was lost, or another's: the next look tells.
+            Err(NotCommitted::Conflict) => {
+                standing.version = None;
+                Ok(())
+            }
+            Err(NotCommitted::Failure(failure)) => Err(failure),
+        }
+    }
+
+    fn give_way(&self, other: &NodeRecord) {
+        tracing::error!(
+            address = other.address,
+            "another server has taken this node's name while this one did not reach the store: this one stops; give each node a name of its own (cluster.myname)"
+        );
+        self.inner.cluster.lost_sight();
+        self.inner.cluster.superseded.send_replace(true);
+    }
+}
