@@ -11,7 +11,7 @@ from support.processes import GRIDKEEP, PATIENCE
 
 PAGES = [DOCS / name for name in ("operate.md", "clients.md", "configuration.md")]
 SOURCES = Path(__file__).resolve().parents[2] / "crates"
-OWN = [("server",), ("config", "check"), ("config", "show"), ("config", "diff"), ("operator", "token"), ("operator", "confirm-clock")]
+OWN = [("server",), ("config", "check"), ("config", "show"), ("config", "diff"), ("audit", "verify"), ("operator", "token"), ("operator", "confirm-clock")]
 CLIENT = ["get", "sh", "decode", "destroy", "explain", "verify"]
 ALIASES = {"htgettoken": "get", "httokensh": "sh", "htdecodetoken": "decode", "httokendecode": "decode", "htdestroytoken": "destroy"}
 
@@ -88,7 +88,7 @@ def command_of(line: str):
         return ALIASES[words[0]]
     if words[0] != "gridkeep" or len(words) < 2:
         return None
-    if words[1] in ("config", "operator"):
+    if words[1] in ("audit", "config", "operator"):
         return " ".join(words[1:3])
     return words[1]
 
@@ -99,7 +99,7 @@ def test_commands_and_options_exist(known):
         command = command_of(line)
         if command is None or not re.fullmatch(r"[a-z -]+", command) or line.split()[0] == "gridkeep" and command.startswith("-"):
             continue
-        if line.split()[0] == "gridkeep" and command in ("config", "operator"):
+        if line.split()[0] == "gridkeep" and command in ("audit", "config", "operator"):
             continue
         if line.split()[0] == "gridkeep" and not (command in known):
             # Words such as "gridkeep config and" in prose are not in code spans; here a command is meant.
@@ -131,6 +131,7 @@ PLACES = {
     "gridkeep": "{gridkeep: {nobody-knows: 1}}",
     "gridkeep.tls": "{gridkeep: {tls: {nobody-knows: 1}}}",
     "gridkeep.seal": "{gridkeep: {seal: {nobody-knows: 1}}}",
+    "gridkeep.audit": "{gridkeep: {audit: {nobody-knows: 1}}}",
     "gridkeep.compat": "{gridkeep: {compat: {nobody-knows: 1}}}",
     "gridkeep.operators": "{gridkeep: {operators: [{nobody-knows: 1}]}}",
     "kerberos": "{kerberos: [{name: x, nobody-knows: 1}]}",
@@ -193,7 +194,7 @@ def test_yaml_of_the_documents_is_known(tmp_path):
 def test_keys_named_in_prose_exist(tmp_path):
     keys = keys_of_the_program(tmp_path)
     dotted = {f"{place}.{key}" for place in ("gridkeep", "cluster") for key in keys[place]} | {
-        f"gridkeep.{inner}.{key}" for inner in ("tls", "seal", "compat") for key in keys[f"gridkeep.{inner}"]
+        f"gridkeep.{inner}.{key}" for inner in ("tls", "seal", "audit", "compat") for key in keys[f"gridkeep.{inner}"]
     }
     for page in PAGES:
         for name in re.findall(r"`((?:gridkeep|cluster)\.[a-z_.]+?)(?:: [^`]*)?`", page.read_text()):

@@ -7,13 +7,7 @@ import subprocess
 
 import pytest
 
-from support.processes import GRIDKEEP, PATIENCE, wait_until
-
-
-def on_small_disk(directory, megabytes):
-    """Words that start a program with a file system of its own on `directory`, without being root."""
-    script = f'mount -t tmpfs -o size={megabytes}m,mode=0700 tmpfs "{directory}" && exec "$@"'
-    return ["unshare", "-rm", "sh", "-c", script, "sh"]
+from support.processes import GRIDKEEP, PATIENCE, on_small_disk, wait_until
 
 
 def started(server, **options):

@@ -54,6 +54,12 @@ class Process:
             raise AssertionError(f"the program did not end on SIGTERM:\n{self.output()}")
 
 
+def on_small_disk(directory, megabytes):
+    """Words that start a program with a file system of its own on `directory`, without being root."""
+    script = f'mount -t tmpfs -o size={megabytes}m,mode=0700 tmpfs "{directory}" && exec "$@"'
+    return ["unshare", "-rm", "sh", "-c", script, "sh"]
+
+
 def wait_until(condition, what: str, process: Process | None = None, patience: float = PATIENCE):
     """Polls `condition` until it returns something true, and returns that."""
     end = time.monotonic() + patience

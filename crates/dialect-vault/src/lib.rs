@@ -25,5 +25,7 @@ mod time;
 #[doc(hidden)]
 pub mod untrusted;
 
-pub use audit::{AuditError, AuditSink, FileAudit, FileAuditOptions};
+pub use audit::{
+    AuditChain, AuditError, AuditFailure, AuditSink, AuditVerifier, FileAudit, FileAuditOptions,
+};
 pub use service::{DialectLimits, DialectOptions, VaultService};

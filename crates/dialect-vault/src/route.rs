@@ -172,6 +172,19 @@ pub(crate) enum MountClass {
 }
 
 impl<'p> Route<'p> {
+    /// Whether this takes power away, or brings what cannot be had again: not to be put off because the audit log cannot be written.
+    pub(crate) fn cannot_wait(self, operation: Operation) -> bool {
+        match self {
+            Route::Token(TokenRoute::Revoke(_) | TokenRoute::RevokeOrphan)
+            | Route::Lease(LeaseRoute::Revoke(_) | LeaseRoute::RevokePrefix(_)) => true,
+            Route::Credential { .. } => matches!(
+                operation,
+                Operation::Delete | Operation::Create | Operation::Update
+            ),
+            _ => false,
+        }
+    }
+
     /// The endpoint of a decoded path without its trailing slash.
     pub(crate) fn of(path: &'p str) -> Self {
         if let Some(rest) = path.strip_prefix("secret/oauth/") {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::house;
-use gridkeep_dialect_vault::{AuditError, AuditSink, FileAudit, FileAuditOptions};
+use gridkeep_dialect_vault::{
+    AuditChain, AuditError, AuditFailure, AuditSink, FileAudit, FileAuditOptions,
+};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -215,6 +217,55 @@ async fn nothing_happens_without_its_line() {
     );
 }
 
+#[tokio::test]
+async fn taking_power_away_does_not_wait_for_a_full_disk() {
+    let mut house = house().await;
+    let login = house.log_in("alice").await;
+    let token = login["client_token"].as_str().unwrap().to_owned();
+    let other = house.log_in("bob").await;
+    let other = other["client_token"].as_str().unwrap().to_owned();
+    house.on_audit_failure(AuditFailure::Revoke);
+    house.audit.full.store(true, Ordering::SeqCst);
+    let creds = "secret/oauth/creds/dune/alice:default";
+    let refresh = json!({"server": "dune", "refresh_token": "canary-real-refresh"});
+    for (method, path, token, body, status) in [
+        ("GET", creds, &token, Value::Null, 503),
+        ("POST", "auth/token/create", &token, json!({}), 503),
+        ("POST", creds, &token, refresh, 204),
+        ("DELETE", creds, &token, Value::Null, 204),
+        ("DELETE", creds, &other, Value::Null, 503),
+        ("POST", "auth/token/revoke-self", &token, Value::Null, 204),
+        (
+            "POST",
+            "auth/oidc-dune/oidc/auth_url",
+            &other,
+            json!({}),
+            503,
+        ),
+    ] {
+        let answer = house.call(method, path, Some(token), body).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
+    }
+    house.audit.full.store(false, Ordering::SeqCst);
+    assert_eq!(house.get(creds, &token).await.status, 403, "revoked");
+    assert_eq!(
+        house.get("auth/token/lookup-self", &other).await.status,
+        200
+    );
+
+    house.on_audit_failure(AuditFailure::Serve);
+    house.audit.full.store(true, Ordering::SeqCst);
+    assert_eq!(
+        house.get("auth/token/lookup-self", &other).await.status,
+        200
+    );
+    let refused = house.get(creds, &other).await;
+    assert_eq!(
+        (refused.status, refused.text.contains("audit")),
+        (403, false)
+    );
+}
+
 /// A sink with a defect.
 struct Panicking;
 
@@ -255,8 +306,10 @@ async fn a_panic_is_an_answer() {
 async fn the_file_has_the_lines() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.log");
-    let file = Arc::new(FileAudit::open(FileAuditOptions::new(&path)).unwrap());
     let mut house = house().await;
+    let evidence = house.keeper.audit_evidence().await.unwrap();
+    let chain = AuditChain::new("gk", &evidence, Arc::clone(house.keeper.clock()));
+    let file = Arc::new(FileAudit::open(FileAuditOptions::new(&path), chain).unwrap());
     house.audit_with(Arc::clone(&file) as Arc<dyn AuditSink>);
     let login = house.log_in("alice").await;
     let token = login["client_token"].as_str().unwrap();
@@ -270,10 +323,13 @@ async fn the_file_has_the_lines() {
         .collect();
     let types: Vec<&str> = lines
         .iter()
+        .skip(1)
         .map(|line| line["type"].as_str().unwrap())
         .collect();
+    assert_eq!(lines[0]["request"]["path"], "operator/audit");
     assert_eq!(types, ["request", "response"].repeat(3));
-    assert_eq!(lines[5]["request"]["path"], creds);
+    assert_eq!(lines[6]["request"]["path"], creds);
+    assert_eq!(lines[6]["chain"]["seq"], 7);
     let closed = house.get(creds, token).await;
     assert_eq!(closed.status, 503, "{}", closed.text);
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::audit;
 use crate::config::{self, Surroundings};
 use crate::server;
 use crate::server::operator::{self, Order};
@@ -35,6 +36,11 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Look at audit logs
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
     },
     /// Speak to the server on this host as its operator
     Operator {
@@ -125,6 +131,26 @@ enum OperatorCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Say whether lines were removed, changed, inserted or put in another order, in files of this server or its cluster
+    ///
+    /// What is needed for it comes from the running server; when none runs, from its data and root key.
+    Verify {
+        #[command(flatten)]
+        files: Files,
+        /// The newest files are left out on purpose: do not ask for the last lines
+        #[arg(long)]
+        older: bool,
+        /// Take the root key from this file and not from where the configuration says
+        #[arg(long, value_name = "FILE")]
+        root_key: Option<PathBuf>,
+        /// Audit logs, also rotated and compressed ones, in any order
+        #[arg(value_name = "FILE", required = true)]
+        logs: Vec<PathBuf>,
+    },
+}
+
 /// Runs the command line `words`, program name included.
 pub fn run(words: Vec<OsString>) -> ExitCode {
     let line = match CommandLine::try_parse_from(words) {
@@ -167,6 +193,10 @@ fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCo
         Command::Config { command } => match configuration(command, out, err) {
             Ok(code) => ExitCode::from(code),
             Err(error) => said(err, &format!("{error:#}"), 1),
+        },
+        Command::Audit { command } => match look_at_audit(command, out) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => said(err, &format!("{error:#}"), 2),
         },
         Command::Operator { command } => match operate(command, out) {
             Ok(()) => ExitCode::SUCCESS,
@@ -212,6 +242,29 @@ fn configuration(
             config::commands::show_diff(&old, &config::load(&files.paths(), &host), out, err)?
         }
     })
+}
+
+fn look_at_audit(command: AuditCommand, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let AuditCommand::Verify {
+        files,
+        older,
+        root_key,
+        logs,
+    } = command;
+    let loaded = config::load(&files.paths(), &Surroundings::of_this_host());
+    let Some(config) = &loaded.config else {
+        anyhow::bail!(
+            "the configuration cannot be read, so it is not known where the server and its data are; look at gridkeep config check, or give the server's files with --config"
+        );
+    };
+    let directory = &config.gridkeep.run_directory.value;
+    let evidence = if root_key.is_none() && operator::answers(directory) {
+        let answer = operator::ask(directory, &Order::AuditEvidence)?;
+        serde_json::from_str::<audit::EvidenceAnswer>(&answer)?.into_evidence()?
+    } else {
+        server::offline_evidence(&loaded, root_key.as_deref())?
+    };
+    audit::verify(&logs, older, &evidence, out)
 }
 
 fn operate(command: OperatorCommand, out: &mut dyn Write) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 //! Owns the command line and the assembling of the other crates; holds no rules. The name it is called by is looked at before
 //! anything else is set up, so that a client starts as fast as it can. Another name is one line in [`client_command`].
 
+mod audit;
 mod command_line;
 mod config;
 mod server;

@@ -19,6 +19,7 @@ pub mod records;
 pub mod secret;
 pub mod setup;
 
+mod anchors;
 mod background;
 mod credentials;
 mod database;
@@ -33,6 +34,7 @@ mod revocation;
 mod spool;
 mod tokens;
 
+pub use anchors::{AuditAnchor, AuditEvidence};
 pub use credentials::{AccessToken, CredentialName, CredentialSummary, PutCredential, Want};
 pub use events::Event;
 pub use failure::{BadInput, Failure, Later, LaterKind, Refused};

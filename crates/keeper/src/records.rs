@@ -25,6 +25,7 @@ pub(crate) const DUE: Kind = Kind(11);
 pub(crate) const REVOCATION: Kind = Kind(12);
 pub(crate) const KEEPER: Kind = Kind(13);
 pub(crate) const BROUGHT: Kind = Kind(14);
+pub(crate) const AUDIT_ANCHOR: Kind = Kind(30);
 pub(crate) const TOKEN_ROLE: Kind = Kind(40);
 pub(crate) const NODE: Kind = Kind(90);
 /// The mark that is written along with every policy.

@@ -1,10 +1,15 @@
 //! The audit log in a file: one thread writes, everybody who waits in the meantime shares its next write.
 //!
-//! Promises: mode 0600; a line is never torn, also when the disk fills up in the middle of one; a file that was renamed or removed is
-//! noticed within a second and opened anew; what waits is bounded. Wastes one thread.
+//! Promises: mode 0600; every line is chained to the one before; a line is never torn, also when the disk fills up in the middle of
+//! one; a file that was renamed or removed is noticed within a second and opened anew, one that was cut before the next line; lines
+//! that nobody waits for are kept while they cannot be written; what waits is bounded. Wastes one thread.
+
+mod resume;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,9 +17,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use gridkeep_keeper::clock::Clock;
+use gridkeep_keeper::{AuditAnchor, AuditEvidence};
 use nix::fcntl::OFlag;
 use tokio::sync::oneshot;
 
+use super::chain::{Chainer, Head, mac_text};
 use super::{AuditError, AuditSink};
 
 /// How a [`FileAudit`] behaves.
@@ -22,9 +30,10 @@ use super::{AuditError, AuditSink};
 pub struct FileAuditOptions {
     /// The file. Its directory must exist.
     pub path: PathBuf,
-    /// Most bytes that may wait to be written; beyond, requests are refused.
+    /// Most bytes that may wait to be written; beyond, requests are refused. As many again of lines that could not be written are kept
+    /// for when they can.
     pub pending_bytes: usize,
-    /// How often to look whether the file still has its name.
+    /// How often to look whether the file still has its name, and to try again what could not be written.
     pub check_every: Duration,
     /// How long a request waits for its line to be written before it is refused.
     pub patience: Duration,
@@ -45,6 +54,40 @@ impl FileAuditOptions {
     }
 }
 
+/// What the lines of a file are chained with.
+#[derive(Clone)]
+pub struct AuditChain {
+    node: String,
+    chainer: Chainer,
+    anchor: Option<AuditAnchor>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for AuditChain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuditChain")
+            .field("node", &self.node)
+            .field("anchor", &self.anchor)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AuditChain {
+    /// The chain of this node, to be gone on with where its anchor in `evidence` is.
+    pub fn new(node: &str, evidence: &AuditEvidence, clock: Arc<dyn Clock>) -> Self {
+        AuditChain {
+            node: node.to_owned(),
+            chainer: Chainer::new(&evidence.key),
+            anchor: evidence
+                .anchors
+                .iter()
+                .find(|anchor| anchor.node == node)
+                .cloned(),
+            clock,
+        }
+    }
+}
+
 /// An audit log in a file.
 #[derive(Debug)]
 pub struct FileAudit {
@@ -55,14 +98,20 @@ pub struct FileAudit {
 #[derive(Debug)]
 struct Shared {
     options: FileAuditOptions,
+    node: String,
     state: Mutex<State>,
     wake: Condvar,
+    end: Mutex<End>,
 }
+
+type Waiter = oneshot::Sender<Result<(), AuditError>>;
 
 #[derive(Debug, Default)]
 struct State {
     lines: Vec<u8>,
-    waiters: Vec<oneshot::Sender<Result<(), AuditError>>>,
+    count: usize,
+    /// Who waits for which line.
+    waiters: Vec<(usize, Waiter)>,
     reopen: bool,
     closed: bool,
     rest: Rest,
@@ -80,16 +129,29 @@ enum Rest {
     Asleep,
 }
 
+/// Where the log ends, for whoever notes it elsewhere.
+#[derive(Debug)]
+struct End {
+    chain: String,
+    head: Head,
+    file: Arc<File>,
+    length: u64,
+    /// Files from before, which may not be on the disk yet.
+    earlier: Vec<Arc<File>>,
+    /// Number of the last line that was noted.
+    anchored: u64,
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(
-        &self,
-        line: &[u8],
-        waiter: Option<oneshot::Sender<Result<(), AuditError>>>,
-    ) -> Result<(), AuditError> {
+    fn end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, line: &[u8], waiter: Option<Waiter>) -> Result<(), AuditError> {
         let wake = {
             let mut state = self.state();
             if state.closed {
@@ -101,7 +163,9 @@ impl Shared {
             state.lines.extend_from_slice(line);
             let wake =
                 state.rest == Rest::Asleep || (state.rest == Rest::Lingering && waiter.is_some());
-            state.waiters.extend(waiter);
+            let index = state.count;
+            state.count += 1;
+            state.waiters.extend(waiter.map(|waiter| (index, waiter)));
             if wake {
                 state.rest = Rest::Awake;
             }
@@ -113,9 +177,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until there is something to write. Behind a write it lingers, so that under load only those wake the thread who wait
-    /// for it; then it sleeps.
-    fn gather(&self) -> MutexGuard<'_, State> {
+    /// Waits until there is something to write, but not beyond `at_most`. Behind a write it lingers, so that under load only those
+    /// wake the thread who wait for it; then it sleeps.
+    fn gather(&self, at_most: Option<Duration>) -> MutexGuard<'_, State> {
         let mut state = self.state();
         let begun = Instant::now();
         while state.waiters.is_empty() && !state.reopen && !state.closed {
@@ -132,10 +196,22 @@ impl Shared {
         }
         while state.lines.is_empty() && !state.reopen && !state.closed {
             state.rest = Rest::Asleep;
-            state = self
-                .wake
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = match at_most {
+                None => self
+                    .wake
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(most) => {
+                    let left = most.saturating_sub(begun.elapsed());
+                    if left.is_zero() {
+                        break;
+                    }
+                    self.wake
+                        .wait_timeout(state, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
         }
         state.rest = Rest::Awake;
         state
@@ -143,29 +219,45 @@ impl Shared {
 }
 
 impl FileAudit {
-    /// Opens the file, making it when it is missing, and starts the writing thread.
+    /// Says whether the file could be opened, making it when it is missing; for a start that is to fail early.
     ///
     /// # Errors
     /// When the file cannot be opened for appending, is not a regular file or not ours to restrict to mode 0600.
-    pub fn open(options: FileAuditOptions) -> Result<FileAudit, AuditError> {
-        let file = open(&options.path)?;
+    pub fn probe(path: &Path) -> Result<(), AuditError> {
+        open(path).map(drop)
+    }
+
+    /// Opens the file, making it when it is missing, finds where the chain goes on, and starts the writing thread.
+    ///
+    /// # Errors
+    /// As [`FileAudit::probe`]; also when the file cannot be read.
+    pub fn open(options: FileAuditOptions, chain: AuditChain) -> Result<FileAudit, AuditError> {
+        let file = Arc::new(open(&options.path)?);
+        let place =
+            resume::resume(&file, &options.path, &chain).map_err(|error| AuditError::Write {
+                what: format!(
+                    "{}: its end cannot be read: {error}",
+                    options.path.display()
+                ),
+            })?;
         let shared = Arc::new(Shared {
             options,
+            node: chain.node.clone(),
             state: Mutex::new(State::default()),
             wake: Condvar::new(),
+            end: Mutex::new(End {
+                chain: place.chain.clone(),
+                head: place.head,
+                file: file.clone(),
+                length: place.length,
+                earlier: Vec::new(),
+                anchored: chain.anchor.as_ref().map_or(0, |anchor| anchor.seq),
+            }),
         });
-        let for_thread = Arc::clone(&shared);
+        let mut writer = writer::Writer::new(Arc::clone(&shared), file, chain, place);
         let thread = std::thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || {
-                Writer {
-                    shared: for_thread,
-                    file,
-                    checked: Instant::now(),
-                    complained: None,
-                }
-                .run()
-            })
+            .spawn(move || writer.run())
             .map_err(|error| AuditError::Write {
                 what: error.to_string(),
             })?;
@@ -182,6 +274,47 @@ impl FileAudit {
         state.rest = Rest::Awake;
         drop(state);
         self.shared.wake.notify_one();
+    }
+
+    /// Brings what was written onto the disk, and says where the log ends, unless that was noted already. Blocks.
+    ///
+    /// # Errors
+    /// When the system could not.
+    pub fn settle(&self) -> std::io::Result<Option<AuditAnchor>> {
+        let (chain, head, file, length, earlier) = {
+            let mut end = self.shared.end();
+            if end.head.seq == end.anchored {
+                return Ok(None);
+            }
+            (
+                end.chain.clone(),
+                end.head,
+                end.file.clone(),
+                end.length,
+                std::mem::take(&mut end.earlier),
+            )
+        };
+        for file in earlier.iter().chain([&file]) {
+            file.sync_data()?;
+        }
+        let metadata = file.metadata()?;
+        let path = &self.shared.options.path;
+        Ok(Some(AuditAnchor {
+            node: self.shared.node.clone(),
+            chain,
+            seq: head.seq,
+            mac: mac_text(&head.mac),
+            path: path.to_string_lossy().into_owned(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length,
+            at: gridkeep_keeper::UnixSeconds(0),
+        }))
+    }
+
+    /// Tells that the end at line `seq` is noted.
+    pub fn settled(&self, seq: u64) {
+        self.shared.end().anchored = seq;
     }
 
     /// Writes what waits and stops. Later lines are refused.
@@ -227,105 +360,12 @@ impl AuditSink for FileAudit {
     }
 }
 
-struct Writer {
-    shared: Arc<Shared>,
-    file: File,
-    checked: Instant,
-    complained: Option<Instant>,
-}
-
-impl Writer {
-    fn run(mut self) {
-        let mut lines = Vec::new();
-        let mut waiters = Vec::new();
-        loop {
-            let (reopen, closed) = {
-                let mut state = self.shared.gather();
-                std::mem::swap(&mut state.lines, &mut lines);
-                std::mem::swap(&mut state.waiters, &mut waiters);
-                (std::mem::take(&mut state.reopen), state.closed)
-            };
-            if reopen || self.checked.elapsed() >= self.shared.options.check_every {
-                self.follow_name(reopen);
-            }
-            let result = self.append(&lines);
-            if let Err(error) = &result {
-                self.complain(error);
-            }
-            for waiter in waiters.drain(..) {
-                // A waiter that lost patience is gone.
-                let _ = waiter.send(result.clone());
-            }
-            lines.clear();
-            if lines.capacity() > 1 << 20 {
-                lines = Vec::new();
-            }
-            if closed && self.shared.state().lines.is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// Opens the name anew when it stands for another file, or when told to. On failure the old file goes on being used.
-    fn follow_name(&mut self, always: bool) {
-        self.checked = Instant::now();
-        let path = &self.shared.options.path;
-        let same = || -> Option<bool> {
-            let named = std::fs::symlink_metadata(path).ok()?;
-            let held = self.file.metadata().ok()?;
-            Some((named.dev(), named.ino()) == (held.dev(), held.ino()))
-        };
-        if !always && same() == Some(true) {
-            return;
-        }
-        match open(path) {
-            Ok(file) => self.file = file,
-            Err(error) => self.complain(&error),
-        }
-    }
-
-    fn append(&mut self, lines: &[u8]) -> Result<(), AuditError> {
-        let mut written = 0;
-        while written < lines.len() {
-            match self.file.write(&lines[written..]) {
-                Ok(0) => return Err(self.undo(written, "the file takes no more".to_owned())),
-                Ok(count) => written += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.undo(written, error.to_string())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes back a batch that went in only partly, so that no line is torn and none stands for a request that was refused.
-    fn undo(&self, written: usize, what: String) -> AuditError {
-        if written > 0
-            && let Ok(metadata) = self.file.metadata()
-        {
-            // Without success the next line follows a torn one; there is nothing else to be done.
-            let _ = self
-                .file
-                .set_len(metadata.len().saturating_sub(written as u64));
-        }
-        AuditError::Write { what }
-    }
-
-    fn complain(&mut self, error: &AuditError) {
-        if self
-            .complained
-            .is_none_or(|last| last.elapsed() > Duration::from_secs(10))
-        {
-            self.complained = Some(Instant::now());
-            tracing::error!(path = %self.shared.options.path.display(), %error, "audit log");
-        }
-    }
-}
-
 fn open(path: &Path) -> Result<File, AuditError> {
     let refuse = |what: String| AuditError::Write {
         what: format!("{}: {what}", path.display()),
     };
     let file = OpenOptions::new()
+        .read(true)
         .append(true)
         .create(true)
         .mode(0o600)
@@ -342,162 +382,4 @@ fn open(path: &Path) -> Result<File, AuditError> {
             .map_err(|error| refuse(format!("its mode cannot be set to 0600: {error}")))?;
     }
     Ok(file)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    fn options(directory: &Path) -> FileAuditOptions {
-        FileAuditOptions {
-            check_every: Duration::ZERO,
-            ..FileAuditOptions::new(directory.join("audit.log"))
-        }
-    }
-
-    #[tokio::test]
-    async fn lines_are_there_when_write_returns() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.log");
-        let audit = FileAudit::open(options(directory.path())).unwrap();
-        audit.write(b"one\n".to_vec()).await.unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
-        audit.queue(b"two\n".to_vec()).unwrap();
-        audit.write(b"three\n".to_vec()).await.unwrap();
-        assert_eq!(
-            std::fs::read(&path).unwrap(),
-            b"one\ntwo\nthree\n",
-            "in order"
-        );
-        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        audit.close();
-        assert_eq!(
-            audit.write(b"four\n".to_vec()).await,
-            Err(AuditError::Closed)
-        );
-    }
-
-    #[tokio::test]
-    async fn a_renamed_file_is_followed() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.log");
-        std::fs::write(&path, b"").unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        let audit = FileAudit::open(options(directory.path())).unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().mode() & 0o777,
-            0o600,
-            "a wider mode is narrowed"
-        );
-        audit.write(b"one\n".to_vec()).await.unwrap();
-        std::fs::rename(&path, directory.path().join("audit.log.1")).unwrap();
-        audit.write(b"two\n".to_vec()).await.unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"two\n");
-        std::fs::remove_file(&path).unwrap();
-        audit.reopen();
-        audit.write(b"three\n".to_vec()).await.unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
-        assert_eq!(
-            std::fs::read(directory.path().join("audit.log.1")).unwrap(),
-            b"one\n"
-        );
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn many_at_once_are_whole_lines() {
-        let directory = tempfile::tempdir().unwrap();
-        let audit = Arc::new(FileAudit::open(options(directory.path())).unwrap());
-        let tasks: Vec<_> = (0..64)
-            .map(|task| {
-                let audit = Arc::clone(&audit);
-                tokio::spawn(async move {
-                    for line in 0..20 {
-                        audit
-                            .write(format!("{task} {line} {}\n", "x".repeat(task)).into_bytes())
-                            .await
-                            .unwrap();
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        let text = std::fs::read_to_string(directory.path().join("audit.log")).unwrap();
-        assert_eq!(text.lines().count(), 64 * 20);
-        assert!(text.lines().all(|line| {
-            let mut parts = line.split(' ');
-            let task: usize = parts.next().unwrap().parse().unwrap();
-            parts.nth(1).unwrap().len() == task
-        }));
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_refuses_and_recovers() {
-        // /dev/full is not a regular file, so it stands in for the opened file directly.
-        let directory = tempfile::tempdir().unwrap();
-        let shared = Arc::new(Shared {
-            options: FileAuditOptions {
-                check_every: Duration::from_secs(3600),
-                ..options(directory.path())
-            },
-            state: Mutex::default(),
-            wake: Condvar::new(),
-        });
-        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
-        let mut writer = Writer {
-            shared,
-            file: full,
-            checked: Instant::now(),
-            complained: None,
-        };
-        assert!(matches!(
-            writer.append(b"one\n"),
-            Err(AuditError::Write { .. })
-        ));
-        writer.follow_name(true);
-        writer.append(b"two\n").unwrap();
-        assert_eq!(
-            std::fs::read(directory.path().join("audit.log")).unwrap(),
-            b"two\n"
-        );
-        let error = writer.undo(2, "no space".to_owned());
-        assert!(error.to_string().contains("no space"));
-        assert_eq!(
-            std::fs::read(directory.path().join("audit.log")).unwrap(),
-            b"tw",
-            "what a failed batch had written is taken back"
-        );
-    }
-
-    #[tokio::test]
-    async fn what_waits_is_bounded() {
-        let directory = tempfile::tempdir().unwrap();
-        let audit = FileAudit::open(FileAuditOptions {
-            pending_bytes: 8,
-            ..options(directory.path())
-        })
-        .unwrap();
-        assert_eq!(
-            audit.write(vec![b'x'; 9]).await,
-            Err(AuditError::Overloaded)
-        );
-        audit.write(b"fits\n".to_vec()).await.unwrap();
-    }
-
-    #[test]
-    fn odd_files_are_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/dev/null", directory.path().join("audit.log")).unwrap();
-        assert!(FileAudit::open(options(directory.path())).is_err());
-        assert!(FileAudit::open(FileAuditOptions::new("/dev/null")).is_err());
-        assert!(
-            FileAudit::open(FileAuditOptions::new(
-                directory.path().join("missing/audit.log")
-            ))
-            .is_err()
-        );
-    }
 }

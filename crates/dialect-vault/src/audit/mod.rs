@@ -2,21 +2,39 @@
 //!
 //! Owns the format of the lines (that of the original, so that operators' scripts go on working) and the files they go to. Refuses to
 //! know secrets: texts in token fields and data are replaced by a keyed hash before a line exists. The line of a request is in the hands
-//! of the kernel before anything is done about the request; if that fails, nothing is done.
+//! of the kernel before anything is done about the request; if that fails, nothing is done but what [`AuditFailure`] lets pass. Lines of a
+//! file are chained ([`AuditVerifier`] reads the chain), and where the chain ends is noted in the store each second.
 //!
 //! Another place to write to is one more implementation of [`AuditSink`] beside [`FileAudit`].
 
+mod anchor;
 mod blot;
+mod chain;
 mod file;
 mod hash;
 mod line;
+mod verify;
 
 use async_trait::async_trait;
 use thiserror::Error;
 
-pub use file::{FileAudit, FileAuditOptions};
+pub use anchor::{anchor, keep_anchored};
+pub use file::{AuditChain, FileAudit, FileAuditOptions};
 pub(crate) use hash::Hasher;
 pub(crate) use line::{Common, Exchange, Mount, ResponsePart};
+pub use verify::{AuditFinding, AuditReport, AuditVerifier, beginning};
+
+/// What is done while the audit log cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AuditFailure {
+    /// Nothing.
+    Refuse,
+    /// What makes the world safer or cannot be had again: revoking tokens, deleting credentials, and taking in a refresh token.
+    #[default]
+    Revoke,
+    /// Everything. Lines are kept in memory as far as there is room.
+    Serve,
+}
 
 /// Where audit lines go.
 #[async_trait]

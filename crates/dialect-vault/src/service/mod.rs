@@ -21,7 +21,9 @@ use hyper::body::{Body, Incoming};
 use secrecy::SecretString;
 
 use crate::answer::{Answer, Body as AnswerBody};
-use crate::audit::{AuditError, AuditSink, Common, Exchange, Hasher, Mount, ResponsePart};
+use crate::audit::{
+    AuditError, AuditFailure, AuditSink, Common, Exchange, Hasher, Mount, ResponsePart,
+};
 use crate::endpoints;
 use crate::failure::Trouble;
 use crate::fields::Fields;
@@ -60,6 +62,8 @@ impl Default for DialectLimits {
 pub struct DialectOptions {
     /// Where audit lines go.
     pub audit: Arc<dyn AuditSink>,
+    /// What is done while they cannot be written.
+    pub on_audit_failure: AuditFailure,
     /// The version that `sys/health` and others tell.
     pub version: String,
     /// The date of that version, RFC 3339.
@@ -320,14 +324,15 @@ impl Inner {
             &self.hasher,
             &request.exchange(&mounts, None, &params, None),
         );
-        if let Err(error) = self.announce(&common).await {
+        let passes = self.options.on_audit_failure == AuditFailure::Serve;
+        if let Err(error) = self.announce(&common, None, passes).await {
             return Ok(unaudited(&error));
         }
         let mut call = request.call(params);
         let answer = endpoints::open(self, route, &mut call)
             .await
             .unwrap_or_else(Answer::from);
-        Ok(self.finish(&common, call.fields, answer))
+        Ok(self.finish(&common, call.fields, answer, passes))
     }
 
     /// An endpoint that needs a token.
@@ -394,7 +399,12 @@ impl Inner {
             &self.hasher,
             &request.exchange(&mounts, Some(secret), &params, shown),
         );
-        if let Err(error) = self.announce(&common).await {
+        let passes = match self.options.on_audit_failure {
+            AuditFailure::Refuse => false,
+            AuditFailure::Revoke => route.cannot_wait(request.operation),
+            AuditFailure::Serve => true,
+        };
+        if let Err(error) = self.announce(&common, None, passes).await {
             return unaudited(&error);
         }
         let mut call = request.call(params);
@@ -417,7 +427,7 @@ impl Inner {
             self.in_time(acting).await
         };
         let answer = acted.unwrap_or_else(Answer::from);
-        self.finish(&common, call.fields, answer)
+        self.finish(&common, call.fields, answer, passes)
     }
 
     /// The outcome of `work`, or that it takes longer than the stock clients wait.
@@ -436,10 +446,23 @@ impl Inner {
         })
     }
 
-    /// The first audit line. Without it nothing may be done.
-    async fn announce(&self, common: &Common<'_>) -> Result<(), AuditError> {
-        let line = common.request_line(&self.hasher, self.wall(), None);
-        self.options.audit.write(line).await
+    /// The first audit line, with `error` if nothing will be done. Without it nothing may be done, unless the request `passes`
+    /// while the log cannot be written; then the line is left to the log for later.
+    async fn announce(
+        &self,
+        common: &Common<'_>,
+        error: Option<&str>,
+        passes: bool,
+    ) -> Result<(), AuditError> {
+        let line = || common.request_line(&self.hasher, self.wall(), error);
+        match self.options.audit.write(line()).await {
+            Err(AuditError::Write { .. } | AuditError::Overloaded) if passes => {
+                // A log that has no room for it says so by itself.
+                let _ = self.options.audit.queue(line());
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     fn authorize(
@@ -509,21 +532,21 @@ impl Inner {
         let answer = Answer::from(trouble);
         let error = answer.error_text().unwrap_or("not found");
         let common = Common::new(&self.hasher, exchange);
-        let now = self.wall();
-        if let Err(error) = self
-            .options
-            .audit
-            .write(common.request_line(&self.hasher, now, Some(error)))
-            .await
-        {
+        let passes = self.options.on_audit_failure == AuditFailure::Serve;
+        if let Err(error) = self.announce(&common, Some(error), passes).await {
             return unaudited(&error);
         }
-        let line = common.response_line(&self.hasher, now, &ResponsePart::default(), Some(error));
-        self.options
-            .audit
-            .queue(line)
-            .err()
-            .map_or(answer, |error| unaudited(&error))
+        let part = ResponsePart::default();
+        let line = common.response_line(&self.hasher, self.wall(), &part, Some(error));
+        self.conclude(line, answer, passes)
+    }
+
+    /// Hands over the second audit line; without it nothing is told of what was done.
+    fn conclude(&self, line: Vec<u8>, answer: Answer, passes: bool) -> Answer {
+        match self.options.audit.queue(line) {
+            Err(error) if !passes || error == AuditError::Closed => unaudited(&error),
+            _ => answer,
+        }
     }
 
     /// Refuses a request that was one too many before anything but its path was looked at.
@@ -571,7 +594,13 @@ impl Inner {
     }
 
     /// The second audit line, and the warnings about parameters nobody knew.
-    fn finish(&self, common: &Common<'_>, fields: Fields, mut answer: Answer) -> Answer {
+    fn finish(
+        &self,
+        common: &Common<'_>,
+        fields: Fields,
+        mut answer: Answer,
+        passes: bool,
+    ) -> Answer {
         if matches!(answer.body, AnswerBody::Envelope { .. }) {
             fields.finish(&mut answer.warnings);
         }
@@ -584,11 +613,7 @@ impl Inner {
             _ => ResponsePart::default(),
         };
         let line = common.response_line(&self.hasher, self.wall(), &part, answer.error_text());
-        self.options
-            .audit
-            .queue(line)
-            .err()
-            .map_or(answer, |error| unaudited(&error))
+        self.conclude(line, answer, passes)
     }
 
     /// How a text looks in the audit log.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use gridkeep_dialect_vault::{AuditError, AuditSink, DialectLimits, DialectOptions, VaultService};
+use gridkeep_dialect_vault::{
+    AuditError, AuditFailure, AuditSink, DialectLimits, DialectOptions, VaultService,
+};
 use gridkeep_issuer::{
     AuthorizationRequest, DevicePoll, DeviceStart, ExchangeRequest, IssuerError, IssuerStatus,
     Metadata, TokenHint, TokenIssuer, TokenResponse,
@@ -259,9 +261,14 @@ pub fn setup(issuer: &Arc<FakeIssuer>) -> Setup {
     }
 }
 
-fn service(keeper: &Keeper, audit: Arc<dyn AuditSink>) -> VaultService {
+fn service(
+    keeper: &Keeper,
+    audit: Arc<dyn AuditSink>,
+    on_audit_failure: AuditFailure,
+) -> VaultService {
     let options = DialectOptions {
         audit,
+        on_audit_failure,
         version: "0.1.0".into(),
         build_date: "2026-08-18T10:00:00Z".into(),
         limits: DialectLimits::default(),
@@ -291,7 +298,11 @@ pub async fn house() -> House {
     .await
     .unwrap();
     let audit = Arc::new(MemoryAudit::default());
-    let service = service(&keeper, Arc::clone(&audit) as Arc<dyn AuditSink>);
+    let service = service(
+        &keeper,
+        Arc::clone(&audit) as Arc<dyn AuditSink>,
+        AuditFailure::Refuse,
+    );
     House {
         service,
         keeper,
@@ -304,9 +315,15 @@ pub async fn house() -> House {
 }
 
 impl House {
+    /// What is done while the audit log cannot be written.
+    pub fn on_audit_failure(&mut self, failure: AuditFailure) {
+        let audit = Arc::clone(&self.audit) as Arc<dyn AuditSink>;
+        self.service = service(&self.keeper, audit, failure);
+    }
+
     /// Replaces the audit log.
     pub fn audit_with(&mut self, audit: Arc<dyn AuditSink>) {
-        self.service = service(&self.keeper, audit);
+        self.service = service(&self.keeper, audit, AuditFailure::Refuse);
     }
 
     /// Another keeper over the same store.

@@ -378,6 +378,18 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .with("data", path(&own.data))
         .with_some("seal", seal)
         .with("operators", operators)
+        .with(
+            "audit",
+            entries()
+                .with(
+                    "on_failure",
+                    Tree::Text(
+                        own.on_audit_failure.value.word().to_owned(),
+                        own.on_audit_failure.origin.clone(),
+                    ),
+                )
+                .tree(),
+        )
         .with("run_directory", path(&own.run_directory))
         .with(
             "compat",

@@ -31,7 +31,9 @@ pub use diff::{Impact, diff};
 pub use effective::{digest, show_effective};
 pub use finding::{Finding, Origin, Setting, Severity};
 pub use host::Surroundings;
-pub use model::{AuditLog, CallbackMode, ClientAuth, Config, IssuerConfig, RateLimitConfig};
+pub use model::{
+    AuditLog, CallbackMode, ClientAuth, Config, IssuerConfig, OnAuditFailure, RateLimitConfig,
+};
 pub use published::against_discovery;
 pub use source::{Sources, default_paths};
 

@@ -210,10 +210,34 @@ pub struct GridkeepConfig {
     pub seal_key_file: Option<Setting<PathBuf>>,
     /// Who is an operator.
     pub operators: Vec<OperatorConfig>,
+    /// `audit.on_failure`: what is done while the audit log cannot be written.
+    pub on_audit_failure: Setting<OnAuditFailure>,
     /// `run_directory`: sockets and other things of this run.
     pub run_directory: Setting<PathBuf>,
     /// `compat.shell_unescape`: values were written for the original's shell quoting.
     pub shell_unescape: Setting<bool>,
+}
+
+/// What is done while the audit log cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnAuditFailure {
+    /// Nothing.
+    Refuse,
+    /// Revoking, deleting, and taking in refresh tokens.
+    Revoke,
+    /// Everything.
+    Serve,
+}
+
+impl OnAuditFailure {
+    /// The word of the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            OnAuditFailure::Refuse => "refuse",
+            OnAuditFailure::Revoke => "revoke",
+            OnAuditFailure::Serve => "serve",
+        }
+    }
 }
 
 /// Everybody whose login at `issuer` carries `claim` with `value` is an operator.

@@ -4,19 +4,20 @@
 //! place the operator did not choose. Only an operator entry is left out alone.
 
 use super::finding::{Finding, Setting, Severity, quoted};
-use super::model::{GridkeepConfig, IssuerConfig, OperatorConfig};
+use super::model::{GridkeepConfig, IssuerConfig, OnAuditFailure, OperatorConfig};
 use super::read::{Item, Reader};
 use super::yaml::{Mapping, Value};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "listen",
     "callback_port",
     "tls",
     "data",
     "seal",
     "operators",
+    "audit",
     "run_directory",
     "compat",
 ];
@@ -75,6 +76,16 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
     with_mapping(&mut item, "seal", &["key_file"], |seal| {
         config.seal_key_file = seal.file_path("key_file")
     });
+    with_mapping(&mut item, "audit", &["on_failure"], |audit| {
+        let choices = [
+            ("refuse", OnAuditFailure::Refuse),
+            ("revoke", OnAuditFailure::Revoke),
+            ("serve", OnAuditFailure::Serve),
+        ];
+        if let Some(choice) = audit.choice("on_failure", &choices) {
+            config.on_audit_failure = choice;
+        }
+    });
     with_mapping(&mut item, "compat", &["shell_unescape"], |compat| {
         if let Some(flag) = compat.flag("shell_unescape") {
             config.shell_unescape = flag;
@@ -96,6 +107,7 @@ fn defaults(base: &Path) -> GridkeepConfig {
         data: Setting::builtin(PathBuf::from(DEFAULT_DATA)),
         seal_key_file: None,
         operators: Vec::new(),
+        on_audit_failure: Setting::builtin(OnAuditFailure::Revoke),
         run_directory: Setting::builtin(PathBuf::from(DEFAULT_RUN_DIRECTORY)),
         shell_unescape: Setting::builtin(false),
     }

@@ -3,6 +3,7 @@
 //! Owns the life of the process. Refuses to know what a request means or what is stored.
 
 mod assemble;
+mod audit;
 mod no_audit;
 mod notify;
 pub mod operator;
@@ -15,20 +16,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gridkeep_dialect_vault::listener::{self, ListenerLimits, ReloadableTls, TlsFiles};
-use gridkeep_dialect_vault::{
-    AuditSink, DialectLimits, DialectOptions, FileAudit, FileAuditOptions, VaultService,
-};
+use gridkeep_dialect_vault::{DialectLimits, DialectOptions, VaultService};
 use gridkeep_keeper::clock::SystemClock;
-use gridkeep_keeper::{Keeper, KeeperOptions};
+use gridkeep_keeper::{AuditEvidence, Keeper, KeeperOptions};
 use gridkeep_store::{Initialise, OpenOptions, RootKey, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::{self, AuditLog, Config, Loaded, Severity, Surroundings};
+use crate::config::{self, Config, Loaded, Severity, Surroundings};
 use assemble::Issuers;
-use no_audit::NoAudit;
+use audit::Audit;
 
 /// The credential of the service manager that holds the root key.
 const ROOT_KEY_CREDENTIAL: &str = "gridkeep-root-key";
@@ -56,8 +55,7 @@ pub(crate) struct Running {
     config: Mutex<Config>,
     issuers: tokio::sync::Mutex<Issuers>,
     pub(crate) keeper: Keeper,
-    pub(crate) audit: Arc<dyn AuditSink>,
-    audit_file: Option<Arc<FileAudit>>,
+    pub(crate) audit: Audit,
     tls: Arc<ReloadableTls>,
 }
 
@@ -84,7 +82,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let config = accepted(&loaded, options.strict)?.clone();
     let files = raise_file_limit();
 
-    let (audit, audit_file) = open_audit(&config)?;
+    audit::probe(&config)?;
     let tls = ReloadableTls::load(TlsFiles {
         certificate: config.gridkeep.certificate.value.clone(),
         key: config.gridkeep.key.value.clone(),
@@ -104,10 +102,12 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         ),
     )
     .await?;
+    let audit = audit::open(&config, &keeper).await?;
     let service = VaultService::new(
         keeper.clone(),
         DialectOptions {
-            audit: audit.clone(),
+            audit: audit.sink.clone(),
+            on_audit_failure: audit::on_failure(&config),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build_date: BUILD_DATE.to_owned(),
             limits: DialectLimits::default(),
@@ -119,8 +119,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         config: Mutex::new(config),
         issuers: tokio::sync::Mutex::new(issuers),
         keeper: keeper.clone(),
-        audit,
-        audit_file: audit_file.clone(),
+        audit: audit.clone(),
         tls: tls.clone(),
     });
 
@@ -129,6 +128,13 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let socket = operator::Socket::bind(&run_directory)?;
     tasks.spawn(socket.serve(running.clone(), stopping.clone()));
     tasks.spawn(tls.clone().watch(CERTIFICATE_CHECK, stopping.clone()));
+    if let Some(file) = audit.file.clone() {
+        tasks.spawn(gridkeep_dialect_vault::audit::keep_anchored(
+            file,
+            keeper.clone(),
+            stopping.clone(),
+        ));
+    }
     tasks.spawn(warn_of_the_certificates_end(
         tls.clone(),
         keeper.clone(),
@@ -177,10 +183,8 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     }
     keeper.drain(DRAIN).await;
     running.issuers.lock().await.stop();
+    audit.close(&keeper).await;
     drop((running, service, keeper));
-    if let Some(audit) = audit_file {
-        audit.close();
-    }
     store.close().await?;
     tracing::info!("stopped");
     Ok(())
@@ -214,7 +218,7 @@ impl Running {
     /// Reads files, certificate and audit log anew. Whatever cannot be used leaves the old in force.
     pub(crate) async fn reload(&self) {
         notify::tell("RELOADING=1");
-        if let Some(audit) = &self.audit_file {
+        if let Some(audit) = &self.audit.file {
             audit.reopen();
         }
         let tls = self.tls.clone();
@@ -295,6 +299,7 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
                 own.run_directory.value.clone(),
             ],
             config.audit_log().map(Path::to_owned),
+            own.on_audit_failure.value,
             own.seal_key_file
                 .as_ref()
                 .map(|setting| setting.value.clone()),
@@ -302,7 +307,7 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
     };
     if places(old) != places(new) {
         tracing::warn!(
-            "addresses, certificate paths, the data and run directories, the root key's file and the audit log's path change only with a restart of the server"
+            "addresses, certificate paths, the data and run directories, the root key's file, the audit log's path and what is done when it fails change only with a restart of the server"
         );
     }
 }
@@ -334,31 +339,6 @@ fn accepted(loaded: &Loaded, strict: bool) -> anyhow::Result<&Config> {
     }
 }
 
-/// The audit log as requests write to it, and as a file to be opened anew, if it is one.
-type Audit = (Arc<dyn AuditSink>, Option<Arc<FileAudit>>);
-
-fn open_audit(config: &Config) -> anyhow::Result<Audit> {
-    let AuditLog::File(path) = &config.cluster.audit_log.value else {
-        tracing::warn!(
-            "the audit log is switched off (cluster.auditlog: none): nobody will be able to say who fetched which token"
-        );
-        return Ok((Arc::new(NoAudit), None));
-    };
-    if let Some(directory) = path.parent() {
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(directory)
-            .with_context(|| format!("the directory of the audit log, {}, cannot be made; make it for the user of the service, or set cluster.auditlog", directory.display()))?;
-    }
-    let file = Arc::new(
-        FileAudit::open(FileAuditOptions::new(path))
-            .with_context(|| format!("audit log {}", path.display()))?,
-    );
-    Ok((file.clone(), Some(file)))
-}
-
 async fn bind(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for address in &config.gridkeep.listen {
@@ -383,12 +363,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Opens the store with the root key, making both at the very first start.
 async fn open_store(config: &Config, loaded: &Loaded, initialise: bool) -> anyhow::Result<Store> {
     let data = config.gridkeep.data.value.clone();
-    let key_file = config
-        .gridkeep
-        .seal_key_file
-        .as_ref()
-        .map(|setting| setting.value.clone());
-    let default_key_file = loaded.sources.base.join("gridkeep-root.key");
+    let source = KeySource::of(config, loaded);
     tokio::task::spawn_blocking(move || {
         use std::os::unix::fs::DirBuilderExt as _;
         std::fs::DirBuilder::new()
@@ -397,12 +372,9 @@ async fn open_store(config: &Config, loaded: &Loaded, initialise: bool) -> anyho
             .create(&data)
             .with_context(|| format!("the data directory {} cannot be made; make it for the user of the service, or set gridkeep.data", data.display()))?;
         let directory = data.join("store");
-        let key = match key_file {
-            Some(path) => RootKey::load_or_generate(&path, &directory)?,
-            None if std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|place| Path::new(&place).join(ROOT_KEY_CREDENTIAL).exists()) => {
-                RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?
-            }
-            None => RootKey::load_or_generate(&default_key_file, &directory)?,
+        let key = match &source {
+            KeySource::File(path) => RootKey::load_or_generate(path, &directory)?,
+            KeySource::Credential => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
         };
         let mut options = OpenOptions::new(&directory, key);
         if initialise {
@@ -412,6 +384,52 @@ async fn open_store(config: &Config, loaded: &Loaded, initialise: bool) -> anyho
     })
     .await
     .context("opening the store failed")?
+}
+
+/// Where the root key comes from.
+enum KeySource {
+    File(PathBuf),
+    /// The service manager's credential.
+    Credential,
+}
+
+impl KeySource {
+    fn of(config: &Config, loaded: &Loaded) -> Self {
+        let given = std::env::var_os("CREDENTIALS_DIRECTORY")
+            .is_some_and(|place| Path::new(&place).join(ROOT_KEY_CREDENTIAL).exists());
+        match &config.gridkeep.seal_key_file {
+            Some(setting) => KeySource::File(setting.value.clone()),
+            None if given => KeySource::Credential,
+            None => KeySource::File(loaded.sources.base.join("gridkeep-root.key")),
+        }
+    }
+}
+
+/// What audit logs are verified with, from the data of a server that does not run; `root_key` instead of the configured one.
+///
+/// # Errors
+/// When the data cannot be opened, as when a server runs on it.
+pub fn offline_evidence(loaded: &Loaded, root_key: Option<&Path>) -> anyhow::Result<AuditEvidence> {
+    let config = loaded
+        .config
+        .as_ref()
+        .context("there is no configuration")?;
+    let key = match (root_key, KeySource::of(config, loaded)) {
+        (Some(path), _) => RootKey::from_file(path)?,
+        (None, KeySource::File(path)) => RootKey::from_file(&path)?,
+        (None, KeySource::Credential) => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
+    };
+    let mut options = OpenOptions::new(&config.gridkeep.data.value.join("store"), key);
+    options.initialise = Initialise::Never;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let store = gridkeep_store::open(options)?;
+        let evidence = AuditEvidence::of_store(&store).await?;
+        store.close().await?;
+        Ok(evidence)
+    })
 }
 
 /// One connection is one file descriptor; the usual soft limit of 1024 is less than the server accepts. Answers the limit in force.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Running;
+use crate::audit::EvidenceAnswer;
 
 const NAME: &str = "operator.sock";
 /// Longest order, and longest time for one.
@@ -38,6 +39,8 @@ pub enum Order {
     Diff,
     /// The wall clock is right.
     ConfirmClock,
+    /// What audit logs are verified with.
+    AuditEvidence,
 }
 
 /// The answer to [`Order::Token`].
@@ -243,6 +246,16 @@ async fn perform(
             running.keeper.confirm_clock();
             Ok("the server trusts its wall clock".to_owned())
         }
+        Order::AuditEvidence => {
+            if let Some(file) = &running.audit.file
+                && let Err(error) =
+                    gridkeep_dialect_vault::audit::anchor(file, &running.keeper).await
+            {
+                tracing::warn!(error, "the end of the audit log could not be noted");
+            }
+            let evidence = running.keeper.audit_evidence().await?;
+            Ok(serde_json::to_string(&EvidenceAnswer::of(&evidence))?)
+        }
     }
 }
 
@@ -267,7 +280,12 @@ async fn audit(
     }
     let mut bytes = line.to_string().into_bytes();
     bytes.push(b'\n');
-    Ok(running.audit.write(bytes).await?)
+    Ok(running.audit.sink.write(bytes).await?)
+}
+
+/// Whether a server answers in this run directory.
+pub fn answers(directory: &Path) -> bool {
+    UnixStream::connect(directory.join(NAME)).is_ok()
 }
 
 /// The caller's end: sends `order` to the server whose run directory this is.

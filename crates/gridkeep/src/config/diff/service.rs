@@ -147,6 +147,12 @@ impl Differ<'_> {
                 new.data.origin.clone(),
             ),
             (
+                "audit.on_failure",
+                old.on_audit_failure.value.word().to_owned(),
+                new.on_audit_failure.value.word().to_owned(),
+                new.on_audit_failure.origin.clone(),
+            ),
+            (
                 "run_directory",
                 old.run_directory.display().to_string(),
                 new.run_directory.display().to_string(),
@@ -173,6 +179,7 @@ impl Differ<'_> {
                     "seal.key_file" => {
                         "Nobody, if the file holds the same key; with another one the server does not start."
                     }
+                    "audit.on_failure" => "Nobody, as long as the audit log can be written.",
                     _ => "Nobody but programs that use its sockets.",
                 };
                 self.push(
