@@ -1,7 +1,7 @@
 //! `htgettoken`: obtains a bearer token from a Vault-like server and stores it in a file.
 //!
 //! Owns one run from the command line to the exit code. The order of the ways to a token is in `flow`, the login in a browser in
-//! `oidc`, every default in [`settings`]. A further way to log in is one more file here and one arm in `flow`.
+//! `oidc`, the one with the ssh-agent in `ssh`, every default in [`settings`]. A further way to log in is one more file here and one arm in `flow`.
 
 mod browser;
 mod flow;
@@ -10,6 +10,7 @@ mod optserver;
 mod places;
 mod report;
 pub mod settings;
+mod ssh;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -127,13 +128,6 @@ async fn run_options(
         }
     };
     let mut report = Report::new(streams, options, settings.log_to_stderr);
-    if options.registerssh {
-        report.fatal(
-            "--registerssh is not supported yet: no key was registered and nobody was logged in; \
-             run without it, because the server takes no ssh keys yet",
-        );
-        return FAILED;
-    }
     let target = Target {
         server: settings.server.clone(),
         alias: Some(settings.alias.clone()),

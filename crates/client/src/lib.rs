@@ -9,6 +9,8 @@
 //! * [`decode`]: `htdecodetoken`, show what a token says;
 //! * [`destroy`]: `htdestroytoken`, remove tokens here and on the server;
 //! * [`explain`], [`verify`]: which token would be used and why; whether a token is good and why not;
+//! * [`ssh_keys`]: list, end and remove one's own ssh keys on the server;
+//! * [`holder`]: the server and the vault tokens that commands use which do not log in;
 //! * [`options`]: htgettoken's command line, which its companions read too;
 //! * [`jwks`]: issuers' keys, fetched and kept for verification;
 //! * [`vault`], [`http`]: the requests it makes, and the connection they go over.
@@ -21,10 +23,12 @@ pub mod environment;
 pub mod explain;
 pub mod files;
 pub mod get;
+pub mod holder;
 pub mod http;
 pub mod jwks;
 pub mod options;
 pub mod sh;
+pub mod ssh_keys;
 pub mod vault;
 pub mod verify;
 

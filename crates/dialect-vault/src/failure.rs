@@ -13,6 +13,8 @@ use crate::quota::Exceeded;
 pub(crate) const DENIED: &str = "permission denied";
 /// A live token whose policies say no.
 pub(crate) const DENIED_BY_POLICY: &str = "1 error occurred:\n\t* permission denied\n\n";
+/// An ssh key that is not registered for the name and issuer it was shown for.
+const DENIED_KEY: &str = "validation public_key failed: permission denied";
 /// Seconds to wait when nothing better is known.
 const USUAL_WAIT: u64 = 10;
 /// The operation does not exist at this path.
@@ -102,9 +104,9 @@ fn answer(failure: Failure) -> Answer {
         }
         Failure::BadInput(bad) => {
             let status = match bad {
-                BadInput::BuiltinPolicy { .. } | BadInput::FromFiles { .. } => {
-                    StatusCode::METHOD_NOT_ALLOWED
-                }
+                BadInput::BuiltinPolicy { .. }
+                | BadInput::FromFiles { .. }
+                | BadInput::SshKeyInFile { .. } => StatusCode::METHOD_NOT_ALLOWED,
                 _ => StatusCode::BAD_REQUEST,
             };
             Answer::error(status, bad.to_string())
@@ -115,6 +117,7 @@ fn answer(failure: Failure) -> Answer {
             | Refused::TokenExpired
             | Refused::WrongAddress => Answer::denied(DENIED),
             Refused::Policy { .. } => Answer::denied(DENIED_BY_POLICY),
+            Refused::SshKey => Answer::denied(DENIED_KEY),
             Refused::BadTokenForLookup => Answer::error(StatusCode::FORBIDDEN, "bad token"),
             Refused::GrantDead {
                 error,

@@ -52,6 +52,11 @@ impl Fields {
         }
     }
 
+    /// Whether a parameter was sent with a value other than nothing.
+    pub(crate) fn present(&self, name: &str) -> bool {
+        !matches!(self.params.get(name), None | Some(Value::Null))
+    }
+
     /// A text; numbers and truth values become text.
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, FieldError> {
         match self.params.remove(name) {

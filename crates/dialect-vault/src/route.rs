@@ -88,6 +88,7 @@ pub(crate) enum Route<'p> {
     Plugins(&'p str),
     HostInfo,
     Quota(QuotaRoute<'p>),
+    Ssh(SshRoute<'p>),
     Unknown,
 }
 
@@ -126,6 +127,17 @@ pub(crate) enum LoginRoute<'p> {
         issuer: &'p str,
     },
     Kerberos,
+    SshNonce,
+    SshLogin,
+}
+
+/// The keys of ssh logins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SshRoute<'p> {
+    Config,
+    Roles,
+    Role { name: &'p str },
+    Keys { issuer: &'p str, name: &'p str },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +219,9 @@ impl<'p> Route<'p> {
         if let Some(rest) = path.strip_prefix("auth/token/") {
             return token(rest);
         }
+        if let Some(rest) = path.strip_prefix("auth/ssh/") {
+            return ssh(rest);
+        }
         if let Some(rest) = path.strip_prefix("auth/") {
             return login(rest).map_or(Route::Unknown, Route::Login);
         }
@@ -238,6 +253,25 @@ fn token(rest: &str) -> Route<'_> {
         "tidy" => TokenRoute::Tidy,
         _ => return Route::Unknown,
     })
+}
+
+fn ssh(rest: &str) -> Route<'_> {
+    let named = |name: &str| !name.is_empty() && !name.contains('/');
+    match rest.split_once('/') {
+        None => match rest {
+            "nonce" => Route::Login(LoginRoute::SshNonce),
+            "login" => Route::Login(LoginRoute::SshLogin),
+            "config" => Route::Ssh(SshRoute::Config),
+            "role" => Route::Ssh(SshRoute::Roles),
+            _ => Route::Unknown,
+        },
+        Some(("role", name)) if named(name) => Route::Ssh(SshRoute::Role { name }),
+        Some(("keys", rest)) => match rest.split_once('/') {
+            Some((issuer, name)) if named(name) => Route::Ssh(SshRoute::Keys { issuer, name }),
+            _ => Route::Unknown,
+        },
+        Some(_) => Route::Unknown,
+    }
 }
 
 fn login(rest: &str) -> Option<LoginRoute<'_>> {
@@ -456,6 +490,23 @@ mod tests {
                 Route::Login(LoginRoute::Kerberos),
             ),
             ("auth/kerberos-dune_default/config", Route::Unknown),
+            ("auth/ssh/nonce", Route::Login(LoginRoute::SshNonce)),
+            ("auth/ssh/login", Route::Login(LoginRoute::SshLogin)),
+            ("auth/ssh/role", Route::Ssh(SshRoute::Roles)),
+            (
+                "auth/ssh/role/alice@lab",
+                Route::Ssh(SshRoute::Role { name: "alice@lab" }),
+            ),
+            ("auth/ssh/role/alice/robot", Route::Unknown),
+            (
+                "auth/ssh/keys/dune/alice",
+                Route::Ssh(SshRoute::Keys {
+                    issuer: "dune",
+                    name: "alice",
+                }),
+            ),
+            ("auth/ssh/keys/dune", Route::Unknown),
+            ("auth/ssh/keys/dune/alice/robot", Route::Unknown),
             ("sys/health", Route::Status(Status::Health)),
             (
                 "sys/policies/acl",

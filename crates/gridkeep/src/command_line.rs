@@ -19,7 +19,8 @@ const CLIENT_HELP: &str = "Commands for users, with a --help of their own:
   decode    Show what a token says (htdecodetoken, httokendecode)
   destroy   Remove tokens (htdestroytoken)
   explain   Say which token would be used, from where, and how long it lives
-  verify    Verify a token and say why it is refused";
+  verify    Verify a token and say why it is refused
+  ssh-keys  List, end or remove the ssh keys you can log in with";
 
 #[derive(Debug, Parser)]
 #[command(name = "gridkeep", version, about = "Keeps the long-lived credentials of grid users and hands out short-lived bearer tokens", after_help = CLIENT_HELP)]

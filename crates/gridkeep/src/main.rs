@@ -56,6 +56,7 @@ fn subcommand(word: &OsStr) -> Option<ClientCommand> {
         "destroy" => gridkeep_client::destroy::run,
         "explain" => gridkeep_client::explain::run,
         "verify" => gridkeep_client::verify::run,
+        "ssh-keys" => gridkeep_client::ssh_keys::run,
         _ => return None,
     })
 }

@@ -50,6 +50,9 @@ pub enum Refused {
         /// The path as the policy sees it.
         path: String,
     },
+    /// The ssh key is not registered for who it was shown for.
+    #[error("the ssh key is not registered for this name and issuer, or has expired")]
+    SshKey,
     /// The token issuer refused the refresh token for good.
     #[error("the token issuer refuses this login for good ({error}{}): {cause}. Log in again", description.as_ref().map(|d| format!(": {d}")).unwrap_or_default())]
     GrantDead {
@@ -256,6 +259,12 @@ pub enum BadInput {
     FromFiles { what: String, key: String },
     #[error("quota rule with similar properties exists under the name \"{name}\"")]
     SimilarRateLimit { name: String },
+    #[error("nonce time expired or invalid")]
+    SshNonce,
+    #[error("could not load configuration")]
+    SshNotConfigured,
+    #[error("this key stands in the file {file} of this server, and is to be taken out there")]
+    SshKeyInFile { file: String },
     #[error("failed to parse policy: {text}")]
     PolicySyntax { text: String },
     #[error("{0}")]

@@ -1,6 +1,6 @@
 //! The keeper itself: what its parts share, opening, reconfiguring, draining.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -232,8 +232,13 @@ impl Keeper {
                 !present.contains(issuer) && now.0 - *since < REMOVED_ISSUER_KEPT
             });
             record.issuers = present;
+            let forget_keys = crate::ssh::switch(&mut record, setup.ssh.is_some(), now);
+            if forget_keys && !self.inner.time.doubtful() {
+                self.forget_ssh_keys().await?;
+            }
             let unchanged = record.issuers == stored.value.issuers
-                && record.removed_issuers == stored.value.removed_issuers;
+                && record.removed_issuers == stored.value.removed_issuers
+                && record.ssh_off_since == stored.value.ssh_off_since;
             if !unchanged {
                 let mut change = Change::new();
                 change
@@ -376,6 +381,9 @@ impl Keeper {
                 .iter()
                 .map(|issuer| mount(format!("auth/oidc-{}/", issuer.name), "oidc", "")),
         );
+        if self.setup().ssh.is_some() {
+            mounts.push(mount(crate::ssh::SSH_MOUNT.to_owned(), "ssh", ""));
+        }
         mounts.push(mount(
             "secret/oauth/".to_owned(),
             "oauth",
@@ -423,9 +431,8 @@ async fn open_record(db: &Database, clock: &Arc<dyn Clock>) -> Result<KeeperReco
                 &id[20..]
             ),
             high_water: i64::try_from(clock.wall().as_secs()).unwrap_or(0),
-            removed_issuers: BTreeMap::new(),
-            issuers: Vec::new(),
             level: 1,
+            ..KeeperRecord::default()
         };
         let mut change = Change::new();
         change

@@ -32,6 +32,7 @@ mod rate_limits;
 mod refresh;
 mod revocation;
 mod spool;
+mod ssh;
 mod tokens;
 
 pub use anchors::{AuditAnchor, AuditEvidence};
@@ -49,6 +50,11 @@ pub use records::{Identity, KeeperToken};
 pub use secret::TokenId;
 pub use setup::{
     CallbackMode, IssuerSetup, KeepAlive, Lifetimes, Limits, OperatorRule, RoleSetup, Setup,
+    SshSetup,
+};
+pub use ssh::{
+    RegisterSshKeys, SSH_SIGNATURE_FORMATS, SshChallenge, SshKey, SshKeySource, SshLogin, SshProbe,
+    SshSignatureForm,
 };
 pub use tokens::{Bearer, CreateToken, Issued, Renewed, TokenRole};
 

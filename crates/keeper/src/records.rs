@@ -31,6 +31,8 @@ pub(crate) const NODE: Kind = Kind(90);
 /// The mark that is written along with every policy.
 pub(crate) const POLICIES: Kind = Kind(91);
 pub(crate) const CONFIGURATION: Kind = Kind(92);
+pub(crate) const SSH_KEYS: Kind = Kind(20);
+pub(crate) const SSH_NONCE: Kind = Kind(21);
 
 /// How long a dead token's record stays, so that its death can be proven.
 pub(crate) const TOMBSTONE: i64 = 40 * 86_400;
@@ -383,6 +385,42 @@ pub(crate) struct BroughtRecord {
     pub grant: String,
 }
 
+/// The ssh keys of one credkey, at whichever issuers. Named by the credkey in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SshKeysRecord {
+    pub keys: Vec<SshKeyRecord>,
+}
+
+/// One registered ssh key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SshKeyRecord {
+    /// `type base64`.
+    pub line: String,
+    /// What its owner calls it.
+    #[serde(default)]
+    pub comment: String,
+    /// The credkey, in the spelling under which its credentials are stored.
+    pub owner: String,
+    /// The issuer whose credentials it opens; `None` = those of all, as an administrator said.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    pub added_at: UnixSeconds,
+    /// Display name of the token it was registered with.
+    pub added_by: String,
+    /// When it stops to count.
+    #[serde(default)]
+    pub expires_at: Option<UnixSeconds>,
+    /// A login with it, not necessarily the last one: noted once a day.
+    #[serde(default)]
+    pub used_at: Option<UnixSeconds>,
+}
+
+/// A nonce that a login was made with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SpentNonceRecord {
+    pub at: UnixSeconds,
+}
+
 /// The keeper's own state: one record.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct KeeperRecord {
@@ -395,6 +433,9 @@ pub(crate) struct KeeperRecord {
     /// Issuers that were configured last.
     #[serde(default)]
     pub issuers: Vec<String>,
+    /// Since when logging in with ssh keys is switched off.
+    #[serde(default)]
+    pub ssh_off_since: Option<i64>,
     /// Level in which records are written.
     #[serde(default = "first_level")]
     pub level: u16,

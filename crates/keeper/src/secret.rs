@@ -49,6 +49,7 @@ pub(crate) enum Purpose {
     Token,
     Handle,
     Login,
+    SshNonce,
 }
 
 impl Purpose {
@@ -57,13 +58,14 @@ impl Purpose {
             Purpose::Token => "hvs.",
             Purpose::Handle => "gkh.",
             Purpose::Login => "st_",
+            Purpose::SshNonce => "sn_",
         }
     }
 
     fn body_length(self) -> usize {
         match self {
             Purpose::Token => 32,
-            Purpose::Handle | Purpose::Login => 16,
+            Purpose::Handle | Purpose::Login | Purpose::SshNonce => 16,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the operator configured, as the keeper needs it. Where it was read from is nobody's business here.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use gridkeep_issuer::TokenIssuer;
@@ -144,6 +145,19 @@ impl Default for Limits {
     }
 }
 
+/// How people log in with the keys of their ssh-agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshSetup {
+    /// Whether a key registered through one issuer opens the credentials of the same credkey at all others.
+    pub cross_issuer: bool,
+    /// A directory of keys that administrators supply: `CREDKEY` for all issuers, `ISSUER/CREDKEY` for one.
+    pub authorized_keys: Option<PathBuf>,
+    /// Whether signatures of RSA keys with SHA-1 count, the only ones that clients of the original make.
+    pub rsa_sha1: bool,
+    /// By issuer: a text beginning with `@` that may follow the credkey in the names of credentials.
+    pub domains: BTreeMap<String, String>,
+}
+
 /// Everything that was configured.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
@@ -153,6 +167,8 @@ pub struct Setup {
     pub public_url: String,
     /// Whether an OIDC login may register ssh keys.
     pub self_registration: bool,
+    /// Logging in with ssh keys; `None` = switched off.
+    pub ssh: Option<SshSetup>,
     /// Who is an operator.
     pub operators: Vec<OperatorRule>,
     /// Token lifetimes.

@@ -28,7 +28,7 @@ pub(super) enum Stop {
 }
 
 /// What a vault token was good for.
-enum Tried {
+pub(super) enum Tried {
     /// A bearer token.
     Bearer(SecretString),
     /// Nothing; another vault token may do.
@@ -144,7 +144,10 @@ impl<'a, 's> Run<'a, 's> {
             return Err(Stop::Done);
         }
         let mut only_login = false;
-        if known || self.options.nobearertoken {
+        let registering = self.options.registerssh;
+        if registering {
+            self.check_keys_to_register().await?;
+        } else if known || self.options.nobearertoken {
             match self.with_existing_token().await? {
                 Tried::Bearer(bearer) => return Ok(bearer),
                 Tried::OnlyLogin => only_login = true,
@@ -156,8 +159,11 @@ impl<'a, 's> Run<'a, 's> {
                 self.options.issuer, self.options.role
             ));
         }
-        if !only_login {
+        if !only_login && !registering {
             self.skip_unsupported();
+            if let Tried::Bearer(bearer) = self.log_in_with_ssh_agent().await? {
+                return Ok(bearer);
+            }
         }
         if let Some(reason) = self.no_browser_because() {
             self.reasons.push(reason);
@@ -165,7 +171,7 @@ impl<'a, 's> Run<'a, 's> {
         }
         let _lock = self.lock();
         // Another run may have logged in while this one waited.
-        if known && !self.options.nobearertoken {
+        if known && !self.options.nobearertoken && !registering {
             let again = self.candidates();
             if let Tried::Bearer(bearer) = self.try_all(again).await? {
                 return Ok(bearer);
@@ -329,13 +335,10 @@ impl<'a, 's> Run<'a, 's> {
         self.give_up()
     }
 
-    /// Kerberos and ssh-agent.
+    /// Kerberos.
     fn skip_unsupported(&mut self) {
         if !self.options.nokerberos {
             self.failed("Kerberos is not yet supported".to_owned());
-        }
-        if !self.options.nossh && self.environment.var("SSH_AUTH_SOCK").is_some() {
-            self.failed("logging in with the ssh-agent is not yet supported".to_owned());
         }
     }
 
@@ -365,8 +368,26 @@ impl<'a, 's> Run<'a, 's> {
         }
     }
 
+    /// Turns what a login without a browser gave into a bearer token. Its vault token is written only when it was good for one.
+    pub(super) async fn use_unattended_login(&mut self, auth: &Auth) -> Result<Tried, Stop> {
+        let token = self.vault_token_to_keep(auth).await?;
+        if self.options.nobearertoken {
+            self.queue_url_if_wanted();
+            self.write_vault_token(&token)?;
+            return Err(Stop::Done);
+        }
+        let tried = self.read_bearer(&token).await?;
+        if matches!(tried, Tried::Bearer(_)) {
+            self.write_vault_token(&token)?;
+        }
+        Ok(tried)
+    }
+
     /// Turns what a login gave into a bearer token; `None` when it cannot be read.
     pub(super) async fn after_login(&mut self, auth: &Auth) -> Result<Option<SecretString>, Stop> {
+        if self.options.registerssh {
+            self.register_ssh_keys(auth).await?;
+        }
         let token = self.vault_token_to_keep(auth).await?;
         if !self.credkey_is_given() {
             // A remembered one may be out of date: whoever logged in counts.

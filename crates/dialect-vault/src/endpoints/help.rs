@@ -24,6 +24,15 @@ fn text(route: Route<'_>) -> Option<&'static str> {
         }
         Route::Login(LoginRoute::Kerberos) => "Login with a Kerberos ticket.",
         Route::Login(LoginRoute::Jwt { .. }) => "Login with a JWT, which no role allows.",
+        Route::Login(LoginRoute::SshNonce) => {
+            "A text for an ssh-agent to sign, good for 30 seconds. With role, issuer and fingerprints it says which key would be accepted."
+        }
+        Route::Login(LoginRoute::SshLogin) => {
+            "Login with an ssh key: POST with role (the credkey), public_key, signature, nonce, and metadata naming issuer and group."
+        }
+        Route::Ssh(_) => {
+            "The keys of ssh logins: role/<credkey> (public_keys, issuers) for operators, keys/<issuer>/<credkey> for one's own: GET, POST with fingerprint and ttl to let one end, DELETE with fingerprint."
+        }
         Route::Login(_) => {
             "Login at a token issuer: POST oidc/auth_url (role, client_nonce, redirect_uri) begins it, POST oidc/poll (state, client_nonce) asks for its outcome, and browsers return to oidc/callback."
         }

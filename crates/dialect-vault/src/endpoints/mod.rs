@@ -12,6 +12,7 @@ mod mounts;
 mod oidc;
 mod policies;
 mod quotas;
+mod ssh;
 pub(crate) mod status;
 mod token_roles;
 mod tokens;
@@ -35,6 +36,8 @@ pub(crate) async fn open(
         Route::Login(LoginRoute::Poll { issuer }) => oidc::poll(inner, issuer, call).await,
         Route::Login(LoginRoute::Jwt { issuer }) => oidc::jwt(inner, issuer, call),
         Route::Login(LoginRoute::Kerberos) => kerberos::login(call),
+        Route::Login(LoginRoute::SshNonce) => ssh::nonce(inner, call).await,
+        Route::Login(LoginRoute::SshLogin) => ssh::login(inner, call).await,
         Route::UiMounts => mounts::visible(call),
         // Every other route is guarded.
         _ => Err(missing(call.path)),
@@ -64,6 +67,7 @@ pub(crate) async fn guarded(
         Route::Policy { legacy, name } => policies::answer(inner, legacy, name, call).await,
         Route::Mounts { class, path } => mounts::answer(inner, class, path, call),
         Route::Quota(route) => quotas::answer(inner, route, call).await,
+        Route::Ssh(route) => ssh::answer(inner, route, call, caller).await,
         Route::Capabilities(whose) => capabilities::answer(inner, whose, call, caller).await,
         Route::Unknown if inner.is_mounted(call.path) => Err(Trouble::unsupported_path()),
         Route::Status(_) | Route::Login(_) | Route::UiMounts | Route::Unknown => {

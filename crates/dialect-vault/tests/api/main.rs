@@ -11,6 +11,7 @@ mod credentials;
 mod login;
 mod operators;
 mod quotas;
+mod ssh;
 mod system;
 mod tokens;
 

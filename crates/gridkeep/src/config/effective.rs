@@ -361,8 +361,19 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         return entries()
             .with("callback_port", text(&own.callback_port))
             .with("operators", operators)
+            .with(
+                "ssh",
+                entries().with("rsa_sha1", text(&own.ssh_rsa_sha1)).tree(),
+            )
             .tree();
     }
+    let ssh = entries()
+        .with_some(
+            "authorized_keys",
+            own.ssh_authorized_keys.as_ref().map(path),
+        )
+        .with("rsa_sha1", text(&own.ssh_rsa_sha1))
+        .tree();
     let tls = entries()
         .with("certificate", path(&own.certificate))
         .with("key", path(&own.key))
@@ -391,6 +402,7 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
                 .tree(),
         )
         .with("run_directory", path(&own.run_directory))
+        .with("ssh", ssh)
         .with(
             "compat",
             entries()

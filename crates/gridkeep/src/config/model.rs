@@ -214,6 +214,10 @@ pub struct GridkeepConfig {
     pub on_audit_failure: Setting<OnAuditFailure>,
     /// `run_directory`: sockets and other things of this run.
     pub run_directory: Setting<PathBuf>,
+    /// `ssh.authorized_keys`: a directory of ssh keys that administrators supply.
+    pub ssh_authorized_keys: Option<Setting<PathBuf>>,
+    /// `ssh.rsa_sha1`: whether signatures of RSA keys with SHA-1 count, the only ones that clients of the original make.
+    pub ssh_rsa_sha1: Setting<bool>,
     /// `compat.shell_unescape`: values were written for the original's shell quoting.
     pub shell_unescape: Setting<bool>,
 }

@@ -10,7 +10,7 @@ use super::yaml::{Mapping, Value};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "listen",
     "callback_port",
     "tls",
@@ -19,6 +19,7 @@ const KEYS: [&str; 9] = [
     "operators",
     "audit",
     "run_directory",
+    "ssh",
     "compat",
 ];
 const MEANS: &str = "Nothing of the configuration is used until this is corrected.";
@@ -86,6 +87,12 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
             config.on_audit_failure = choice;
         }
     });
+    with_mapping(&mut item, "ssh", &["authorized_keys", "rsa_sha1"], |ssh| {
+        config.ssh_authorized_keys = ssh.file_path("authorized_keys");
+        if let Some(flag) = ssh.flag("rsa_sha1") {
+            config.ssh_rsa_sha1 = flag;
+        }
+    });
     with_mapping(&mut item, "compat", &["shell_unescape"], |compat| {
         if let Some(flag) = compat.flag("shell_unescape") {
             config.shell_unescape = flag;
@@ -109,6 +116,8 @@ fn defaults(base: &Path) -> GridkeepConfig {
         operators: Vec::new(),
         on_audit_failure: Setting::builtin(OnAuditFailure::Revoke),
         run_directory: Setting::builtin(PathBuf::from(DEFAULT_RUN_DIRECTORY)),
+        ssh_authorized_keys: None,
+        ssh_rsa_sha1: Setting::builtin(true),
         shell_unescape: Setting::builtin(false),
     }
 }

@@ -47,9 +47,7 @@ pub fn not_yet_served(reader: &mut Reader<'_>, root: &Mapping) {
             );
         }
     };
-    for key in ["kerberos", "ssh"] {
-        note(root, key, key);
-    }
+    note(root, "kerberos", "kerberos");
     if let Some(cluster) = root.get("cluster").and_then(|node| node.as_map()) {
         for key in ["master", "peer1", "peer2", "members"] {
             note(cluster, key, &format!("cluster.{key}"));

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gridkeep_issuer::{Client, ClientAuth, ClientOptions, TokenIssuer};
-use gridkeep_keeper::{CallbackMode, IssuerSetup, OperatorRule, RateLimit, RoleSetup, Setup};
+use gridkeep_keeper::{
+    CallbackMode, IssuerSetup, OperatorRule, RateLimit, RoleSetup, Setup, SshSetup,
+};
 use gridkeep_token::jws::{Algorithm, SigningKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
@@ -222,6 +224,28 @@ fn rate_limit(limit: &config::RateLimitConfig) -> RateLimit {
 pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
     let mut setup = Setup {
         public_url: config.service_url(),
+        self_registration: config
+            .ssh
+            .as_ref()
+            .is_some_and(|ssh| ssh.self_registration.value),
+        ssh: config.ssh.as_ref().map(|ssh| SshSetup {
+            cross_issuer: ssh.cross_issuer.value,
+            authorized_keys: config
+                .gridkeep
+                .ssh_authorized_keys
+                .as_ref()
+                .map(|setting| setting.value.clone()),
+            rsa_sha1: config.gridkeep.ssh_rsa_sha1.value,
+            domains: config
+                .issuers
+                .iter()
+                .filter_map(|issuer| {
+                    let service = config.kerberos_service(issuer)?;
+                    let domain = service.policydomain.as_ref()?;
+                    Some((issuer.name.value.clone(), domain.value.clone()))
+                })
+                .collect(),
+        }),
         operators: config
             .gridkeep
             .operators

@@ -1,8 +1,9 @@
 //! The policies that follow from the configuration, as text in the language operators know.
 
-use super::{DEFAULT, OPERATOR, TOKENOPS};
+use super::{DEFAULT, OPERATOR, SSH, TOKENOPS};
 use crate::secret::Mint;
 use crate::setup::Setup;
+use crate::ssh::SSH_MOUNT;
 
 const DEFAULT_TEXT: &str = r#"# What a token may do with itself.
 path "auth/token/lookup-self" { capabilities = ["read"] }
@@ -37,12 +38,50 @@ pub(crate) fn login_policies(
 ) -> Vec<String> {
     let mut policies = vec![oidc_policy(issuer, role), TOKENOPS.to_owned()];
     if setup.self_registration {
-        policies.push(format!("sshregister-{issuer}").to_lowercase());
+        policies.push(ssh_register_policy(issuer));
     }
     if operator {
         policies.push(OPERATOR.to_owned());
     }
     policies
+}
+
+/// Name of the policy by which a login at an issuer registers ssh keys.
+pub(crate) fn ssh_register_policy(issuer: &str) -> String {
+    format!("sshregister-{issuer}").to_lowercase()
+}
+
+/// What a login with an ssh key may do. Its issuer and role are those of this very login, bound to the token.
+fn ssh_policy(mint: &Mint) -> String {
+    let accessor = mint.mount_accessor("ssh", SSH_MOUNT);
+    let of_alias = |field: &str| format!("{{{{identity.entity.aliases.{accessor}.{field}}}}}");
+    let (issuer, owner, role, domain) = (
+        of_alias("metadata.issuer"),
+        of_alias("name"),
+        of_alias("metadata.group"),
+        of_alias("metadata.domain"),
+    );
+    let mut text = String::new();
+    // Without a domain its template has no value, and the path is none.
+    for name in [
+        format!("{issuer}/{owner}:{role}"),
+        format!("{issuer}/{owner}{domain}:{role}"),
+    ] {
+        for kind in ["creds", "sts"] {
+            text.push_str(&format!(
+                "path \"secret/oauth/{kind}/{name}\" {{ capabilities = [\"list\", \"read\", \"delete\"] }}\n"
+            ));
+        }
+    }
+    text.push_str(&own_ssh_keys(&issuer, &owner));
+    text
+}
+
+/// Looking at, ending and removing one's own ssh keys, which is not in the original. Adding one takes a new login.
+fn own_ssh_keys(issuer: &str, owner: &str) -> String {
+    format!(
+        "path \"auth/ssh/keys/{issuer}/{owner}\" {{ capabilities = [\"read\", \"update\", \"delete\"] }}\n"
+    )
 }
 
 /// Name and text of every built-in policy.
@@ -52,6 +91,9 @@ pub(super) fn all(setup: &Setup, mint: &Mint) -> Vec<(String, String)> {
         (TOKENOPS.to_owned(), TOKENOPS_TEXT.to_owned()),
         (OPERATOR.to_owned(), OPERATOR_TEXT.to_owned()),
     ];
+    if setup.ssh.is_some() {
+        policies.push((SSH.to_owned(), ssh_policy(mint)));
+    }
     for issuer in &setup.issuers {
         let accessor = mint.mount_accessor("oidc", &format!("auth/oidc-{}/", issuer.name));
         let name = &issuer.name;
@@ -73,11 +115,14 @@ pub(super) fn all(setup: &Setup, mint: &Mint) -> Vec<(String, String)> {
             text.push_str(&format!(
                 "path \"secret/oauth/creds/{name}\" {{ capabilities = [\"list\"] }}\n"
             ));
+            if setup.ssh.is_some() {
+                text.push_str(&own_ssh_keys(name, &owner));
+            }
             policies.push((oidc_policy(name, role), text));
         }
         if setup.self_registration {
             policies.push((
-                format!("sshregister-{name}").to_lowercase(),
+                ssh_register_policy(name),
                 format!("path \"auth/ssh/role/{owner}\" {{\n  capabilities = [\"create\", \"update\"]\n  allowed_parameters = {{ \"public_keys\" = [] }}\n}}\n"),
             ));
         }

@@ -24,7 +24,7 @@ use crate::tokens::Bearer;
 
 pub use acl::Capability;
 use acl::{Acl, Subject};
-pub(crate) use builtin::login_policies;
+pub(crate) use builtin::{login_policies, ssh_register_policy};
 use syntax::PathRule;
 
 /// May do everything.
@@ -35,6 +35,8 @@ pub const DEFAULT: &str = "default";
 pub const OPERATOR: &str = "operator";
 /// What every login token may do with itself.
 pub const TOKENOPS: &str = "tokenops";
+/// What a login with an ssh key may do.
+pub const SSH: &str = "ssh";
 /// Under this name a token's identity carries the rule by which its login was an operator's.
 pub(crate) const OPERATOR_RULE: &str = "operator_rule";
 

@@ -16,5 +16,6 @@ mod read;
 mod reconfigure;
 mod refresh;
 mod revocation;
+mod ssh;
 mod support;
 mod tree;

@@ -421,14 +421,20 @@ fn fifty_runs_with_an_expired_vault_token() {
 }
 
 #[test]
-fn registering_keys_is_not_supported_yet() {
+fn nobody_is_sent_to_a_browser_to_register_keys_that_are_not_there() {
     let machine = Machine::warm().terminal();
     let ran = machine.run(&["--registerssh"]);
     assert_eq!(ran.code, 1);
-    assert!(
-        ran.err.contains("--registerssh is not supported yet"),
-        "{ran:?}"
-    );
+    assert!(ran.err.contains("$SSH_AUTH_SOCK names none"), "{ran:?}");
+    let mut machine = Machine::warm().terminal();
+    let nowhere = machine.environment.tmp.join("agent");
+    machine
+        .environment
+        .vars
+        .insert("SSH_AUTH_SOCK".into(), nowhere.into());
+    let ran = machine.run(&["--registerssh"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("no ssh-agent answers on"), "{ran:?}");
     assert!(machine.lines().is_empty());
 }
 

@@ -78,6 +78,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     differ.issuers();
     differ.kerberos();
     differ.ssh();
+    differ.own_ssh();
     differ.ratelimits();
     differ.cluster();
     differ.own();

@@ -1,7 +1,7 @@
 //! Changes of Kerberos, ssh and rate limits.
 
 use super::{Differ, Impact};
-use crate::config::model::{Config, KerberosConfig, RateLimitConfig};
+use crate::config::model::{Config, GridkeepConfig, KerberosConfig, RateLimitConfig};
 use gridkeep_keeper::CountedBy;
 
 impl Differ<'_> {
@@ -135,6 +135,54 @@ impl Differ<'_> {
                     );
                 }
             }
+        }
+    }
+
+    /// What `gridkeep.ssh` adds to `ssh`.
+    pub(super) fn own_ssh(&mut self) {
+        let (old, new) = (&self.old.gridkeep, &self.new.gridkeep);
+        if old.ssh_rsa_sha1.value != new.ssh_rsa_sha1.value {
+            let origin = new.ssh_rsa_sha1.origin.clone();
+            let (impact, what) = if new.ssh_rsa_sha1.value {
+                (
+                    Impact::FromNowOn,
+                    "RSA keys with SHA-1 signatures may log in.",
+                )
+            } else {
+                (
+                    Impact::AccessEnds,
+                    "RSA keys with SHA-1 signatures may log in no longer.",
+                )
+            };
+            self.push(
+                impact,
+                "gridkeep.ssh.rsa_sha1",
+                what.to_owned(),
+                "Users of the original htgettoken with an RSA key.",
+                &origin,
+            );
+        }
+        let directory = |config: &GridkeepConfig| {
+            config
+                .ssh_authorized_keys
+                .as_ref()
+                .map_or("nowhere".to_owned(), |path| path.display().to_string())
+        };
+        let (was, now) = (directory(old), directory(new));
+        if was != now {
+            let origin = new
+                .ssh_authorized_keys
+                .as_ref()
+                .or(old.ssh_authorized_keys.as_ref())
+                .map(|path| path.origin.clone())
+                .unwrap_or_default();
+            self.push(
+                Impact::AccessEnds,
+                "gridkeep.ssh.authorized_keys",
+                format!("Keys that administrators supply are read from {now}, not from {was}."),
+                "Whoever logs in with an ssh key that stands in the old directory only.",
+                &origin,
+            );
         }
     }
 

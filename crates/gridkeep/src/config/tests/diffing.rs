@@ -142,6 +142,20 @@ fn each_change_names_its_effect() {
             "no longer register",
         ),
         (
+            "gridkeep:\n",
+            "gridkeep:\n  ssh: {rsa_sha1: false}\n",
+            AccessEnds,
+            "gridkeep.ssh.rsa_sha1",
+            "no longer",
+        ),
+        (
+            "gridkeep:\n",
+            "gridkeep:\n  ssh: {authorized_keys: /etc/keys}\n",
+            AccessEnds,
+            "gridkeep.ssh.authorized_keys",
+            "from /etc/keys, not from nowhere",
+        ),
+        (
             "rate: 5",
             "rate: 6",
             FromNowOn,

@@ -145,7 +145,6 @@ fn has_one_warning_and_the_notes_of_what_is_not_served() {
         notes,
         [
             "kerberos",
-            "ssh",
             "cluster.master",
             "cluster.peer1",
             "cluster.peer2"

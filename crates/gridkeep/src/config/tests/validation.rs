@@ -248,8 +248,8 @@ fn strictness_refuses_warnings_but_not_notes() {
     );
     assert_eq!(
         clean.findings.len(),
-        3,
-        "kerberos, ssh and master are noted as not yet served"
+        2,
+        "kerberos and master are noted as not yet served"
     );
     assert!(clean.is_acceptable(true));
     assert_eq!(commands::exit_code(&clean, true), commands::OK);

@@ -1,0 +1,251 @@
+//! `gridkeep ssh-keys`: one's own ssh keys that the server knows for an issuer: listing, ending, removing.
+//!
+//! Owns the command line and the report. Registering is htgettoken's (`--registerssh`), because it takes a new login.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use crate::environment::{Environment, Streams};
+use crate::explain::printable;
+use crate::holder::{Holder, NoHolder, block_on};
+use crate::http::NoLog;
+use crate::options::{self, Options, Parsed, lifetime};
+use crate::vault::VaultError;
+
+const USAGE: &str = "\
+Usage: gridkeep ssh-keys list [--json] [htgettoken options]
+       gridkeep ssh-keys remove FINGERPRINT [htgettoken options]
+       gridkeep ssh-keys expire FINGERPRINT IN [htgettoken options]
+
+Shows which of your ssh keys may log in for an issuer, takes one away, or lets
+one end after a time such as 30m, 12h or 7d. The server, the issuer and the
+vault token are those of htgettoken with the given options and $HTGETTOKENOPTS.
+Keys are registered with: htgettoken --registerssh
+
+  --json       report as JSON
+  -h, --help   show this text
+
+Exit code: 0 done, 1 not done, 2 wrong usage.
+";
+
+enum Order {
+    List { json: bool },
+    Remove { fingerprint: String },
+    Expire { fingerprint: String, seconds: u64 },
+}
+
+/// Runs the command; `args` are the words after its name.
+#[must_use]
+pub fn run(args: &[OsString], environment: &Environment, streams: &mut Streams<'_>) -> i32 {
+    let (order, options) = match parse(args, environment) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => {
+            let _ = streams.out.write_all(USAGE.as_bytes());
+            return 0;
+        }
+        Err(why) => {
+            let _ = writeln!(streams.err, "gridkeep ssh-keys: {why}");
+            let _ = streams.err.write_all(USAGE.as_bytes());
+            return 2;
+        }
+    };
+    let mut holder = match Holder::of(&options, environment) {
+        Ok(holder) => holder,
+        Err(NoHolder::Usage(error)) => {
+            let _ = writeln!(streams.err, "gridkeep ssh-keys: {error}");
+            return 2;
+        }
+        Err(NoHolder::Failed(why)) => return failed(&why, streams),
+    };
+    let Some(credkey) = holder.credkey.clone() else {
+        let why = format!(
+            "no credkey is known for issuer {} and role {}; give --credkey",
+            options.issuer, options.role
+        );
+        return failed(&why, streams);
+    };
+    let path = format!("{}/keys/{}/{credkey}", options.sshpath, options.issuer);
+    let done = block_on(perform(&mut holder, &path, &order)).and_then(|done| {
+        done.map_err(|error| match error.error.status() {
+            Some(404) => format!(
+                "the server knows no such ssh key of {credkey} for issuer {}",
+                options.issuer
+            ),
+            _ => error.to_string(),
+        })
+    });
+    match done {
+        Ok(text) => {
+            let _ = streams
+                .out
+                .write_all(text.as_bytes())
+                .and_then(|()| streams.out.flush());
+            0
+        }
+        Err(why) => failed(&why, streams),
+    }
+}
+
+fn failed(why: &str, streams: &mut Streams<'_>) -> i32 {
+    let _ = writeln!(streams.err, "gridkeep ssh-keys: {why}");
+    1
+}
+
+fn parse(args: &[OsString], environment: &Environment) -> Result<Option<(Order, Options)>, String> {
+    let is_help = |word: &OsString| word == "-h" || word == "--help";
+    if args.iter().any(is_help) {
+        return Ok(None);
+    }
+    let (own, rest): (Vec<_>, Vec<_>) = args.iter().cloned().partition(|word| word == "--json");
+    let word = |index: usize| rest.get(index).and_then(|word| word.to_str());
+    let fingerprint = || {
+        word(1)
+            .filter(|print| print.starts_with("SHA256:"))
+            .map(str::to_owned)
+            .ok_or_else(|| "a fingerprint is needed, as ssh-add -l shows it (SHA256:…)".to_owned())
+    };
+    let (order, used) = match word(0) {
+        Some("list") => (
+            Order::List {
+                json: !own.is_empty(),
+            },
+            1,
+        ),
+        Some("remove") => (
+            Order::Remove {
+                fingerprint: fingerprint()?,
+            },
+            2,
+        ),
+        Some("expire") => {
+            let fingerprint = fingerprint()?;
+            let length = word(2).ok_or("a time is needed, such as 12h or 7d")?;
+            (
+                Order::Expire {
+                    fingerprint,
+                    seconds: lifetime("the time", length)?,
+                },
+                3,
+            )
+        }
+        _ => return Err("say list, remove or expire".to_owned()),
+    };
+    let parsed = options::words(&rest[used..], environment)
+        .and_then(|words| options::parse(&words))
+        .map_err(|error| error.to_string())?;
+    match parsed {
+        Parsed::Run(options) => Ok(Some((order, *options))),
+        Parsed::Help | Parsed::Version => Ok(None),
+    }
+}
+
+async fn perform(holder: &mut Holder, path: &str, order: &Order) -> Result<String, VaultError> {
+    match order {
+        Order::List { json } => {
+            let keys = holder
+                .ask(async |vault, token| vault.ssh_keys(path, token, &mut NoLog).await)
+                .await?;
+            Ok(if *json {
+                format!("{:#}\n", json!({"keys": keys}))
+            } else {
+                report(&keys)
+            })
+        }
+        Order::Remove { fingerprint } => {
+            holder
+                .ask(async |vault, token| {
+                    vault.ssh_remove(path, fingerprint, token, &mut NoLog).await
+                })
+                .await?;
+            Ok(format!("{fingerprint} may log in no longer\n"))
+        }
+        Order::Expire {
+            fingerprint,
+            seconds,
+        } => {
+            holder
+                .ask(async |vault, token| {
+                    vault
+                        .ssh_expire(path, fingerprint, *seconds, token, &mut NoLog)
+                        .await
+                })
+                .await?;
+            Ok(format!(
+                "{fingerprint} may log in for at most {seconds} s from now\n"
+            ))
+        }
+    }
+}
+
+/// For people: a line for each key, one below it for what is known of it.
+fn report(keys: &Map<String, Value>) -> String {
+    let mut text = String::new();
+    for (print, places) in keys {
+        for place in places.as_array().into_iter().flatten() {
+            let member = |name: &str| place[name].as_str().filter(|value| !value.is_empty());
+            let kind = member("public_key")
+                .and_then(|line| line.split(' ').next())
+                .unwrap_or("?");
+            let comment = member("comment").unwrap_or("");
+            let _ = writeln!(
+                text,
+                "{}",
+                format!(
+                    "{} {} {}",
+                    printable(print),
+                    printable(kind),
+                    printable(comment)
+                )
+                .trim_end()
+            );
+            let mut facts = vec![format!(
+                "opens {}",
+                member("issuer").map_or("all issuers".to_owned(), |issuer| format!(
+                    "issuer {}",
+                    printable(issuer)
+                ))
+            )];
+            for (name, words) in [
+                ("source", ""),
+                ("added", "since "),
+                ("added_by", "by "),
+                ("expires", "until "),
+                ("used", "used about "),
+            ] {
+                if let Some(value) = member(name) {
+                    facts.push(format!("{words}{}", printable(value)));
+                }
+            }
+            let _ = writeln!(text, "  {}", facts.join(", "));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_shows_where_a_key_is_from_and_how_long_it_counts() {
+        let keys = json!({
+            "SHA256:one": [{"public_key": "ssh-ed25519 AAAA", "comment": "key1", "issuer": "dune", "source": "registered",
+                            "added": "2026-01-02T03:04:05Z", "added_by": "oidc-dune-alice", "expires": null, "used": null}],
+            "SHA256:two": [{"public_key": "ssh-rsa AAAA", "comment": "\u{1b}[2J", "issuer": null, "source": "line 3 of a file of the operators",
+                            "added": null, "added_by": null, "expires": "2027-01-01T00:00:00Z", "used": null}],
+        });
+        let text = report(keys.as_object().unwrap());
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "SHA256:one ssh-ed25519 key1",
+                "  opens issuer dune, registered, since 2026-01-02T03:04:05Z, by oidc-dune-alice",
+                text.lines().nth(2).unwrap(),
+                "  opens all issuers, line 3 of a file of the operators, until 2027-01-01T00:00:00Z",
+            ]
+        );
+        assert!(text.contains("SHA256:two ssh-rsa") && !text.contains('\u{1b}'));
+    }
+}

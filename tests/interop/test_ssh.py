@@ -1,0 +1,308 @@
+"""Logging in with a real ssh-agent, PyPI's htgettoken and ours: keys of all kinds, registering, ending, removing, and ways around."""
+
+import base64
+import json
+import socket
+import struct
+
+import pytest
+from support.clients import Client, Outcome
+from support.issuers import Issuer
+from support.processes import GRIDKEEP
+from support.servers import Server
+from support.ssh import KINDS, SshAgent
+from support.tokens import claims
+
+DENIED_KEY = "validation public_key failed: permission denied"
+
+
+# People of the issuer: each test takes those that nobody has been yet.
+PEOPLE = [f"person{number}" for number in range(40)]
+MIXED = {kind: f"{kind}.Mixed.Case" for kind in ("original", "ours")}
+
+
+def human(name: str) -> dict:
+    return {"name": name, "password": name, "claims": {"wlcg.credkey": name}}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, authority, module_ending, entry):
+    """One issuer under two names and one server that serves ssh; no test disturbs another's people."""
+    directory = tmp_path_factory.mktemp("ssh")
+    issuer = Issuer(directory, config={"users": [human(name) for name in [*PEOPLE, *MIXED.values()]]})
+    module_ending(issuer)
+    roles = [{"name": name, "scopes": ["profile", "offline_access", "wlcg", "storage.read:/"]} for name in ("default", "production")]
+    (directory / "server").mkdir()
+    (directory / "keys").mkdir()
+    server = Server(
+        directory / "server", authority, [entry(issuer, name, roles=roles) for name in ("dune", "cms")],
+        own={"ssh": {"authorized_keys": str(directory / "keys")}}, extra={"ssh": {"self-registration": "allowed"}},
+    )
+    module_ending(server)
+    server.start()
+    server.keys = directory / "keys"
+    server.issuer = issuer
+    server.people = iter(PEOPLE)
+    return server
+
+
+@pytest.fixture
+def agent(tmp_path, ending):
+    agent = SshAgent(tmp_path / "agent")
+    ending(agent)
+    return agent
+
+
+@pytest.fixture
+def user(kind, tmp_path, lab):
+    """A client whose user nobody has been yet, and whose ssh-agent is not left out."""
+    return member(lab, tmp_path, kind)
+
+
+def member(lab, directory, kind, name=None):
+    home = directory / "member"
+    home.mkdir()
+    client = Client(kind, home, lab)
+    client.left_out = ["--nokerberos"]
+    client.user = name or next(lab.people)
+    return client
+
+
+def log_in(lab, client, *words, issuer="dune", env=None) -> Outcome:
+    """A login in a browser that the person approves."""
+    waiting = lab.issuer.approve(client.user)
+    outcome = client.run(*words, issuer=issuer, env=env)
+    waiting.join()
+    return outcome
+
+
+def register(lab, client, agent, issuer="dune", env=None) -> Outcome:
+    # The original stumbles over --registerssh while no credkey is known, and says nothing else.
+    outcome = log_in(lab, client, "--registerssh", f"--credkey={client.user}", issuer=issuer, env={**agent.environment, **(env or {})})
+    assert outcome.code == 0, outcome
+    return outcome
+
+
+def by_agent(client, agent, *words, issuer="dune") -> Outcome:
+    """A login with the agent alone: no vault token is there, and no browser."""
+    client.vault_token.unlink(missing_ok=True)
+    client.bearer.unlink(missing_ok=True)
+    return client.run(f"--credkey={client.user}", "--nooidc", *words, issuer=issuer, terminal=False, env=agent.environment)
+
+
+def test_a_key_of_each_kind(lab, user, agent):
+    for key in KINDS:
+        agent.add(key)
+    register(lab, user, agent)
+    for key in KINDS:
+        agent.hold_only(key)
+        outcome = by_agent(user, agent)
+        assert outcome.code == 0, f"{key}: {outcome}"
+        assert claims(user.bearer.read_text())["iss"] == lab.issuer.url
+    kept = lab.call("GET", "auth/token/lookup-self", user.vault_token.read_text().strip())[1]["data"]
+    assert kept["policies"] == ["default", "ssh", "tokenops"]
+    assert kept["orphan"] is False, "the login token of 28 days was exchanged for the usual one of 7"
+    # The next run needs neither agent nor browser.
+    user.bearer.unlink()
+    again = user.run(f"--credkey={user.user}", "--nooidc", terminal=False)
+    assert again.code == 0, again
+
+
+def test_the_right_key_among_many(lab, user, agent):
+    """The registered key is the last of twelve; nobody is locked out on the way to it."""
+    strangers = [agent.add("ed25519", f"stranger{number}") for number in range(11)]
+    assert len(strangers) == 11
+    own = agent.add("ecdsa-256", "own")
+    operator = lab.operator_token()
+    status, body = lab.call("POST", f"auth/ssh/role/{user.user}", operator, {"public_keys": own + "\n"})
+    assert status == 204, body
+    log_in(lab, user, f"--credkey={user.user}", "--nossh")
+    requests = len(lab.audit())
+    outcome = by_agent(user, agent)
+    assert outcome.code == 0, outcome
+    seen = [line["request"]["path"] for line in lab.audit()[requests:] if line["type"] == "request"]
+    logins = seen.count("auth/ssh/login")
+    assert logins == (1 if user.kind == "ours" else 12), seen
+
+
+def test_registering_adds_and_the_kept_token_cannot(lab, user, agent, tmp_path, ending):
+    agent.add("ed25519")
+    register(lab, user, agent)
+    kept = user.vault_token.read_text().strip()
+    policies = lab.call("GET", "auth/token/lookup-self", kept)[1]["data"]["policies"]
+    assert not any(name.startswith("sshregister") for name in policies)
+    status, body = lab.call("POST", f"auth/ssh/role/{user.user}", kept, {"public_keys": [agent.add("ecdsa-256")]})
+    assert status == 403, body
+    # A second machine's keys come beside those of the first.
+    second = SshAgent(tmp_path / "second")
+    ending(second)
+    second.add("ed25519")
+    register(lab, user, second)
+    for machine in (agent, second):
+        outcome = by_agent(user, machine)
+        assert outcome.code == 0, outcome
+
+
+def test_a_mixed_case_name(lab, kind, tmp_path, agent):
+    client = member(lab, tmp_path, kind, MIXED[kind])
+    agent.add("ed25519")
+    register(lab, client, agent)
+    outcome = by_agent(client, agent)
+    assert outcome.code == 0, outcome
+
+
+def test_keys_from_files(lab, user, agent):
+    line = agent.add("ed25519")
+    log_in(lab, user, f"--credkey={user.user}", "--nossh")
+    assert by_agent(user, agent).code == 1
+    path = lab.keys / "dune" / user.user
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"# desk\nrestrict {line}\n")
+    path.chmod(0o644)
+    outcome = by_agent(user, agent)
+    assert outcome.code == 0, outcome
+    # It stands there for one issuer.
+    log_in(lab, user, f"--credkey={user.user}", "--nossh", issuer="cms")
+    assert by_agent(user, agent, issuer="cms").code == 1
+    path.unlink()
+    assert by_agent(user, agent).code == 1
+
+
+def test_bypass_a_key_of_one_issuer_at_another(lab, user, agent):
+    agent.add("ed25519")
+    register(lab, user, agent, issuer="dune")
+    log_in(lab, user, f"--credkey={user.user}", "--nossh", issuer="cms")
+    refused = by_agent(user, agent, issuer="cms")
+    assert refused.code == 1 and not user.bearer.exists(), refused
+    assert by_agent(user, agent, issuer="dune").code == 0
+    token = user.vault_token.read_text().strip()
+    status, body = lab.call("GET", f"secret/oauth/creds/cms/{user.user}:default?minimum_seconds=60", token)
+    assert status == 403, body
+    register(lab, user, agent, issuer="cms")
+    assert by_agent(user, agent, issuer="cms").code == 0
+
+
+def test_bypass_with_a_foreign_key_an_old_nonce_and_another_signature(lab, user, agent, tmp_path, ending):
+    line = agent.add("ed25519")
+    register(lab, user, agent)
+    stranger = SshAgent(tmp_path / "stranger")
+    ending(stranger)
+    foreign = stranger.add("ed25519")
+
+    def attempt(machine, public_key, signed, shown, role=None):
+        body = {
+            "role": role or user.user, "public_key": public_key, "nonce": base64.b64encode(shown.encode()).decode(),
+            "signature": base64.b64encode(sign(machine, public_key, signed)).decode(), "metadata": {"issuer": "dune", "group": "default"},
+        }
+        status, answer = lab.call("POST", "auth/ssh/login", body=body)
+        return status, (answer.get("errors") or [None])[0]
+
+    def nonce():
+        return lab.call("GET", "auth/ssh/nonce")[1]["data"]["nonce"]
+
+    fresh = nonce()
+    assert attempt(stranger, foreign, fresh, fresh) == (403, DENIED_KEY)
+    assert attempt(agent, line, nonce(), fresh) == (400, "ssh: signature did not verify")
+    assert attempt(agent, line, fresh, fresh, "nobody-at-all") == (400, 'role "nobody-at-all" could not be found')
+    assert attempt(agent, line, fresh, fresh)[0] == 200
+    assert attempt(agent, line, fresh, fresh) == (400, "nonce time expired or invalid")
+    assert attempt(agent, line, "made up", "made up") == (400, "nonce time expired or invalid")
+
+
+def sign(agent, public_key: str, text: str) -> bytes:
+    """The second string of the agent's signature, as clients of the original send it."""
+    def string(data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + data
+
+    request = bytes([13]) + string(base64.b64decode(public_key.split()[1])) + string(text.encode()) + struct.pack(">I", 0)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(agent.socket))
+        connection.sendall(string(request))
+        (length,) = struct.unpack(">I", connection.recv(4, socket.MSG_WAITALL))
+        answer = connection.recv(length, socket.MSG_WAITALL)
+    assert answer[0] == 14, answer
+    parts, rest = [], answer[5:]
+    while rest:
+        (length,) = struct.unpack(">I", rest[:4])
+        parts.append(rest[4:4 + length])
+        rest = rest[4 + length:]
+    return parts[1]
+
+
+def test_an_agent_that_cannot_help(lab, user, agent):
+    """Locked, empty, gone: the next way to log in is tried, and ours says why this one led nowhere."""
+    agent.add("ed25519")
+    register(lab, user, agent)
+    agent.lock("secret")
+    locked = by_agent(user, agent)
+    assert locked.code == 1, locked
+    agent.stop()
+    if user.kind == "ours":
+        gone = by_agent(user, agent)
+        assert gone.code == 1 and "no ssh-agent answers" in gone.err, gone
+    browser = log_in(lab, user, f"--credkey={user.user}", *(["--nossh"] if user.kind == "original" else []), env=agent.environment)
+    assert browser.code == 0, browser
+
+
+@pytest.mark.parametrize("kind", ["ours"], indirect=True)
+class TestOurs:
+    def test_registering_needs_no_credkey(self, lab, user, agent):
+        """The first use of --registerssh on a machine, at which the original ends with a traceback."""
+        agent.add("ed25519")
+        outcome = log_in(lab, user, "--registerssh", env=agent.environment)
+        assert outcome.code == 0, outcome
+        assert by_agent(user, agent).code == 0
+
+    def test_list_end_and_remove_own_keys(self, lab, user, agent):
+        agent.add("ed25519")
+        agent.add("rsa-2048")
+        register(lab, user, agent)
+        ed25519, rsa = agent.fingerprints()
+
+        def keys(*words):
+            arguments = [GRIDKEEP, "ssh-keys", *words, "-a", f"localhost:{lab.port}", "-i", "dune", f"--credkey={user.user}",
+                         f"--cafile={lab.authority.path}", f"--vaulttokenfile={user.vault_token}"]
+            return user.execute(arguments)
+
+        shown = keys("list", "--json")
+        assert shown.code == 0, shown
+        listed = json.loads(shown.out)["keys"]
+        assert set(listed) == {ed25519, rsa}
+        assert listed[rsa][0]["issuer"] == "dune" and listed[rsa][0]["expires"] is None
+        assert ed25519 in keys("list").out
+        assert keys("remove", ed25519).code == 0
+        again = keys("remove", ed25519)
+        assert again.code == 1 and "no such ssh key" in again.err, again
+        assert keys("expire", rsa, "1d").code == 0
+        outcome = by_agent(user, agent, "-v")
+        assert outcome.code == 0 and "ssh-rsa" in outcome.out, outcome
+        # The vault token of an ssh login ends its own key as well.
+        assert keys("expire", rsa, "0s").code == 0
+        refused = by_agent(user, agent)
+        assert refused.code == 1 and "--registerssh" in refused.err, refused
+        assert keys("list").code == 1, "no vault token is left"
+        wrong = keys("remove", "nonsense")
+        assert wrong.code == 2 and "fingerprint" in wrong.err
+
+
+def test_sha1_switched_off(authority, make_server, make_issuer, entry, tmp_path, agent):
+    """Ours signs RSA with SHA-2; with the original's SHA-1 only the setting decides."""
+    issuer = make_issuer()
+    server = make_server([entry(issuer)], own={"ssh": {"rsa_sha1": False}}, extra={"ssh": {"self-registration": "allowed"}})
+    server.issuer = issuer
+    line = agent.add("rsa-2048")
+    client = member(server, tmp_path, "ours", "alice")
+    register(server, client, agent)
+    assert by_agent(client, agent).code == 0
+    fresh = server.call("GET", "auth/ssh/nonce")[1]["data"]["nonce"]
+    body = {
+        "role": "alice", "public_key": line, "nonce": base64.b64encode(fresh.encode()).decode(),
+        "signature": base64.b64encode(sign(agent, line, fresh)).decode(), "metadata": {"issuer": "dune", "group": "default"},
+    }
+    status, answer = server.call("POST", "auth/ssh/login", body=body)
+    assert status == 400 and "SHA-1" in answer["errors"][0]
+    server.config["ssh"] = {"self-registration": "disallowed"}
+    server.reload()
+    outcome = log_in(server, client, "--registerssh", env=agent.environment)
+    assert outcome.code == 1 and "may not let people register" in outcome.err, outcome
+    assert by_agent(client, agent).code == 0, "keys registered before go on working"
