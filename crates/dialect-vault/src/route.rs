@@ -72,6 +72,11 @@ pub(crate) enum Route<'p> {
         kind: CredentialKind,
         name: &'p str,
     },
+    /// The use of a credential given to others, with an end or (`lasting`) without.
+    Delegation {
+        lasting: bool,
+        name: &'p str,
+    },
     Policy {
         legacy: bool,
         name: Option<&'p str>,
@@ -193,6 +198,7 @@ impl<'p> Route<'p> {
                 operation,
                 Operation::Delete | Operation::Create | Operation::Update
             ),
+            Route::Delegation { .. } => operation == Operation::Delete,
             _ => false,
         }
     }
@@ -224,6 +230,11 @@ impl<'p> Route<'p> {
         }
         if let Some(rest) = path.strip_prefix("auth/") {
             return login(rest).map_or(Route::Unknown, Route::Login);
+        }
+        for (mount, lasting) in [("delegation/", false), ("robot/", true)] {
+            if let Some(name) = path.strip_prefix(mount).filter(|name| !name.is_empty()) {
+                return Route::Delegation { lasting, name };
+            }
         }
         path.strip_prefix("sys/").map_or(Route::Unknown, system)
     }
@@ -441,6 +452,14 @@ mod tests {
                     name: "dune/a/b/c:d",
                 },
             ),
+            (
+                "robot/dune/a/b/c:d",
+                Route::Delegation {
+                    lasting: true,
+                    name: "dune/a/b/c:d",
+                },
+            ),
+            ("delegation/", Route::Unknown),
             ("secret/oauth/config", Route::Unknown),
             ("secret/oauth/self/x", Route::Unknown),
             (

@@ -233,6 +233,22 @@ pub enum BadInput {
     AddressRange { cidr: String },
     #[error("the address range \"{cidr}\" is not within those of the parent token ({})", parent.join(", "))]
     AddressRangeWider { cidr: String, parent: Vec<String> },
+    #[error(
+        "{what} \"{wanted}\" is beyond what was delegated, which is: {allowed}; ask the owner of the credential for more"
+    )]
+    BeyondDelegation {
+        what: &'static str,
+        wanted: String,
+        allowed: String,
+    },
+    #[error(
+        "no principal \"{to}\" is known by that form; name a login mount of this server and who logs in there, such as oidc-dune/bob"
+    )]
+    UnknownPrincipal { to: String },
+    #[error(
+        "only those whom gridkeep.robots names may give a token that is renewed without end; leave the period out, or ask the operators of this server"
+    )]
+    PeriodNeedsRobotRule,
     #[error("missing accessor")]
     MissingAccessor,
     #[error("invalid accessor")]

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::clock::{Clock, Time};
 use crate::cluster::{Cluster, ClusterOptions, Intents, LEVEL, Level};
 use crate::database::{Change, Database, NotCommitted, name};
+use crate::delegation::{MOUNT, ROBOT_MOUNT};
 use crate::exchange::Exchanges;
 use crate::failure::{Failure, Later, LaterKind};
 use crate::grants::Sealer;
@@ -384,6 +385,16 @@ impl Keeper {
         if self.setup().ssh.is_some() {
             mounts.push(mount(crate::ssh::SSH_MOUNT.to_owned(), "ssh", ""));
         }
+        mounts.push(mount(
+            MOUNT.to_owned(),
+            "delegation",
+            "use of credentials given to others",
+        ));
+        mounts.push(mount(
+            ROBOT_MOUNT.to_owned(),
+            "robot",
+            "tokens of robots, renewed without end",
+        ));
         mounts.push(mount(
             "secret/oauth/".to_owned(),
             "oauth",

@@ -23,6 +23,7 @@ mod anchors;
 mod background;
 mod credentials;
 mod database;
+mod delegation;
 mod events;
 mod exchange;
 mod grants;
@@ -37,6 +38,7 @@ mod tokens;
 
 pub use anchors::{AuditAnchor, AuditEvidence};
 pub use credentials::{AccessToken, CredentialName, CredentialSummary, PutCredential, Want};
+pub use delegation::{Delegate, Delegated, Delegation, Holder, UseLimits};
 pub use events::Event;
 pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
 pub use gridkeep_token::time::{Seconds, UnixSeconds};
@@ -49,8 +51,8 @@ pub use rate_limits::{CountedBy, RateLimit, RateLimitOptions, RateLimitTable};
 pub use records::{Identity, KeeperToken};
 pub use secret::TokenId;
 pub use setup::{
-    CallbackMode, IssuerSetup, KeepAlive, Lifetimes, Limits, OperatorRule, RoleSetup, Setup,
-    SshSetup,
+    CallbackMode, IssuerSetup, KeepAlive, Lifetimes, Limits, OperatorRule, RobotRule, RoleSetup,
+    Setup, SshSetup,
 };
 pub use ssh::{
     RegisterSshKeys, SSH_SIGNATURE_FORMATS, SshChallenge, SshKey, SshKeySource, SshLogin, SshProbe,

@@ -9,6 +9,7 @@ use gridkeep_token::time::{Seconds, UnixSeconds};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::TOLERANCE_SECONDS;
+use crate::delegation::UseLimits;
 use crate::secret::TokenId;
 
 pub(crate) const TOKEN: Kind = Kind(1);
@@ -27,6 +28,7 @@ pub(crate) const KEEPER: Kind = Kind(13);
 pub(crate) const BROUGHT: Kind = Kind(14);
 pub(crate) const AUDIT_ANCHOR: Kind = Kind(30);
 pub(crate) const TOKEN_ROLE: Kind = Kind(40);
+pub(crate) const DELEGATION: Kind = Kind(41);
 pub(crate) const NODE: Kind = Kind(90);
 /// The mark that is written along with every policy.
 pub(crate) const POLICIES: Kind = Kind(91);
@@ -105,6 +107,9 @@ pub struct KeeperToken {
     /// Addresses it may be used from, as CIDR; empty = anywhere.
     #[serde(default)]
     pub bound_cidrs: Vec<String>,
+    /// How far it may use credentials, besides its policies; `None` = as they say.
+    #[serde(default)]
+    pub limits: Option<UseLimits>,
     /// The token role it was made by.
     #[serde(default)]
     pub role: Option<String>,
@@ -355,6 +360,9 @@ pub(crate) struct ReadyLogin {
     /// The rule of the configuration that makes the person an operator.
     #[serde(default)]
     pub operator_rule: Option<String>,
+    /// The rules of the configuration that let the person care for robots.
+    #[serde(default)]
+    pub robot_rules: Vec<String>,
     pub refresh_token: Option<String>,
     pub access: CachedToken,
 }

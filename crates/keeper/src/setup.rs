@@ -91,6 +91,36 @@ impl OperatorRule {
     }
 }
 
+/// Who cares for robots: a login at `issuer` whose `claim` is, or contains, `value` may store credentials of an account and below it,
+/// and give robots tokens for them that have no end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RobotRule {
+    /// Name of the issuer.
+    pub issuer: String,
+    /// Top-level claim.
+    pub claim: String,
+    /// The text it has to be, or to contain when it is a list.
+    pub value: String,
+    /// The group account, first part of its robots' credkeys; `None` = each person's own.
+    pub account: Option<String>,
+}
+
+impl RobotRule {
+    /// The rule as one text, to remember with a login by which rules it has its rights.
+    pub fn text(&self) -> String {
+        let account = self.account.as_deref().unwrap_or("own");
+        let whose = if self.account.is_some() {
+            "account"
+        } else {
+            "of"
+        };
+        format!(
+            "{} {}={} {whose} {account}",
+            self.issuer, self.claim, self.value
+        )
+    }
+}
+
 /// How long tokens live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lifetimes {
@@ -171,6 +201,8 @@ pub struct Setup {
     pub ssh: Option<SshSetup>,
     /// Who is an operator.
     pub operators: Vec<OperatorRule>,
+    /// Who cares for robots.
+    pub robots: Vec<RobotRule>,
     /// Token lifetimes.
     pub lifetimes: Lifetimes,
     /// Keep-alive of idle grants.

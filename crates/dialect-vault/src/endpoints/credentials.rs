@@ -61,10 +61,11 @@ async fn read(
         scopes: words(fields.list("scopes")?),
         audiences,
         resources: fields.list("resources")?.unwrap_or_default(),
+        limits: caller.granted.limits.clone(),
     };
     let name = inner.keeper.parse_name(name)?;
     // A request to narrow is never ignored, whichever path it comes by.
-    let exchanged = kind == CredentialKind::Exchanged || want.narrows();
+    let exchanged = kind == CredentialKind::Exchanged || want.narrows() || caller.is_limited();
     let token = inner.keeper.read(caller.bearer, &name, &want).await?;
     let data = TokenData {
         access_token: token.token,
@@ -76,7 +77,7 @@ async fn read(
 }
 
 /// The elements of a list, split at blanks as well: manuals promise both separators, and the order stays.
-fn words(list: Option<Vec<String>>) -> Vec<String> {
+pub(super) fn words(list: Option<Vec<String>>) -> Vec<String> {
     let list = list.unwrap_or_default();
     list.iter()
         .flat_map(|element| element.split_whitespace())

@@ -72,6 +72,12 @@ fn text(route: Route<'_>) -> Option<&'static str> {
         } => {
             "Narrowed access tokens of a credential: GET with scopes, audiences, resources, minimum_seconds."
         }
+        Route::Delegation { lasting: false, .. } => {
+            "The use of a credential given to others: POST with to (a principal, as <login mount>/<name>; left out, a token is made), scopes, audiences, bound_cidrs, ttl, display_name; GET shows what was given, DELETE with id withdraws it. Ends after 28 days at most."
+        }
+        Route::Delegation { .. } => {
+            "Tokens of robots, for those whom gridkeep.robots names: POST with period, scopes, audiences, bound_cidrs, ttl, display_name makes one, with id renews it; GET shows them, DELETE with id withdraws one."
+        }
         Route::Policy { .. } => {
             "Policies: what tokens may do. LIST, GET, POST (policy as text or base64), DELETE."
         }

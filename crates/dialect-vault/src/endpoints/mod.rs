@@ -4,6 +4,7 @@
 
 mod capabilities;
 mod credentials;
+mod delegations;
 pub(crate) mod help;
 mod host;
 mod kerberos;
@@ -54,6 +55,9 @@ pub(crate) async fn guarded(
     match route {
         Route::Credential { kind, name } => {
             credentials::answer(inner, kind, name, call, caller).await
+        }
+        Route::Delegation { lasting, name } => {
+            delegations::answer(inner, lasting, name, call, caller).await
         }
         Route::Token(route) => tokens::answer(inner, route, call, caller).await,
         Route::TokenOfRole(role) => tokens::by_role(inner, role, call, caller).await,

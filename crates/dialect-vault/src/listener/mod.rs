@@ -1,4 +1,4 @@
-//! The TLS port: accepts connections, keeps hostile and forgotten ones from costing much, and lets go in an orderly way.
+//! The ports, with TLS and on loopback without: accepts connections, keeps hostile and forgotten ones from costing much, and lets go in an orderly way.
 //!
 //! Owns sockets, certificates and time limits. Refuses to know what a request means: that is an [`HttpService`]. A limit of another
 //! kind is a field of [`ListenerLimits`] and one place in this file.
@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -92,6 +92,34 @@ pub async fn serve<S: HttpService>(
     tls: Arc<ReloadableTls>,
     service: S,
     limits: ListenerLimits,
+    shutdown: watch::Receiver<bool>,
+) {
+    serve_with(listener, Some(tls), service, limits, shutdown).await;
+}
+
+/// The same without TLS, for programs on this host: only on a loopback address, else it says so and serves nothing.
+pub async fn serve_plain<S: HttpService>(
+    listener: TcpListener,
+    service: S,
+    limits: ListenerLimits,
+    shutdown: watch::Receiver<bool>,
+) {
+    match listener.local_addr() {
+        Ok(address) if address.ip().to_canonical().is_loopback() => {
+            serve_with(listener, None, service, limits, shutdown).await;
+        }
+        address => tracing::error!(
+            ?address,
+            "a port without TLS is served on loopback addresses only; this one is not served"
+        ),
+    }
+}
+
+async fn serve_with<S: HttpService>(
+    listener: TcpListener,
+    tls: Option<Arc<ReloadableTls>>,
+    service: S,
+    limits: ListenerLimits,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(limits.connections));
@@ -129,7 +157,7 @@ pub async fn serve<S: HttpService>(
             limits.idle
         };
         let connection = Connection {
-            acceptor: tls.acceptor(),
+            acceptor: tls.as_ref().map(|tls| tls.acceptor()),
             service: service.clone(),
             limits: limits.clone(),
             idle,
@@ -172,7 +200,8 @@ async fn accept(
 }
 
 struct Connection<S> {
-    acceptor: TlsAcceptor,
+    /// `None` on a port without TLS.
+    acceptor: Option<TlsAcceptor>,
     service: S,
     limits: ListenerLimits,
     idle: Duration,
@@ -183,8 +212,10 @@ impl<S: HttpService> Connection<S> {
     async fn run(mut self, stream: TcpStream, peer: SocketAddr) {
         // Answers are one small write each; waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
-        let shaking =
-            tokio::time::timeout(self.limits.handshake, shake_hands(&self.acceptor, stream));
+        let Some(acceptor) = self.acceptor.take() else {
+            return self.talk(stream, peer).await;
+        };
+        let shaking = tokio::time::timeout(self.limits.handshake, shake_hands(&acceptor, stream));
         let shaken = tokio::select! {
             shaken = shaking => shaken,
             () = stopped(&mut self.shutdown) => return,
@@ -197,6 +228,14 @@ impl<S: HttpService> Connection<S> {
             }
             Err(_) => return,
         };
+        self.talk(stream, peer).await;
+    }
+
+    /// HTTP over what is connected by now.
+    async fn talk<T>(mut self, stream: T, peer: SocketAddr)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         let io = TokioIo::new(OwnErrors::new(Stall::new(
             stream,
             self.limits.stalled_write,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use gridkeep_keeper::{Bearer, Granted, Keeper, KeeperToken, Operation, Refused, Setup};
+use gridkeep_keeper::{Bearer, Failure, Granted, Keeper, KeeperToken, Operation, Refused, Setup};
 use http::header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -124,6 +124,15 @@ pub(crate) struct Caller<'a> {
     pub bearer: &'a Bearer,
     pub granted: &'a Granted,
     pub secret: &'a SecretString,
+}
+
+impl Caller<'_> {
+    /// Whether what is read is narrowed by what was delegated, whatever was asked for.
+    pub(crate) fn is_limited(&self) -> bool {
+        let own = self.bearer.token.limits.iter();
+        own.chain(&self.granted.limits)
+            .any(|limits| !limits.is_empty())
+    }
 }
 
 impl HttpService for VaultService {
@@ -386,7 +395,8 @@ impl Inner {
         } else {
             query
         };
-        let granted = match self.authorize(&bearer, route, &request, &params) {
+        let authorizing = self.authorize(&bearer, route, &request, &params);
+        let granted = match self.in_time(authorizing).await {
             Ok(granted) => granted,
             Err(trouble) => {
                 let shown = Some((&*bearer.token, None));
@@ -465,7 +475,7 @@ impl Inner {
         }
     }
 
-    fn authorize(
+    async fn authorize(
         &self,
         bearer: &Bearer,
         route: Route<'_>,
@@ -477,6 +487,7 @@ impl Inner {
             policies: Vec::new(),
             sudo: false,
             root: false,
+            limits: Vec::new(),
         };
         // Help is the same for all; which mount a path belongs to is told by what the caller's own policies reach.
         if request.help || matches!(route, Route::UiMount(_)) {
@@ -500,9 +511,19 @@ impl Inner {
                 _ => {}
             }
         }
-        Ok(self
+        let own = self
             .keeper
-            .authorize(bearer, operation, request.path, params)?)
+            .authorize(bearer, operation, request.path, params);
+        // What one's own policies do not cover may have been delegated by the one whose it is: reading, and nothing else.
+        if let (Err(Failure::Refused(Refused::Policy { .. })), Route::Credential { name, .. }) =
+            (&own, route)
+            && operation == Operation::Read
+            && let Ok(name) = self.keeper.parse_name(name)
+            && let Some(granted) = self.keeper.delegated(bearer, &name).await?
+        {
+            return Ok(granted);
+        }
+        Ok(own?)
     }
 
     async fn receive<B>(

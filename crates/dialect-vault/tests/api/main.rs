@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod credentials;
+mod delegation;
 mod login;
 mod operators;
 mod quotas;

@@ -31,6 +31,8 @@ pub struct FakeIssuer {
     pub count: AtomicU64,
     /// Who logs in next.
     pub person: Mutex<String>,
+    /// The groups in the next login.
+    pub groups: Mutex<Vec<String>>,
     pub device_done: AtomicBool,
     /// When set, refreshing fails with this error.
     pub refuse: Mutex<Option<IssuerError>>,
@@ -141,6 +143,7 @@ impl TokenIssuer for FakeIssuer {
             "wlcg.credkey".into(),
             self.person.lock().unwrap().clone().into(),
         );
+        claims.insert("groups".into(), self.groups.lock().unwrap().clone().into());
         Ok(claims)
     }
     fn set_budget_share(&self, _: u32) {}
@@ -350,6 +353,14 @@ impl House {
         body: impl Into<Bytes>,
     ) -> Answer {
         self.send_from(House::peer(), method, target, headers, body)
+            .await
+    }
+
+    /// A GET of the API with a token, from another address.
+    pub async fn get_from(&self, address: &str, path: &str, token: &str) -> Answer {
+        let peer = SocketAddr::new(address.parse().unwrap(), 40_000);
+        let headers = [("x-vault-token", token)];
+        self.send_from(peer, "GET", &format!("/v1/{path}"), &headers, "")
             .await
     }
 

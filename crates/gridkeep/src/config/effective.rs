@@ -357,10 +357,21 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
             .tree()
     });
     let operators = Tree::List(operators.collect());
+    let robots = own.robots.iter().map(|rule| {
+        entries()
+            .with("issuer", text(&rule.issuer))
+            .with("claim", text(&rule.claim))
+            .with("value", text(&rule.value))
+            .with_some("account", rule.account.as_ref().map(text))
+            .tree()
+    });
+    let robots: Vec<Tree<'_>> = robots.collect();
+    let robots = (!robots.is_empty()).then_some(Tree::List(robots));
     if part == Part::Shared {
         return entries()
             .with("callback_port", text(&own.callback_port))
             .with("operators", operators)
+            .with_some("robots", robots)
             .with(
                 "ssh",
                 entries().with("rsa_sha1", text(&own.ssh_rsa_sha1)).tree(),
@@ -378,12 +389,15 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .with("certificate", path(&own.certificate))
         .with("key", path(&own.key))
         .tree();
+    let plain = (!own.plain_listen.is_empty())
+        .then(|| Tree::List(own.plain_listen.iter().map(text).collect()));
     let seal = own
         .seal_key_file
         .as_ref()
         .map(|file| entries().with("key_file", path(file)).tree());
     entries()
         .with("listen", Tree::List(own.listen.iter().map(text).collect()))
+        .with_some("plain_listen", plain)
         .with("callback_port", text(&own.callback_port))
         .with("tls", tls)
         .with("data", path(&own.data))
@@ -401,6 +415,7 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
                 )
                 .tree(),
         )
+        .with_some("robots", robots)
         .with("run_directory", path(&own.run_directory))
         .with("ssh", ssh)
         .with(

@@ -17,8 +17,10 @@ mod issuers;
 mod merge;
 mod model;
 mod own;
+mod plain;
 mod published;
 mod read;
+mod robots;
 mod sections;
 mod source;
 #[cfg(test)]
@@ -166,6 +168,7 @@ fn typed(
     let ran_on_original = root.get(own::KEY).is_none();
     let issuers = issuers::read(&mut reader, root, &services, ran_on_original);
     own::check_operators(&mut reader, &mut gridkeep, &issuers);
+    robots::check(&mut reader, &mut gridkeep.robots, &issuers);
     let ssh = sections::ssh(&mut reader, root);
     let hostname = surroundings.hostname.clone();
     let mut config = Config {

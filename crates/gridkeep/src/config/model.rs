@@ -5,6 +5,7 @@
 //! `effective` and one in `diff`.
 
 use super::finding::Setting;
+use super::robots::RobotConfig;
 use gridkeep_keeper::CountedBy;
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -198,6 +199,8 @@ pub enum AuditLog {
 pub struct GridkeepConfig {
     /// Addresses to listen on.
     pub listen: Vec<Setting<SocketAddr>>,
+    /// `plain_listen`: loopback addresses without TLS.
+    pub plain_listen: Vec<Setting<SocketAddr>>,
     /// `callback_port`: the port in callback addresses, where clients and browsers reach the service; 8200 in the original.
     pub callback_port: Setting<u16>,
     /// `tls.certificate`: PEM chain.
@@ -212,6 +215,8 @@ pub struct GridkeepConfig {
     pub operators: Vec<OperatorConfig>,
     /// `audit.on_failure`: what is done while the audit log cannot be written.
     pub on_audit_failure: Setting<OnAuditFailure>,
+    /// Who cares for robots.
+    pub robots: Vec<RobotConfig>,
     /// `run_directory`: sockets and other things of this run.
     pub run_directory: Setting<PathBuf>,
     /// `ssh.authorized_keys`: a directory of ssh keys that administrators supply.

@@ -10,14 +10,16 @@ use super::yaml::{Mapping, Value};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "listen",
+    "plain_listen",
     "callback_port",
     "tls",
     "data",
     "seal",
     "operators",
     "audit",
+    "robots",
     "run_directory",
     "ssh",
     "compat",
@@ -49,6 +51,7 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
     let mut item = Item::new(reader, map, KEY, &node.origin, MEANS).own();
     item.unknown(&KEYS);
     listen(&mut item, &mut config);
+    config.plain_listen = super::plain::read(&mut item);
     if let Some(port) = callback_port(&mut item) {
         config.callback_port = port;
     }
@@ -99,6 +102,7 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
         }
     });
     config.operators = operators(&mut item);
+    config.robots = super::robots::read(&mut item);
     config
 }
 
@@ -113,8 +117,10 @@ fn defaults(base: &Path) -> GridkeepConfig {
         key: Setting::builtin(base.join("hostkey.pem")),
         data: Setting::builtin(PathBuf::from(DEFAULT_DATA)),
         seal_key_file: None,
+        plain_listen: Vec::new(),
         operators: Vec::new(),
         on_audit_failure: Setting::builtin(OnAuditFailure::Revoke),
+        robots: Vec::new(),
         run_directory: Setting::builtin(PathBuf::from(DEFAULT_RUN_DIRECTORY)),
         ssh_authorized_keys: None,
         ssh_rsa_sha1: Setting::builtin(true),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gridkeep_issuer::{Client, ClientAuth, ClientOptions, TokenIssuer};
 use gridkeep_keeper::{
-    CallbackMode, IssuerSetup, OperatorRule, RateLimit, RoleSetup, Setup, SshSetup,
+    CallbackMode, IssuerSetup, OperatorRule, RateLimit, RobotRule, RoleSetup, Setup, SshSetup,
 };
 use gridkeep_token::jws::{Algorithm, SigningKey};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -257,6 +257,17 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
             })
             .collect(),
         rate_limits: config.ratelimits.iter().map(rate_limit).collect(),
+        robots: config
+            .gridkeep
+            .robots
+            .iter()
+            .map(|rule| RobotRule {
+                issuer: rule.issuer.value.clone(),
+                claim: rule.claim.value.clone(),
+                value: rule.value.value.clone(),
+                account: rule.account.as_ref().map(|account| account.value.clone()),
+            })
+            .collect(),
         ..Setup::default()
     };
     for issuer in &config.issuers {

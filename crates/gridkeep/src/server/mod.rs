@@ -87,7 +87,8 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         certificate: config.gridkeep.certificate.value.clone(),
         key: config.gridkeep.key.value.clone(),
     })?;
-    let listeners = bind(&config).await?;
+    let listeners = bind(&config.gridkeep.listen)?;
+    let plain_listeners = bind(&config.gridkeep.plain_listen)?;
     let store = open_store(&config, &loaded, options.initialise).await?;
     let mut issuers = Issuers::default();
     let setup = assemble::setup(&config, &mut issuers);
@@ -141,7 +142,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         stopping.clone(),
     ));
     let mut addresses = Vec::new();
-    let limits = limits_of_port(files, listeners.len());
+    let limits = limits_of_port(files, listeners.len() + plain_listeners.len());
     for listener in listeners {
         addresses.push(
             listener
@@ -152,6 +153,16 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         tasks.spawn(listener::serve(
             listener,
             tls.clone(),
+            service.clone(),
+            limits.clone(),
+            stopping.clone(),
+        ));
+    }
+    for listener in plain_listeners {
+        let address = listener.local_addr();
+        addresses.extend(address.map(|address| format!("{address} (without TLS)")));
+        tasks.spawn(listener::serve_plain(
+            listener,
             service.clone(),
             limits.clone(),
             stopping.clone(),
@@ -290,6 +301,7 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
         (
             own.listen
                 .iter()
+                .chain(&own.plain_listen)
                 .map(|listen| listen.value)
                 .collect::<Vec<_>>(),
             [
@@ -339,11 +351,11 @@ fn accepted(loaded: &Loaded, strict: bool) -> anyhow::Result<&Config> {
     }
 }
 
-async fn bind(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
+fn bind(addresses: &[config::Setting<SocketAddr>]) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
-    for address in &config.gridkeep.listen {
+    for address in addresses {
         listeners.push(listen(address.value).with_context(|| {
-            format!("the server cannot listen on {} ({}); is another server running there? change gridkeep.listen or stop the other", address.value, address.origin)
+            format!("the server cannot listen on {} ({}); is another server running there? change the address or stop the other", address.value, address.origin)
         })?);
     }
     Ok(listeners)

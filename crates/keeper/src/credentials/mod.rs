@@ -13,6 +13,7 @@ use gridkeep_token::time::{Seconds, UnixSeconds};
 use secrecy::SecretString;
 
 use crate::database::{Stored, name as record_name};
+use crate::delegation::UseLimits;
 use crate::failure::{BadInput, Failure, Refused};
 use crate::keeper::Keeper;
 use crate::policy::known_issuer;
@@ -39,6 +40,8 @@ pub struct Want {
     pub audiences: Vec<String>,
     /// Resources (RFC 8707) to narrow to.
     pub resources: Vec<String>,
+    /// What was delegated to the reader: the token stays within one of these. Empty for what is the reader's own.
+    pub limits: Vec<UseLimits>,
 }
 
 impl Want {
@@ -50,6 +53,27 @@ impl Want {
     pub(crate) fn least(&self) -> Seconds {
         self.minimum.max(LEAST)
     }
+}
+
+/// What is wanted, within the reader's own limits and within the first of what was delegated that allows it.
+fn within_limits(own: Option<&UseLimits>, want: &Want) -> Result<Want, BadInput> {
+    let want = match own {
+        Some(own) => own.narrow(want)?,
+        None => want.clone(),
+    };
+    let mut refusal = None;
+    for limits in &want.limits {
+        match limits.narrow(&want) {
+            Ok(narrowed) => {
+                return Ok(Want {
+                    limits: vec![limits.clone()],
+                    ..narrowed
+                });
+            }
+            Err(beyond) => refusal = Some(beyond),
+        }
+    }
+    refusal.map_or(Ok(want), Err)
 }
 
 /// An access token for its reader.
@@ -118,21 +142,26 @@ impl Keeper {
     /// lives long enough; [`Failure::Later`] while the issuer is slow or down.
     pub async fn read(
         &self,
-        _by: &Bearer,
+        by: &Bearer,
         credential: &CredentialName,
         want: &Want,
     ) -> Result<AccessToken, Failure> {
-        if let Some(known) = self.known_token(credential, want) {
+        let own = by.token.limits.as_ref();
+        let want = within_limits(own, want)?;
+        if let Some(known) = self.known_token(credential, &want) {
             return Ok(known);
         }
         let mut opened = self.open_credential(credential).await?;
         let access = self.base_token(&mut opened, want.least()).await?;
         self.mark_used(&opened.grant.value.id, &access);
         let access = if want.narrows() {
-            self.exchanged(&mut opened, &access, want).await?
+            self.exchanged(&mut opened, &access, &want).await?
         } else {
             access
         };
+        for limits in own.into_iter().chain(&want.limits) {
+            limits.check_audience(&access.token)?;
+        }
         Ok(AccessToken {
             token: SecretString::from(access.token.clone()),
             token_type: access.token_type.clone(),

@@ -44,7 +44,7 @@ impl CredentialName {
         })
     }
 
-    pub(super) fn key(&self) -> gridkeep_store::Name {
+    pub(crate) fn key(&self) -> gridkeep_store::Name {
         name(CREDENTIAL, &[&self.issuer, &self.owner, &self.role])
     }
 }

@@ -9,7 +9,7 @@ use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
 use crate::records::ReadyLogin;
 use crate::refresh::{cached, issuer_failure};
-use crate::setup::{IssuerSetup, OperatorRule};
+use crate::setup::{IssuerSetup, OperatorRule, RobotRule};
 
 impl Keeper {
     /// Checks what the issuer gave at the end of a login, when asked for it at `asked`, and takes the identity out of it.
@@ -43,12 +43,20 @@ impl Keeper {
             .filter(|rule| rule.issuer == issuer.name)
             .cloned()
             .collect();
+        let robots: Vec<RobotRule> = self
+            .setup()
+            .robots
+            .iter()
+            .filter(|rule| rule.issuer == issuer.name)
+            .cloned()
+            .collect();
         let credclaim = issuer
             .role(role)
             .and_then(|role| role.credclaim.as_ref())
             .unwrap_or(&issuer.credclaim);
         let missing = !claims.contains_key(credclaim)
-            || rules.iter().any(|rule| !claims.contains_key(&rule.claim));
+            || rules.iter().any(|rule| !claims.contains_key(&rule.claim))
+            || robots.iter().any(|rule| !claims.contains_key(&rule.claim));
         if missing {
             self.add_userinfo(issuer, response, &mut claims).await;
         }
@@ -72,6 +80,11 @@ impl Keeper {
                 .iter()
                 .find(|rule| claim_holds(claims.get(&rule.claim), &rule.value))
                 .map(OperatorRule::text),
+            robot_rules: robots
+                .iter()
+                .filter(|rule| claim_holds(claims.get(&rule.claim), &rule.value))
+                .map(RobotRule::text)
+                .collect(),
             refresh_token,
             access: cached(response, asked),
         })

@@ -140,6 +140,7 @@ impl Keeper {
                 &issuer.name,
                 role,
                 ready.operator_rule.is_some(),
+                &ready.robot_rules,
             ),
             display_name: format!("oidc-{}-{}", issuer.name, sanitised(&ready.owner)),
             path: format!("{mount}oidc/poll"),

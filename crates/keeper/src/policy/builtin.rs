@@ -1,8 +1,9 @@
 //! The policies that follow from the configuration, as text in the language operators know.
 
-use super::{DEFAULT, OPERATOR, SSH, TOKENOPS};
+use super::{DEFAULT, DELEGATED, OPERATOR, SSH, TOKENOPS};
+use crate::delegation::MOUNT;
 use crate::secret::Mint;
-use crate::setup::Setup;
+use crate::setup::{IssuerSetup, RobotRule, Setup};
 use crate::ssh::SSH_MOUNT;
 
 const DEFAULT_TEXT: &str = r#"# What a token may do with itself.
@@ -22,6 +23,8 @@ const OPERATOR_TEXT: &str = r#"# Everything but other people's access tokens.
 path "*" { capabilities = ["create", "read", "update", "delete", "list", "scan", "patch", "sudo"] }
 path "secret/oauth/creds/*" { capabilities = ["list", "delete"] }
 path "secret/oauth/sts/*" { capabilities = ["deny"] }
+path "delegation/*" { capabilities = ["read", "delete"] }
+path "robot/*" { capabilities = ["read", "delete"] }
 "#;
 
 /// Name of the policy of a role of an issuer.
@@ -35,6 +38,7 @@ pub(crate) fn login_policies(
     issuer: &str,
     role: &str,
     operator: bool,
+    robot_rules: &[String],
 ) -> Vec<String> {
     let mut policies = vec![oidc_policy(issuer, role), TOKENOPS.to_owned()];
     if setup.self_registration {
@@ -43,6 +47,12 @@ pub(crate) fn login_policies(
     if operator {
         policies.push(OPERATOR.to_owned());
     }
+    let known = setup.robots.iter().map(RobotRule::text);
+    policies.extend(
+        known
+            .filter(|text| robot_rules.contains(text))
+            .map(|text| robot_policy(&text)),
+    );
     policies
 }
 
@@ -84,12 +94,72 @@ fn own_ssh_keys(issuer: &str, owner: &str) -> String {
     )
 }
 
+/// Name of the policy of a rule about robots. It is made of the whole rule, so that the policy, and with it the right of all who got
+/// it, is gone as soon as the rule is changed.
+fn robot_policy(rule: &str) -> String {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, rule.as_bytes());
+    let issuer = rule.split(' ').next().unwrap_or_default();
+    format!(
+        "robots-{issuer}-{}",
+        crate::secret::hex(&hash.as_ref()[..6])
+    )
+    .to_lowercase()
+}
+
+/// What somebody may do who cares for the robots of `owner`.
+fn robot_text(issuer: &IssuerSetup, owner: &str) -> String {
+    let name = &issuer.name;
+    let mut text = String::new();
+    let own = issuer
+        .roles
+        .iter()
+        .map(|role| format!("{owner}:{}", role.name));
+    for path in own.chain([format!("{owner}/*")]) {
+        text.push_str(&credential_text(name, &path));
+        text.push_str(&format!(
+            "path \"robot/{name}/{path}\" {{ capabilities = [\"create\", \"read\", \"update\", \"delete\"] }}\n"
+        ));
+    }
+    text.push_str(&format!(
+        "path \"secret/oauth/creds/{name}\" {{ capabilities = [\"list\"] }}\n"
+    ));
+    text
+}
+
+/// What somebody may do with the credentials at `path` below an issuer that are their own.
+fn credential_text(issuer: &str, path: &str) -> String {
+    format!(
+        "path \"secret/oauth/creds/{issuer}/{path}\" {{\n  capabilities = [\"update\"]\n  allowed_parameters = {{ \"server\" = [\"{issuer}\"], \"*\" = [] }}\n}}\n\
+         path \"secret/oauth/creds/{issuer}/{path}\" {{ capabilities = [\"list\", \"read\", \"delete\"] }}\n\
+         path \"secret/oauth/sts/{issuer}/{path}\" {{ capabilities = [\"list\", \"read\", \"delete\"] }}\n\
+         path \"delegation/{issuer}/{path}\" {{ capabilities = [\"create\", \"read\", \"update\", \"delete\"] }}\n"
+    )
+}
+
+/// What the token of a delegation may do: use its one credential, and live on.
+fn delegated_text(mint: &Mint) -> String {
+    let accessor = mint.mount_accessor("delegation", MOUNT);
+    let fact = |name: &str| format!("{{{{identity.entity.aliases.{accessor}.{name}}}}}");
+    let path = format!(
+        "{}/{}:{}",
+        fact("metadata.issuer"),
+        fact("name"),
+        fact("metadata.role")
+    );
+    format!(
+        "{TOKENOPS_TEXT}path \"auth/token/renew-self\" {{ capabilities = [\"update\"] }}\n\
+         path \"secret/oauth/creds/{path}\" {{ capabilities = [\"read\"] }}\n\
+         path \"secret/oauth/sts/{path}\" {{ capabilities = [\"read\"] }}\n"
+    )
+}
+
 /// Name and text of every built-in policy.
 pub(super) fn all(setup: &Setup, mint: &Mint) -> Vec<(String, String)> {
     let mut policies = vec![
         (DEFAULT.to_owned(), DEFAULT_TEXT.to_owned()),
         (TOKENOPS.to_owned(), TOKENOPS_TEXT.to_owned()),
         (OPERATOR.to_owned(), OPERATOR_TEXT.to_owned()),
+        (DELEGATED.to_owned(), delegated_text(mint)),
     ];
     if setup.ssh.is_some() {
         policies.push((SSH.to_owned(), ssh_policy(mint)));
@@ -101,15 +171,8 @@ pub(super) fn all(setup: &Setup, mint: &Mint) -> Vec<(String, String)> {
         for role in &issuer.roles {
             let role = &role.name;
             let mut text = String::new();
-            for path in [
-                format!("{name}/{owner}:{role}"),
-                format!("{name}/{owner}/*"),
-            ] {
-                text.push_str(&format!(
-                    "path \"secret/oauth/creds/{path}\" {{\n  capabilities = [\"update\"]\n  allowed_parameters = {{ \"server\" = [\"{name}\"], \"*\" = [] }}\n}}\n\
-                     path \"secret/oauth/creds/{path}\" {{ capabilities = [\"list\", \"read\", \"delete\"] }}\n\
-                     path \"secret/oauth/sts/{path}\" {{ capabilities = [\"list\", \"read\", \"delete\"] }}\n"
-                ));
+            for path in [format!("{owner}:{role}"), format!("{owner}/*")] {
+                text.push_str(&credential_text(name, &path));
             }
             // Listing what one keeps is not in the original; it shows names the policy covers and nothing else.
             text.push_str(&format!(
@@ -119,6 +182,10 @@ pub(super) fn all(setup: &Setup, mint: &Mint) -> Vec<(String, String)> {
                 text.push_str(&own_ssh_keys(name, &owner));
             }
             policies.push((oidc_policy(name, role), text));
+        }
+        for rule in setup.robots.iter().filter(|rule| rule.issuer == *name) {
+            let robots_of = rule.account.as_ref().unwrap_or(&owner);
+            policies.push((robot_policy(&rule.text()), robot_text(issuer, robots_of)));
         }
         if setup.self_registration {
             policies.push((

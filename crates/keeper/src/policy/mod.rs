@@ -15,6 +15,7 @@ use gridkeep_token::time::UnixSeconds;
 use serde_json::{Map, Value};
 
 use crate::database::{Change, Database, NotCommitted, name};
+use crate::delegation::UseLimits;
 use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
 use crate::keeper::{Keeper, REMOVED_ISSUER_KEPT};
 use crate::records::{KeeperToken, POLICIES, POLICY, PolicyRecord};
@@ -37,6 +38,8 @@ pub const OPERATOR: &str = "operator";
 pub const TOKENOPS: &str = "tokenops";
 /// What a login with an ssh key may do.
 pub const SSH: &str = "ssh";
+/// What the token of a delegation may do.
+pub const DELEGATED: &str = "delegated";
 /// Under this name a token's identity carries the rule by which its login was an operator's.
 pub(crate) const OPERATOR_RULE: &str = "operator_rule";
 
@@ -87,6 +90,8 @@ pub struct Granted {
     pub sudo: bool,
     /// Whether the token is root.
     pub root: bool,
+    /// How far a credential may be used that was delegated: within one of these. Empty for what is one's own.
+    pub limits: Vec<UseLimits>,
 }
 
 /// A policy with its text.
@@ -215,6 +220,8 @@ impl Policies {
             match Policy::parse(&name, &text) {
                 Ok(mut policy) => {
                     policy.builtin = true;
+                    // The names of robots' credentials have slashes, and come from the delegation, not from a login.
+                    policy.allow_slashes = name == DELEGATED;
                     policies.insert(name, Arc::new(policy));
                 }
                 // Unreachable for names that passed the validation of the configuration; without the policy nothing is granted.
@@ -329,6 +336,7 @@ impl Keeper {
                 policies: vec![ROOT.to_owned()],
                 sudo: true,
                 root: true,
+                limits: Vec::new(),
             });
         }
         let acl = self.inner.policies.acl(token, self.now());
@@ -342,6 +350,7 @@ impl Keeper {
                     policies: rule.policies().to_vec(),
                     sudo,
                     root: false,
+                    limits: Vec::new(),
                 });
             }
         }

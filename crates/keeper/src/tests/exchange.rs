@@ -15,6 +15,7 @@ fn narrow(scopes: &[&str], audiences: &[&str]) -> Want {
         scopes: texts(scopes),
         audiences: texts(audiences),
         resources: Vec::new(),
+        ..Want::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// Whether `from` lies in one of `cidrs`; an empty list allows all.
-pub(super) fn allowed_address(cidrs: &[String], from: Option<IpAddr>) -> bool {
+pub(crate) fn allowed_address(cidrs: &[String], from: Option<IpAddr>) -> bool {
     if cidrs.is_empty() {
         return true;
     }

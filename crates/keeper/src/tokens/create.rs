@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use gridkeep_token::time::Seconds;
 
-use super::address::{is_range, within};
 use super::lifetime::{capped, least, limit};
-use super::{Bearer, Issued, TokenRole, normalised, put_new, sanitised};
+use super::{Bearer, Issued, TokenRole, is_range, normalised, put_new, sanitised, within};
 use crate::database::{Change, NotCommitted};
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
@@ -208,6 +207,7 @@ impl Keeper {
             token.entity.clone_from(&parent.entity);
             token.identity.clone_from(&parent.identity);
             token.bound_cidrs = bound_cidrs;
+            token.limits.clone_from(&parent.limits);
         });
         let mut change = Change::new();
         // The parent still as it was when it was found alive: a child made beside its revocation would outlive it.

@@ -27,8 +27,8 @@ use crate::keeper::Keeper;
 use crate::policy::OPERATOR;
 use crate::records::{ACCESSOR, AccessorRecord, Identity, KeeperToken, Revoked, TOKEN, TOMBSTONE};
 use crate::secret::{Purpose, TokenId, base62};
-use address::allowed_address;
 
+pub(crate) use address::{allowed_address, is_range, within};
 pub use create::CreateToken;
 pub use roles::TokenRole;
 
@@ -290,7 +290,7 @@ impl Keeper {
         })
     }
 
-    fn new_token(
+    pub(crate) fn new_token(
         &self,
         ttl: Option<Seconds>,
         fill: impl FnOnce(&mut KeeperToken),
@@ -320,6 +320,7 @@ impl Keeper {
             last_renewal: None,
             identity: None,
             bound_cidrs: Vec::new(),
+            limits: None,
             role: None,
             revoked: None,
         };
@@ -401,7 +402,7 @@ fn cut_loose(token: &mut KeeperToken, index: usize, ancestor: &KeeperToken) -> b
     survives
 }
 
-fn put_new(change: &mut Change, token: &KeeperToken) -> Result<(), Failure> {
+pub(crate) fn put_new(change: &mut Change, token: &KeeperToken) -> Result<(), Failure> {
     let accessor = name(ACCESSOR, &[&token.accessor]);
     change
         .guard(Guard::Absent(token_name(&token.id)))

@@ -6,8 +6,7 @@ use gridkeep_store::{Guard, Name};
 use gridkeep_token::time::Seconds;
 use serde::{Deserialize, Serialize};
 
-use super::address::is_range;
-use super::{normalised, sanitised};
+use super::{is_range, normalised, sanitised};
 use crate::database::{Change, NotCommitted, Stored, name};
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;

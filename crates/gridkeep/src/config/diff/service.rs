@@ -1,8 +1,11 @@
 //! Changes of names, addresses, the audit log and our own settings.
 
 use super::{Differ, Impact};
+use crate::config::finding::Setting;
 use crate::config::model::{AuditLog, Config, GridkeepConfig, IssuerConfig};
+use crate::config::robots::RobotConfig;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 impl Differ<'_> {
     pub(super) fn service(&mut self) {
@@ -122,9 +125,8 @@ impl Differ<'_> {
 
     pub(super) fn own(&mut self) {
         let (old, new) = (&self.old.gridkeep, &self.new.gridkeep);
-        let addresses = |config: &GridkeepConfig| {
-            config
-                .listen
+        let texts = |addresses: &[Setting<SocketAddr>]| {
+            addresses
                 .iter()
                 .map(|a| a.value.to_string())
                 .collect::<Vec<_>>()
@@ -133,10 +135,20 @@ impl Differ<'_> {
         let rows = [
             (
                 "listen",
-                addresses(old),
-                addresses(new),
+                texts(&old.listen),
+                texts(&new.listen),
                 new.listen
                     .first()
+                    .map(|a| a.origin.clone())
+                    .unwrap_or_default(),
+            ),
+            (
+                "plain_listen",
+                texts(&old.plain_listen),
+                texts(&new.plain_listen),
+                new.plain_listen
+                    .first()
+                    .or(old.plain_listen.first())
                     .map(|a| a.origin.clone())
                     .unwrap_or_default(),
             ),
@@ -172,7 +184,9 @@ impl Differ<'_> {
         for (key, was, now, origin) in rows {
             if was != now {
                 let affected = match key {
-                    "listen" => "Clients, if they use an address that is no longer served.",
+                    "listen" | "plain_listen" => {
+                        "Clients, if they use an address that is no longer served."
+                    }
                     "data" => {
                         "Everybody, unless the data is moved there first: an empty directory knows no login."
                     }
@@ -205,6 +219,7 @@ impl Differ<'_> {
                 &new.certificate.origin,
             );
         }
+        self.robots(old, new);
         let plain = |config: &GridkeepConfig| -> Vec<(String, String, String)> {
             config
                 .operators
@@ -247,6 +262,35 @@ impl Differ<'_> {
                 "Those named, at once.",
                 &old.operators[at].issuer.origin,
             );
+        }
+    }
+
+    fn robots(&mut self, old: &GridkeepConfig, new: &GridkeepConfig) {
+        let words = |config: &GridkeepConfig| -> Vec<String> {
+            config.robots.iter().map(RobotConfig::words).collect()
+        };
+        let (was, now) = (words(old), words(new));
+        for (rule, what) in new.robots.iter().zip(&now) {
+            if !was.contains(what) {
+                self.push(
+                    Impact::FromNowOn,
+                    "gridkeep.robots",
+                    what.clone(),
+                    "Those named, at their next login.",
+                    &rule.issuer.origin,
+                );
+            }
+        }
+        for (rule, what) in old.robots.iter().zip(&was) {
+            if !now.contains(what) {
+                self.push(
+                    Impact::AccessEnds,
+                    "gridkeep.robots",
+                    format!("No longer: {what}"),
+                    "Those named, at once; the robots' tokens go on until they are withdrawn.",
+                    &rule.issuer.origin,
+                );
+            }
         }
     }
 }

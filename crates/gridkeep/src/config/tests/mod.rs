@@ -6,6 +6,7 @@ mod example;
 mod files;
 mod hostile;
 mod merging;
+mod own_rules;
 mod validation;
 mod yaml;
 
