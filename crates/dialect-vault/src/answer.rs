@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gridkeep_keeper::KeeperToken;
 use gridkeep_web::Page;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use secrecy::{ExposeSecret, SecretString};
@@ -29,6 +31,8 @@ pub(crate) struct Answer {
     pub retry_after: Option<u64>,
     /// What is left of a rate limit, where answers tell it.
     pub limit: Option<LimitHeaders>,
+    /// `WWW-Authenticate`: how to prove oneself.
+    pub challenge: Option<&'static str>,
 }
 
 /// The headers about a rate limit.
@@ -130,6 +134,7 @@ impl Answer {
             warnings: Vec::new(),
             retry_after: None,
             limit: None,
+            challenge: None,
         }
     }
 
@@ -140,6 +145,7 @@ impl Answer {
             warnings: Vec::new(),
             retry_after: None,
             limit: None,
+            challenge: None,
         }
     }
 
@@ -151,6 +157,7 @@ impl Answer {
             warnings: Vec::new(),
             retry_after: None,
             limit: None,
+            challenge: None,
         }
     }
 
@@ -161,6 +168,7 @@ impl Answer {
             warnings: Vec::new(),
             retry_after: None,
             limit: None,
+            challenge: None,
         }
     }
 
@@ -182,6 +190,7 @@ impl Answer {
             warnings: Vec::new(),
             retry_after: None,
             limit: None,
+            challenge: None,
         }
     }
 
@@ -195,6 +204,7 @@ impl Answer {
             warnings: Vec::new(),
             retry_after: None,
             limit: None,
+            challenge: None,
         }
     }
 
@@ -206,6 +216,7 @@ impl Answer {
             warnings: Vec::new(),
             retry_after: None,
             limit: None,
+            challenge: None,
         }
     }
 
@@ -220,6 +231,11 @@ impl Answer {
 
     pub(crate) fn retry_after(mut self, seconds: Option<u64>) -> Self {
         self.retry_after = seconds;
+        self
+    }
+
+    pub(crate) fn challenge(mut self, how: &'static str) -> Self {
+        self.challenge = Some(how);
         self
     }
 
@@ -240,6 +256,7 @@ impl Answer {
             warnings,
             retry_after,
             limit,
+            challenge,
         } = self;
         let mut bytes = Vec::new();
         let mut page = false;
@@ -314,6 +331,9 @@ impl Answer {
             if let Ok(reset) = HeaderValue::try_from(limit.reset) {
                 headers.insert(HeaderName::from_static("x-ratelimit-reset"), reset);
             }
+        }
+        if let Some(how) = challenge {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(how));
         }
         response
     }

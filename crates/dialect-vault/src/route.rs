@@ -131,7 +131,10 @@ pub(crate) enum LoginRoute<'p> {
     Jwt {
         issuer: &'p str,
     },
-    Kerberos,
+    /// Login with a Kerberos ticket, at `kerberos-<issuer>_<role>`.
+    Kerberos {
+        mount: &'p str,
+    },
     SshNonce,
     SshLogin,
 }
@@ -288,7 +291,7 @@ fn ssh(rest: &str) -> Route<'_> {
 fn login(rest: &str) -> Option<LoginRoute<'_>> {
     let (mount, action) = rest.split_once('/')?;
     if mount.starts_with("kerberos-") && action == "login" {
-        return Some(LoginRoute::Kerberos);
+        return Some(LoginRoute::Kerberos { mount });
     }
     let issuer = mount
         .strip_prefix("oidc-")
@@ -506,7 +509,9 @@ mod tests {
             ("auth/oidc-/oidc/poll", Route::Unknown),
             (
                 "auth/kerberos-dune_default/login",
-                Route::Login(LoginRoute::Kerberos),
+                Route::Login(LoginRoute::Kerberos {
+                    mount: "kerberos-dune_default",
+                }),
             ),
             ("auth/kerberos-dune_default/config", Route::Unknown),
             ("auth/ssh/nonce", Route::Login(LoginRoute::SshNonce)),

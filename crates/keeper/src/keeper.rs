@@ -21,8 +21,8 @@ use crate::delegation::{MOUNT, ROBOT_MOUNT};
 use crate::exchange::Exchanges;
 use crate::failure::{Failure, Later, LaterKind};
 use crate::grants::Sealer;
-use crate::login::Logins;
-use crate::policy::Policies;
+use crate::login::{Logins, Tickets, kerberos_mount};
+use crate::policy::{Policies, kerberos_accessor};
 use crate::rate_limits::RateLimits;
 use crate::records::{KEEPER, KeeperRecord};
 use crate::refresh::Flights;
@@ -123,6 +123,7 @@ pub(crate) struct Inner {
     pub rate_limits: RateLimits,
     pub flights: Flights,
     pub logins: Logins,
+    pub tickets: Tickets,
     pub exchanges: Exchanges,
     /// Grants that were used since they were last refreshed.
     pub used: Mutex<HashMap<String, Used>>,
@@ -189,6 +190,7 @@ impl Keeper {
                 rate_limits,
                 flights: Flights::default(),
                 logins: Logins::default(),
+                tickets: Tickets::default(),
                 exchanges: Exchanges::default(),
                 revoking: tokio::sync::Mutex::default(),
                 revoke_again: AtomicBool::new(false),
@@ -381,6 +383,15 @@ impl Keeper {
                 .issuers
                 .iter()
                 .map(|issuer| mount(format!("auth/oidc-{}/", issuer.name), "oidc", "")),
+        );
+        mounts.extend(
+            self.setup()
+                .kerberos_roles()
+                .map(|(issuer, role, _)| Mount {
+                    // Policies name issuer and role, not the path made of both.
+                    accessor: kerberos_accessor(&self.inner.mint, &issuer.name, &role.name),
+                    ..mount(kerberos_mount(&issuer.name, &role.name), "kerberos", "")
+                }),
         );
         if self.setup().ssh.is_some() {
             mounts.push(mount(crate::ssh::SSH_MOUNT.to_owned(), "ssh", ""));

@@ -44,15 +44,16 @@ pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
 pub use gridkeep_token::time::{Seconds, UnixSeconds};
 pub use keeper::{ClusterIdentity, Keeper, KeeperOptions, Mount};
 pub use login::{
-    Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome, network,
+    Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome, TicketLogin,
+    network,
 };
 pub use policy::{Granted, Operation, Policy, PolicyWrite};
 pub use rate_limits::{CountedBy, RateLimit, RateLimitOptions, RateLimitTable};
 pub use records::{Identity, KeeperToken};
 pub use secret::TokenId;
 pub use setup::{
-    CallbackMode, IssuerSetup, KeepAlive, Lifetimes, Limits, OperatorRule, RobotRule, RoleSetup,
-    Setup, SshSetup,
+    CallbackMode, IssuerSetup, KeepAlive, KerberosSetup, Lifetimes, Limits, OperatorRule,
+    RobotRule, RoleSetup, Setup, SshSetup,
 };
 pub use ssh::{
     RegisterSshKeys, SSH_SIGNATURE_FORMATS, SshChallenge, SshKey, SshKeySource, SshLogin, SshProbe,

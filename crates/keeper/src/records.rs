@@ -27,6 +27,7 @@ pub(crate) const REVOCATION: Kind = Kind(12);
 pub(crate) const KEEPER: Kind = Kind(13);
 pub(crate) const BROUGHT: Kind = Kind(14);
 pub(crate) const AUDIT_ANCHOR: Kind = Kind(30);
+pub(crate) const PROOF: Kind = Kind(31);
 pub(crate) const TOKEN_ROLE: Kind = Kind(40);
 pub(crate) const DELEGATION: Kind = Kind(41);
 pub(crate) const NODE: Kind = Kind(90);
@@ -426,6 +427,12 @@ pub(crate) struct SshKeyRecord {
 /// A nonce that a login was made with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SpentNonceRecord {
+    pub at: UnixSeconds,
+}
+
+/// A proof by a ticket that was used, named by the fingerprint of its authenticator.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ProofRecord {
     pub at: UnixSeconds,
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use gridkeep_identity::kerberos::AcceptTickets;
 use gridkeep_issuer::TokenIssuer;
 use gridkeep_token::time::Seconds;
 
@@ -71,6 +72,15 @@ impl std::fmt::Debug for IssuerSetup {
             .field("url", &self.url)
             .finish_non_exhaustive()
     }
+}
+
+/// How the tickets of an issuer's users are judged.
+#[derive(Debug, Clone)]
+pub struct KerberosSetup {
+    /// Who judges them.
+    pub acceptor: Arc<dyn AcceptTickets>,
+    /// Text, beginning with `@`, that may follow a principal's name in the name of its credential.
+    pub policy_domain: Option<String>,
 }
 
 /// Who is an operator: a login at `issuer` whose `claim` is, or contains, `value`.
@@ -193,6 +203,8 @@ pub struct SshSetup {
 pub struct Setup {
     /// The issuers.
     pub issuers: Vec<IssuerSetup>,
+    /// Kerberos logins, by the name of the issuer whose roles they are for.
+    pub kerberos: BTreeMap<String, KerberosSetup>,
     /// How clients and browsers reach the service: scheme, name and port, without a slash at the end.
     pub public_url: String,
     /// Whether an OIDC login may register ssh keys.

@@ -22,7 +22,7 @@ fn text(route: Route<'_>) -> Option<&'static str> {
         Route::Status(_) => {
             "State of the server: whether it is initialised, sealed and in service. Open to everybody."
         }
-        Route::Login(LoginRoute::Kerberos) => "Login with a Kerberos ticket.",
+        Route::Login(LoginRoute::Kerberos { .. }) => "Login with a Kerberos ticket.",
         Route::Login(LoginRoute::Jwt { .. }) => "Login with a JWT, which no role allows.",
         Route::Login(LoginRoute::SshNonce) => {
             "A text for an ssh-agent to sign, good for 30 seconds. With role, issuer and fingerprints it says which key would be accepted."

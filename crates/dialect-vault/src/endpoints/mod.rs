@@ -36,9 +36,9 @@ pub(crate) async fn open(
         Route::Login(LoginRoute::Callback { issuer }) => oidc::callback(inner, issuer, call).await,
         Route::Login(LoginRoute::Poll { issuer }) => oidc::poll(inner, issuer, call).await,
         Route::Login(LoginRoute::Jwt { issuer }) => oidc::jwt(inner, issuer, call),
-        Route::Login(LoginRoute::Kerberos) => kerberos::login(call),
         Route::Login(LoginRoute::SshNonce) => ssh::nonce(inner, call).await,
         Route::Login(LoginRoute::SshLogin) => ssh::login(inner, call).await,
+        Route::Login(LoginRoute::Kerberos { mount }) => kerberos::login(inner, mount, call).await,
         Route::UiMounts => mounts::visible(call),
         // Every other route is guarded.
         _ => Err(missing(call.path)),

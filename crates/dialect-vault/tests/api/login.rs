@@ -416,18 +416,3 @@ async fn a_denial_reaches_the_browser_and_the_poller() {
         (400, "authorization failed: access_denied")
     );
 }
-
-#[tokio::test]
-async fn kerberos_lets_its_clients_go_on() {
-    let house = house().await;
-    let headers = [
-        ("authorization", "Negotiate YIIF"),
-        ("content-type", "application/x-www-form-urlencoded"),
-    ];
-    let answer = house
-        .send("POST", "/v1/auth/kerberos-dune_default/login", &headers, "")
-        .await;
-    assert_eq!((answer.status, &answer.json["auth"]), (200, &Value::Null));
-    assert_eq!(answer.json["warnings"].as_array().unwrap().len(), 1);
-    assert!(!answer.text.contains(DENIED));
-}

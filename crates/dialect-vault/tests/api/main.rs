@@ -9,6 +9,7 @@
 mod common;
 mod credentials;
 mod delegation;
+mod kerberos;
 mod login;
 mod operators;
 mod quotas;

@@ -95,6 +95,9 @@ impl Config {
 
     /// Where the keytab of a Kerberos service may be, the preferred place first. `etc` is `/etc` but in tests.
     pub fn keytab_places(&self, service: &KerberosConfig, etc: &Path) -> Vec<PathBuf> {
+        if let Some(keytab) = &service.keytab {
+            return vec![keytab.value.clone()];
+        }
         let mut places = vec![etc.join(format!("krb5-{}.keytab", service.name.value))];
         if self
             .kerberos

@@ -227,6 +227,12 @@ fn tree(config: &Config, part: Part) -> Tree<'_> {
         entries()
             .with("name", text(&service.name))
             .with_some("policydomain", service.policydomain.as_ref().map(text))
+            .with_some("keytab", service.keytab.as_ref().map(path))
+            .with_some(
+                "realms",
+                (!service.realms.is_empty())
+                    .then(|| Tree::List(service.realms.iter().map(text).collect())),
+            )
             .tree()
     });
     let limits = config.ratelimits.iter().map(|limit| {

@@ -4,6 +4,7 @@
 
 use super::finding::{Finding, Findings, Origin, Severity};
 use super::model::Config;
+use gridkeep_identity::kerberos::keytab;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::collections::BTreeSet;
@@ -240,7 +241,7 @@ fn keytabs(config: &Config, etc: &Path, findings: &mut Findings) {
                 ),
                 "Run the check as the user that runs the server.",
             )),
-            Ok(bytes) => match keytab_principals(&bytes) {
+            Ok(bytes) => match keytab::entries(&bytes) {
                 None => {
                     let what = format!("{} is not a keytab.", place.display());
                     warn(
@@ -251,21 +252,28 @@ fn keytabs(config: &Config, etc: &Path, findings: &mut Findings) {
                         "Issuers that use this service have no Kerberos login.",
                     );
                 }
-                Some(principals) => {
-                    let fits = |p: &Vec<String>| matches!(p.as_slice(), [service, host] if service == "host" && hosts.iter().any(|h| h.eq_ignore_ascii_case(host)));
-                    if !principals.iter().any(fits) {
+                Some(entries) => {
+                    let ours: BTreeSet<String> = entries
+                        .into_iter()
+                        .filter(|entry| entry.is_host_of(&hosts))
+                        .map(|entry| entry.realm)
+                        .collect();
+                    let path = place.display();
+                    if ours.is_empty() {
                         let what = format!(
-                            "The keytab {} has no key for host/{}.",
-                            place.display(),
+                            "The keytab {path} has no key for host/{}.",
                             config.service_name().value
                         );
-                        warn(
-                            findings,
-                            origin,
-                            &key,
-                            what,
-                            "Kerberos logins will be refused; add the key.",
+                        let means = "Kerberos logins will be refused; add the key.";
+                        warn(findings, origin, &key, what, means);
+                    } else if ours.len() > 1 && service.realms.is_empty() {
+                        let realms: Vec<String> = ours.into_iter().collect();
+                        let what = format!(
+                            "The keytab {path} has keys of several realms ({}), so people of all of them may log in.",
+                            realms.join(", ")
                         );
+                        let means = "Who has the same name in two of them is one person here; say with `realms` whose people may log in.";
+                        warn(findings, origin, &key, what, means);
                     }
                 }
             },
@@ -273,50 +281,8 @@ fn keytabs(config: &Config, etc: &Path, findings: &mut Findings) {
     }
 }
 
-/// The components of every principal in a keytab (MIT file format, version 0x0502), without realms.
-fn keytab_principals(bytes: &[u8]) -> Option<Vec<Vec<String>>> {
-    let mut rest = bytes.strip_prefix(&[0x05, 0x02])?;
-    let mut principals = Vec::new();
-    while !rest.is_empty() {
-        let length = i32::from_be_bytes(*rest.first_chunk::<4>()?);
-        rest = &rest[4..];
-        // A deleted entry has a negative length.
-        let size = usize::try_from(length.unsigned_abs()).ok()?;
-        if size > rest.len() {
-            return None;
-        }
-        let (entry, after) = rest.split_at(size);
-        rest = after;
-        if length > 0 {
-            principals.push(principal(entry)?);
-        }
-    }
-    Some(principals)
-}
-
-fn principal(entry: &[u8]) -> Option<Vec<String>> {
-    let mut rest = entry;
-    let number = |rest: &mut &[u8]| -> Option<usize> {
-        let value = u16::from_be_bytes(*rest.first_chunk::<2>()?);
-        *rest = &rest[2..];
-        Some(value.into())
-    };
-    let count = number(&mut rest)?;
-    let mut parts = Vec::new();
-    for _ in 0..=count {
-        let length = number(&mut rest)?;
-        parts.push(String::from_utf8_lossy(rest.get(..length)?).into_owned());
-        rest = &rest[length..];
-    }
-    // The first part is the realm.
-    Some(parts.split_off(1))
-}
-
 #[cfg(test)]
 pub mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
     /// A keytab with one key (of zeros) per principal `service/host@REALM`.
     pub fn keytab(principals: &[(&str, &str)]) -> Vec<u8> {
         let mut out = vec![5, 2];
@@ -336,25 +302,5 @@ pub mod tests {
             out.extend([0; 4]);
         }
         out
-    }
-
-    #[test]
-    fn principals_of_a_keytab() {
-        let bytes = keytab(&[("host", "a.example"), ("HTTP", "b.example")]);
-        assert_eq!(
-            keytab_principals(&bytes).unwrap(),
-            [["host", "a.example"], ["HTTP", "b.example"]]
-        );
-        assert_eq!(keytab_principals(b"\x05\x02"), Some(vec![]));
-        assert_eq!(keytab_principals(b"PK"), None);
-        assert_eq!(keytab_principals(&bytes[..bytes.len() - 1]), None);
-    }
-
-    proptest! {
-        #[test]
-        fn keytabs_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = keytab_principals(&[&[5, 2][..], &bytes].concat());
-            let _ = keytab_principals(&bytes);
-        }
     }
 }

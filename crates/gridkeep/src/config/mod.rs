@@ -34,7 +34,8 @@ pub use effective::{digest, show_effective};
 pub use finding::{Finding, Origin, Setting, Severity};
 pub use host::Surroundings;
 pub use model::{
-    AuditLog, CallbackMode, ClientAuth, Config, IssuerConfig, OnAuditFailure, RateLimitConfig,
+    AuditLog, CallbackMode, ClientAuth, Config, IssuerConfig, KerberosConfig, OnAuditFailure,
+    RateLimitConfig,
 };
 pub use published::against_discovery;
 pub use source::{Sources, default_paths};

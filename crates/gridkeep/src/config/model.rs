@@ -140,6 +140,10 @@ pub struct KerberosConfig {
     pub name: Setting<String>,
     /// Text, beginning with `@`, that may follow the Kerberos user name in a credential's path.
     pub policydomain: Option<Setting<String>>,
+    /// `keytab`: where its keys are, instead of the places that follow from the name.
+    pub keytab: Option<Setting<PathBuf>>,
+    /// `realms`: whose people may log in; empty: those of the realms the keytab has a key of the service in.
+    pub realms: Vec<Setting<String>>,
 }
 
 /// ssh login (`ssh`).

@@ -14,7 +14,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const KERBEROS_KEYS: [&str; 5] = ["name", "ldapurl", "ldapdn", "ldapattr", "policydomain"];
+const KERBEROS_KEYS: [&str; 7] = [
+    "name",
+    "ldapurl",
+    "ldapdn",
+    "ldapattr",
+    "policydomain",
+    "keytab",
+    "realms",
+];
 const SSH_KEYS: [&str; 2] = ["self-registration", "cross_issuer"];
 const LIMIT_KEYS: [&str; 6] = ["name", "path", "rate", "interval", "block_interval", "per"];
 const CLUSTER_KEYS: [&str; 7] = [
@@ -47,7 +55,6 @@ pub fn not_yet_served(reader: &mut Reader<'_>, root: &Mapping) {
             );
         }
     };
-    note(root, "kerberos", "kerberos");
     if let Some(cluster) = root.get("cluster").and_then(|node| node.as_map()) {
         for key in ["master", "peer1", "peer2", "members"] {
             note(cluster, key, &format!("cluster.{key}"));
@@ -74,15 +81,59 @@ pub fn kerberos(reader: &mut Reader<'_>, root: &Mapping) -> Vec<KerberosConfig> 
                 what,
                 Some("text such as \"@example.org\", in quotes"),
             );
+        } else if let Some(domain) = policydomain.as_ref().filter(|domain| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+            domain.value.len() < 2 || !domain.value[1..].chars().all(allowed)
+        }) {
+            // It becomes a part of paths and policies.
+            let what = format!(
+                "{} holds more than letters, digits, `.`, `-` and `_` behind its `@`.",
+                quoted(&domain.value)
+            );
+            item.refuse(
+                &domain.origin,
+                "policydomain",
+                what,
+                Some("text such as \"@example.org\", in quotes"),
+            );
         }
+        let keytab = item.file_path("keytab");
+        let realms = realms(&mut item);
         if item.sound {
             services.push(KerberosConfig {
                 name: named.name,
                 policydomain,
+                keytab,
+                realms,
             });
         }
     }
     services
+}
+
+fn realms(item: &mut Item<'_, '_, '_>) -> Vec<Setting<String>> {
+    const ALLOWED: &str = "a list of realms such as [EXAMPLE.ORG]";
+    let realms = item.texts("realms", ALLOWED);
+    for realm in &realms {
+        if realm.value.is_empty()
+            || realm
+                .value
+                .contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@'))
+        {
+            let what = format!("{} is not a Kerberos realm.", quoted(&realm.value));
+            item.refuse(&realm.origin, "realms", what, Some(ALLOWED));
+        }
+    }
+    if let [_, second, ..] = realms.as_slice() {
+        let origin = second.origin.clone();
+        item.warn(
+            &origin,
+            "realms",
+            "People of several realms may log in.",
+            "Who has the same name in two of them is one person here; name only realms that give a name to one person among them.",
+        );
+    }
+    realms
 }
 
 /// Reads `ssh`.

@@ -2,11 +2,14 @@
 //! the same, so that a reload does not forget its breaker, its budget and the issuer's keys.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
+use gridkeep_identity::kerberos::Acceptor;
 use gridkeep_issuer::{Client, ClientAuth, ClientOptions, TokenIssuer};
 use gridkeep_keeper::{
-    CallbackMode, IssuerSetup, OperatorRule, RateLimit, RobotRule, RoleSetup, Setup, SshSetup,
+    CallbackMode, IssuerSetup, KerberosSetup, OperatorRule, RateLimit, RobotRule, RoleSetup, Setup,
+    SshSetup,
 };
 use gridkeep_token::jws::{Algorithm, SigningKey};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -14,7 +17,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::unusable::Unusable;
-use crate::config::{self, Config, IssuerConfig};
+use crate::config::{self, Config, IssuerConfig, KerberosConfig};
 
 /// The clients of all issuers, by name.
 #[derive(Default)]
@@ -271,6 +274,10 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
         ..Setup::default()
     };
     for issuer in &config.issuers {
+        if let Some(service) = config.kerberos_service(issuer) {
+            let (name, service) = (issuer.name.value.clone(), kerberos(config, service));
+            setup.kerberos.insert(name, service);
+        }
         let client: Arc<dyn TokenIssuer> = match issuers.client(issuer) {
             Ok(client) => client,
             Err(error) => {
@@ -312,4 +319,27 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
         });
     }
     setup
+}
+
+/// Where the keytabs are that the original looks for.
+const ETC: &str = "/etc";
+
+/// How the tickets of a Kerberos service are judged.
+fn kerberos(config: &Config, service: &KerberosConfig) -> KerberosSetup {
+    let acceptor = Acceptor::new(
+        config.keytab_places(service, Path::new(ETC)),
+        config.member_names(),
+        service
+            .realms
+            .iter()
+            .map(|realm| realm.value.clone())
+            .collect(),
+    );
+    KerberosSetup {
+        acceptor: Arc::new(acceptor),
+        policy_domain: service
+            .policydomain
+            .as_ref()
+            .map(|domain| domain.value.clone()),
+    }
 }

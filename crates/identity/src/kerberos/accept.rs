@@ -40,6 +40,17 @@ pub struct Proven {
     pub authenticator: [u8; 32],
 }
 
+/// Whoever judges the tokens that clients send.
+pub trait AcceptTickets: Send + Sync + std::fmt::Debug {
+    /// Judges what a client sent after the word `Negotiate`, decoded. May block for the reading of files.
+    ///
+    /// That a token is sent twice is not noticed here, see [`Proven::authenticator`].
+    ///
+    /// # Errors
+    /// See [`AcceptError`].
+    fn accept(&self, bytes: &[u8]) -> Result<Proven, AcceptError>;
+}
+
 /// Judges tokens with the keys of a keytab, which is read at every login and so may be replaced at any time.
 #[derive(Debug)]
 pub struct Acceptor {
@@ -78,13 +89,8 @@ impl Acceptor {
         }
     }
 
-    /// Judges what a client sent after the word `Negotiate`, decoded. Blocks for the reading of files.
-    ///
-    /// That a token is sent twice is not noticed here, see [`Proven::authenticator`].
-    ///
-    /// # Errors
-    /// See [`AcceptError`].
-    pub fn accept(&self, bytes: &[u8]) -> Result<Proven, AcceptError> {
+    /// What [`AcceptTickets::accept`] does.
+    fn judge(&self, bytes: &[u8]) -> Result<Proven, AcceptError> {
         let rejected = |what: String| Err(AcceptError::Rejected(what));
         let token = token::read(bytes)
             .map_err(|what| AcceptError::Rejected(format!("the token is malformed, {what}")))?;
@@ -200,6 +206,12 @@ impl Acceptor {
         let facts = Arc::new(Facts { ours });
         *seen = Some((stamp, facts.clone()));
         Ok((path, facts))
+    }
+}
+
+impl AcceptTickets for Acceptor {
+    fn accept(&self, bytes: &[u8]) -> Result<Proven, AcceptError> {
+        self.judge(bytes)
     }
 }
 

@@ -303,13 +303,15 @@ impl Library {
             self.words(minor, c::MECH_CODE),
             self.words(major, c::GSS_CODE),
         ];
-        // What the mechanism says is the reason; without it, what GSS calls the kind of failure.
+        // What the mechanism says is the reason; where it has none, what GSS calls the kind of failure.
         let text = said
             .into_iter()
-            .find(|text| !text.is_empty())
+            .find(|text| !text.is_empty() && text != "Success")
             .unwrap_or_else(|| format!("status {major:#x}, {minor}"));
+        let kind = major & c::ERRORS;
         Err(Refusal {
-            expired: major & c::ERRORS == c::CREDENTIALS_EXPIRED || text.contains("expired"),
+            expired: matches!(kind, c::CREDENTIALS_EXPIRED | c::CONTEXT_EXPIRED)
+                || text.contains("expired"),
             text,
         })
     }

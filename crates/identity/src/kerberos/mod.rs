@@ -15,7 +15,7 @@ mod library;
 mod prototypes;
 mod token;
 
-pub use accept::{AcceptError, Acceptor, Proven};
+pub use accept::{AcceptError, AcceptTickets, Acceptor, Proven};
 pub use initiate::{Initiate, InitiateError, Initiated, initiate};
 pub use library::NoLibrary;
 

@@ -66,6 +66,8 @@ pub const CONTINUE_NEEDED: u32 = 1;
 pub const ERRORS: u32 = 0xffff_0000;
 /// `GSS_S_CREDENTIALS_EXPIRED`
 pub const CREDENTIALS_EXPIRED: u32 = 11 << 16;
+/// `GSS_S_CONTEXT_EXPIRED`
+pub const CONTEXT_EXPIRED: u32 = 12 << 16;
 /// `GSS_C_SEQUENCE_FLAG`
 pub const SEQUENCE_FLAG: u32 = 8;
 /// `GSS_C_ANON_FLAG`

@@ -154,6 +154,7 @@ impl Keeper {
                 metadata: facts,
             },
             meta,
+            renewable: true,
         }
     }
 }

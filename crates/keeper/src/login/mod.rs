@@ -1,5 +1,5 @@
 //! Logging in at an issuer: starting in [`start`], the browser's return in [`callback`], polling in [`poll`], what an issuer's
-//! answer proves in [`accept`], what a finished login leaves behind in [`complete`].
+//! answer proves in [`accept`], what a finished login leaves behind in [`complete`]. Logging in with a ticket is in [`kerberos`].
 //!
 //! A login is one record that every node can read. Whoever moves it on does so guarded by its version, so each step happens
 //! once. The refresh token never leaves the server (decision 4): the client gets a handle.
@@ -7,6 +7,7 @@
 mod accept;
 mod callback;
 mod complete;
+mod kerberos;
 mod pace;
 mod poll;
 mod start;
@@ -26,6 +27,8 @@ use crate::secret::Purpose;
 use crate::setup::{IssuerSetup, Setup};
 use crate::tokens::{Issued, later};
 
+pub use kerberos::TicketLogin;
+pub(crate) use kerberos::{Tickets, mount_path as kerberos_mount};
 pub(crate) use pace::Logins;
 pub use pace::network;
 

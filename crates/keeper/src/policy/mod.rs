@@ -5,6 +5,7 @@
 
 mod acl;
 mod builtin;
+mod kerberos;
 mod syntax;
 
 use std::collections::{HashMap, HashSet};
@@ -26,6 +27,7 @@ use crate::tokens::Bearer;
 pub use acl::Capability;
 use acl::{Acl, Subject};
 pub(crate) use builtin::{login_policies, ssh_register_policy};
+pub(crate) use kerberos::{kerberos_accessor, kerberos_policy};
 use syntax::PathRule;
 
 /// May do everything.
@@ -216,12 +218,17 @@ impl Policies {
     /// Makes the built-in policies of `setup`.
     pub fn rebuild(&self, setup: &Setup, mint: &Mint) {
         let mut policies = HashMap::new();
-        for (name, text) in builtin::all(setup, mint) {
+        let plain = builtin::all(setup, mint).into_iter();
+        let with_slashes = kerberos::all(setup, mint).into_iter();
+        for ((name, text), allow_slashes) in plain
+            .map(|policy| (policy, false))
+            .chain(with_slashes.map(|policy| (policy, true)))
+        {
             match Policy::parse(&name, &text) {
                 Ok(mut policy) => {
                     policy.builtin = true;
                     // The names of robots' credentials have slashes, and come from the delegation, not from a login.
-                    policy.allow_slashes = name == DELEGATED;
+                    policy.allow_slashes = allow_slashes || name == DELEGATED;
                     policies.insert(name, Arc::new(policy));
                 }
                 // Unreachable for names that passed the validation of the configuration; without the policy nothing is granted.

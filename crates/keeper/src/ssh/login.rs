@@ -281,6 +281,7 @@ impl Keeper {
                 alias: owner.to_owned(),
                 metadata: facts,
             },
+            renewable: true,
         }
     }
 }

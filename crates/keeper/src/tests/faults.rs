@@ -11,7 +11,7 @@ use crate::*;
 const ALICE: &str = "dune/alice:default";
 
 /// Everything the disk does fails until it is healed.
-fn break_disk(house: &House) {
+pub(super) fn break_disk(house: &House) {
     for operation in [
         DiskOperation::Write,
         DiskOperation::Sync,
@@ -21,7 +21,7 @@ fn break_disk(house: &House) {
     }
 }
 
-fn heal_disk(house: &House) {
+pub(super) fn heal_disk(house: &House) {
     for operation in [
         DiskOperation::Write,
         DiskOperation::Sync,

@@ -9,6 +9,7 @@ mod exchange;
 mod faults;
 mod handles;
 mod issuer;
+mod kerberos;
 mod login;
 mod proof;
 mod put;

@@ -73,6 +73,7 @@ pub(crate) struct LoginToken {
     pub path: String,
     pub identity: Identity,
     pub entity: String,
+    pub renewable: bool,
 }
 
 /// A token found alive.
@@ -281,6 +282,7 @@ impl Keeper {
             token.path = login.path;
             token.entity = Some(login.entity);
             token.identity = Some(login.identity);
+            token.renewable = login.renewable;
         });
         put_new(change, &token)?;
         Ok(Issued {

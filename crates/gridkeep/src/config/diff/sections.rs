@@ -49,6 +49,60 @@ impl Differ<'_> {
                     origin,
                 );
             }
+            let keytab = |service: &KerberosConfig| {
+                service.keytab.as_ref().map_or_else(
+                    || "the place of its name".to_owned(),
+                    |file| format!("`{}`", file.value.display()),
+                )
+            };
+            if keytab(was) != keytab(&now) {
+                let what = format!("It changes from {} to {}.", keytab(was), keytab(&now));
+                let origin = now
+                    .keytab
+                    .as_ref()
+                    .map_or(&now.name.origin, |file| &file.origin);
+                let affected =
+                    "Whoever logs in by Kerberos needs a ticket that the keys there open.";
+                self.push(
+                    Impact::FromNowOn,
+                    &format!("{key}.keytab"),
+                    what,
+                    affected,
+                    origin,
+                );
+            }
+            let realms = |service: &KerberosConfig| {
+                let mut names: Vec<String> = service
+                    .realms
+                    .iter()
+                    .map(|realm| realm.value.clone())
+                    .collect();
+                names.sort_unstable();
+                names
+            };
+            let told = |names: Vec<String>| match names.is_empty() {
+                true => "those of the keytab".to_owned(),
+                false => names.join(", "),
+            };
+            if realms(was) != realms(&now) {
+                let what = format!(
+                    "They change from {} to {}.",
+                    told(realms(was)),
+                    told(realms(&now))
+                );
+                let origin = now
+                    .realms
+                    .first()
+                    .map_or(&now.name.origin, |realm| &realm.origin);
+                let affected = "Only people of the new realms may log in by Kerberos; vault tokens from before go on.";
+                self.push(
+                    Impact::AccessEnds,
+                    &format!("{key}.realms"),
+                    what,
+                    affected,
+                    origin,
+                );
+            }
         }
         for now in new
             .kerberos
