@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use gridkeep_identity::kerberos::{Initiate, InitiateError, Initiated, initiate};
+
 use crate::http::{Resolver, SystemResolver};
 
 /// Which of the three standard streams are terminals.
@@ -77,6 +79,9 @@ impl Default for Timing {
 /// A wall clock: seconds since 1970-01-01T00:00:00Z.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
+/// How a Kerberos ticket becomes a proof; blocks.
+pub type Kerberos = Arc<dyn Fn(&Initiate) -> Result<Initiated, InitiateError> + Send + Sync>;
+
 /// The process as a command sees it.
 #[derive(Clone)]
 pub struct Environment {
@@ -94,6 +99,8 @@ pub struct Environment {
     pub now: Clock,
     /// How names become addresses.
     pub resolver: Arc<dyn Resolver>,
+    /// Proofs by Kerberos tickets.
+    pub kerberos: Kerberos,
     /// Waiting times.
     pub timing: Timing,
 }
@@ -118,6 +125,7 @@ impl Environment {
                     .map_or(0, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
             }),
             resolver: Arc::new(SystemResolver),
+            kerberos: Arc::new(initiate),
             timing: Timing::default(),
         }
     }

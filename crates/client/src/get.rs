@@ -5,6 +5,7 @@
 
 mod browser;
 mod flow;
+mod kerberos;
 mod oidc;
 mod optserver;
 mod places;

@@ -41,6 +41,7 @@ pub enum Key {
     NoKerberos,
     KerbPath,
     KerbPrincipal,
+    KerbKeytab,
     NoOidc,
     OidcPath,
     NoSsh,
@@ -129,6 +130,7 @@ pub const TABLE: &[Spec<Key>] = &[
     switch(Key::NoKerberos, None, "--nokerberos", "do not try Kerberos"),
     value(Key::KerbPath, None, "--kerbpath", "PATH", "server path of the Kerberos login [default: auth/kerberos-%issuer_%role]"),
     value(Key::KerbPrincipal, None, "--kerbprincipal", "PRINCIPAL", "which Kerberos principal to use [default: the current one]"),
+    value(Key::KerbKeytab, None, "--kerbkeytab", "PATH", "log in with the keys of this keytab instead of a ticket that is there"),
     switch(Key::NoOidc, None, "--nooidc", "do not log in with a web browser"),
     value(Key::OidcPath, None, "--oidcpath", "PATH", "server path of the browser login [default: auth/oidc-%issuer/oidc]"),
     switch(Key::NoSsh, None, "--nossh", "do not try the ssh-agent"),
@@ -183,6 +185,8 @@ pub struct Options {
     pub kerbpath: String,
     /// `--kerbprincipal`.
     pub kerbprincipal: Option<String>,
+    /// `--kerbkeytab`, which the original does not have.
+    pub kerbkeytab: Option<String>,
     /// `--nooidc`, or what implies it.
     pub nooidc: bool,
     /// `--oidcpath`.
@@ -248,6 +252,7 @@ impl Default for Options {
             nokerberos: false,
             kerbpath: "auth/kerberos-%issuer_%role".to_owned(),
             kerbprincipal: None,
+            kerbkeytab: None,
             nooidc: false,
             oidcpath: "auth/oidc-%issuer/oidc".to_owned(),
             nossh: false,
@@ -398,6 +403,7 @@ impl Options {
             Key::Role => self.role = value,
             Key::KerbPath => self.kerbpath = value,
             Key::KerbPrincipal => self.kerbprincipal = Some(value),
+            Key::KerbKeytab => self.kerbkeytab = Some(value),
             Key::OidcPath => self.oidcpath = value,
             Key::SshPath => self.sshpath = value,
             Key::ConfigDir => self.configdir = Some(value),

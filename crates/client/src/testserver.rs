@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::environment::{Environment, Terminals, Timing};
 use crate::http::{Lookup, Resolver};
+use gridkeep_identity::kerberos::InitiateError;
 
 /// The name in all certificates, besides the loopback addresses.
 pub(crate) const NAME: &str = "vault.example.org";
@@ -284,6 +285,8 @@ pub(crate) fn environment(directory: &Path) -> Environment {
     environment.tmp = directory.join("tmp");
     environment.now = Arc::new(|| 1_800_000_000);
     environment.resolver = Arc::new(Names::default());
+    environment.kerberos =
+        Arc::new(|_| Err(InitiateError::NoCredential("there is no ticket".to_owned())));
     environment.timing = Timing {
         second: Duration::from_millis(2),
         resolve_again: Duration::from_millis(1),

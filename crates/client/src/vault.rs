@@ -43,6 +43,15 @@ pub struct Auth {
     pub has_metadata: bool,
 }
 
+/// An answer to a login with a Kerberos ticket.
+#[derive(Clone, Debug)]
+pub enum Negotiated {
+    /// Logged in.
+    LoggedIn(Box<Auth>),
+    /// Not logged in, for a reason that the server gives; another way may do.
+    Declined(String),
+}
+
 /// An answer to polling for the end of a login.
 #[derive(Clone, Debug)]
 pub enum Poll {
@@ -181,6 +190,45 @@ impl Vault {
         json(&reply)
             .and_then(|body| auth(&body))
             .map_err(|error| self.error(WHAT, PATH, error))
+    }
+
+    /// Logs in with the proof of a Kerberos ticket, which is good for one attempt.
+    ///
+    /// # Errors
+    /// The request failed or the answer is not JSON.
+    pub async fn negotiate(
+        &mut self,
+        kerb_path: &str,
+        proof: &SecretString,
+        log: &mut dyn Log,
+    ) -> Result<Negotiated, VaultError> {
+        const WHAT: &str = "negotiating kerberos at";
+        let path = format!("{kerb_path}/login");
+        let call = Call {
+            method: http::Method::POST,
+            negotiate: Some(proof),
+            repeatable: false,
+            ..Call::get(target(&path), None)
+        };
+        let reply = self.call(WHAT, &path, call, log).await?;
+        json(&reply)
+            .and_then(|body| {
+                if !body["auth"].is_null() {
+                    return auth(&body).map(|auth| Negotiated::LoggedIn(Box::new(auth)));
+                }
+                let reasons = ["warnings", "errors"].into_iter();
+                let said: Vec<&str> = reasons
+                    .filter_map(|member| body[member].as_array())
+                    .flatten()
+                    .filter_map(|text| text.as_str().map(str::trim))
+                    .collect();
+                Ok(Negotiated::Declined(if said.is_empty() {
+                    "the server gives no reason".to_owned()
+                } else {
+                    said.join("; ")
+                }))
+            })
+            .map_err(|error| self.error(WHAT, &path, error))
     }
 
     /// Reads a bearer token that lives at least `minimum_seconds`; `path` with `/sts/` in it allows `scopes` and `audiences`.

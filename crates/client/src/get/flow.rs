@@ -123,7 +123,7 @@ impl<'a, 's> Run<'a, 's> {
     }
 
     /// Whether `--credkey` was given: then nothing is remembered.
-    fn credkey_is_given(&self) -> bool {
+    pub(super) fn credkey_is_given(&self) -> bool {
         self.options
             .credkey
             .as_deref()
@@ -159,28 +159,43 @@ impl<'a, 's> Run<'a, 's> {
                 self.options.issuer, self.options.role
             ));
         }
+        // Held from the first login that is attempted to the end of the last.
+        let mut lock = None;
         if !only_login && !registering {
-            self.skip_unsupported();
-            if let Tried::Bearer(bearer) = self.log_in_with_ssh_agent().await? {
-                return Ok(bearer);
+            match self.with_kerberos(&mut lock).await? {
+                Tried::Bearer(bearer) => return Ok(bearer),
+                Tried::OnlyLogin => only_login = true,
+                Tried::TryOther => {}
             }
+        }
+        if !only_login
+            && !registering
+            && let Tried::Bearer(bearer) = self.log_in_with_ssh_agent().await?
+        {
+            return Ok(bearer);
         }
         if let Some(reason) = self.no_browser_because() {
             self.reasons.push(reason);
             return Err(self.give_up());
         }
-        let _lock = self.lock();
-        // Another run may have logged in while this one waited.
-        if known && !self.options.nobearertoken && !registering {
-            let again = self.candidates();
-            if let Tried::Bearer(bearer) = self.try_all(again).await? {
+        if lock.is_none() {
+            lock = self.lock();
+            if let Tried::Bearer(bearer) = self.after_waiting().await? {
                 return Ok(bearer);
             }
         }
-        match self.log_in_with_browser().await? {
-            Some(bearer) => Ok(bearer),
-            None => Err(self.give_up()),
+        let logged_in = self.log_in_with_browser().await?;
+        drop(lock);
+        logged_in.ok_or_else(|| self.give_up())
+    }
+
+    /// What the vault tokens are good for that another run may have stored while this one waited for the lock.
+    pub(super) async fn after_waiting(&mut self) -> Result<Tried, Stop> {
+        if self.credkey.is_none() || self.options.nobearertoken || self.options.registerssh {
+            return Ok(Tried::TryOther);
         }
+        let again = self.candidates();
+        self.try_all(again).await
     }
 
     /// `--nobearertoken --showbearerurl` needs no request when there is a vault token already, or none may be obtained.
@@ -282,7 +297,7 @@ impl<'a, 's> Run<'a, 's> {
     }
 
     /// Reads the bearer token and says what a failure means for the other ways.
-    async fn read_bearer(&mut self, token: &SecretString) -> Result<Tried, Stop> {
+    pub(super) async fn read_bearer(&mut self, token: &SecretString) -> Result<Tried, Stop> {
         let Some(credkey) = self.credkey.clone() else {
             self.failed("no credkey is known (--credkey)".to_owned());
             return Ok(Tried::OnlyLogin);
@@ -335,13 +350,6 @@ impl<'a, 's> Run<'a, 's> {
         self.give_up()
     }
 
-    /// Kerberos.
-    fn skip_unsupported(&mut self) {
-        if !self.options.nokerberos {
-            self.failed("Kerberos is not yet supported".to_owned());
-        }
-    }
-
     fn no_browser_because(&mut self) -> Option<String> {
         if self.options.novaulttoken {
             Some("no new login, because of --novaulttoken".to_owned())
@@ -357,7 +365,7 @@ impl<'a, 's> Run<'a, 's> {
     }
 
     /// Waits for other runs that are logging in. Without a lock the run goes on: two logins are better than none.
-    fn lock(&mut self) -> Option<Lock> {
+    pub(super) fn lock(&mut self) -> Option<Lock> {
         let path = self.keep.lock()?;
         match file::lock(&path, self.environment.timing.lock) {
             Ok(lock) => Some(lock),
@@ -406,7 +414,7 @@ impl<'a, 's> Run<'a, 's> {
     }
 
     /// The login's own token if it lives no longer than wanted and cannot register ssh keys, else a child without these powers.
-    async fn vault_token_to_keep(&mut self, auth: &Auth) -> Result<SecretString, Stop> {
+    pub(super) async fn vault_token_to_keep(&mut self, auth: &Auth) -> Result<SecretString, Stop> {
         let registers = |policy: &String| policy.starts_with("sshregister");
         let may_register = auth.policies.iter().any(registers);
         let short = auth
@@ -436,6 +444,19 @@ impl<'a, 's> Run<'a, 's> {
             .map_err(|error| Stop::Fatal(error.to_string()))
     }
 
+    /// Remembers a credkey for the runs to come.
+    pub(super) fn remember_credkey(&mut self, credkey: &str) {
+        match self.keep.remember_credkey(credkey) {
+            Ok(Some(path)) => self
+                .report
+                .line(format_args!("Saving credkey to {}", path.display())),
+            Ok(None) => {}
+            Err(error) => self.report.line(format_args!(
+                "Cannot remember the credkey {credkey}, so give --credkey next time: {error}"
+            )),
+        }
+    }
+
     /// Remembers the credkey and gives the refresh token (or the handle that stands for it) to the server.
     async fn store_grant(&mut self, auth: &Auth, token: &SecretString) -> Result<(), Stop> {
         let missing = |what: &str| {
@@ -456,15 +477,7 @@ impl<'a, 's> Run<'a, 's> {
             };
         };
         if !self.credkey_is_given() {
-            match self.keep.remember_credkey(&credkey) {
-                Ok(Some(path)) => self
-                    .report
-                    .line(format_args!("Saving credkey to {}", path.display())),
-                Ok(None) => {}
-                Err(error) => self.report.line(format_args!(
-                    "Cannot remember the credkey {credkey}, so give --credkey next time: {error}"
-                )),
-            }
+            self.remember_credkey(&credkey);
         }
         let refresh_token = auth
             .refresh_token

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -55,6 +55,8 @@ pub struct Call<'a> {
     pub target: String,
     /// `X-Vault-Token`.
     pub token: Option<&'a SecretString>,
+    /// What goes after `Negotiate` in `Authorization`.
+    pub negotiate: Option<&'a SecretString>,
     /// The JSON body.
     pub body: Option<&'a Value>,
     /// Whether repeating it does no harm when it is unknown whether the server acted on it.
@@ -71,6 +73,7 @@ impl<'a> Call<'a> {
             method: Method::GET,
             target,
             token,
+            negotiate: None,
             body: None,
             repeatable: true,
             patience: None,
@@ -501,6 +504,15 @@ fn build(server: &ServerUrl, call: &Call<'_>) -> Result<Request<Full<Bytes>>, St
             .map_err(|_| "the vault token holds characters that no token has".to_owned())?;
         value.set_sensitive(true);
         request = request.header("x-vault-token", value);
+    }
+    if let Some(proof) = call.negotiate {
+        let mut value = HeaderValue::from_str(&format!("Negotiate {}", proof.expose_secret()))
+            .map_err(|_| "the proof holds characters that no header has".to_owned())?;
+        value.set_sensitive(true);
+        // As the original labels a body of no bytes.
+        request = request
+            .header(AUTHORIZATION, value)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
     }
     let body = match call.body {
         Some(body) => {

@@ -94,7 +94,9 @@ fn refused_vault_token_and_no_other_way() {
         line.contains("/v1/secret/oauth/creds/default/alice:default failed: HTTPError: 403 Forbidden: permission denied"),
         "{line}"
     );
-    assert!(line.contains("Kerberos is not yet supported") && line.contains("--nooidc"));
+    assert!(
+        line.contains("no Kerberos ticket to use: there is no ticket") && line.contains("--nooidc")
+    );
     assert_eq!(ran.err.lines().count(), 1);
     assert!(!machine.bearer_file().exists());
 }
