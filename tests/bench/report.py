@@ -117,6 +117,25 @@ def store(found: dict, goals: Goals) -> str:
     )
 
 
+def engines(found: dict) -> str:
+    """Durable writes and reads on each engine, and what etcd costs over the embedded one."""
+    def median(engine: str, what: str, key: str) -> float:
+        return statistics.median(found["engines"][f"{engine}/{what}"][key])
+
+    names = {"embedded": "embedded engine", "etcd_1": "etcd, one member", "etcd_3": "etcd, three members"}
+    rows = []
+    for what, text in (("writes_1", "1 writer"), ("writes_64", "64 writers"), ("reads_1", "1 reader"), ("reads_64", "64 readers")):
+        ours = median("embedded", what, "per_second")
+        for engine, name in names.items():
+            rate = median(engine, what, "per_second")
+            rows.append([text, name, count(rate), f"{median(engine, what, 'median_us') / 1000:.2f} ms", f"{ours / rate:.1f}"])
+    return (
+        f"Commits of one sealed record of {count(found['value_bytes'])} bytes with an expiry, and reads of one record, on the same disk; median of "
+        "alternating rounds. All members of etcd run on this host: there is no network in it, and three of them share its disk and processors.\n\n"
+        + table(["", "engine", "per second", "median delay", "price"], rows)
+    )
+
+
 def write(path: Path, figures: str) -> None:
     """Puts the figures between the markers of the page; the prose around them stays."""
     text = path.read_text()

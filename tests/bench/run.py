@@ -25,7 +25,7 @@ from support.certificates import Authority  # noqa: E402
 from support.processes import BIN  # noqa: E402
 
 BENCH = BIN / "gridkeep-bench"
-PARTS = ("fetch", "store", "reads")
+PARTS = ("fetch", "store", "engines", "reads")
 
 
 def say(text: str) -> None:
@@ -35,6 +35,14 @@ def say(text: str) -> None:
 def measure_store(directory: Path, batches: int, rounds: int) -> dict:
     done = subprocess.run(
         [str(BENCH), "store", "--directory", str(directory), "--batches", str(batches), "--rounds", str(rounds)],
+        capture_output=True, text=True, check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def measure_engines(directory: Path, operations: int, rounds: int) -> dict:
+    done = subprocess.run(
+        [str(BENCH), "engines", "--directory", str(directory), "--operations", str(operations), "--rounds", str(rounds)],
         capture_output=True, text=True, check=True,
     )
     return json.loads(done.stdout)
@@ -79,6 +87,10 @@ def main() -> None:
                 say("the store beside bare redb")
                 found = measure_store(directory / "store", batches=100, rounds=15)
                 sections.append(("Store", report.store(found, goals)))
+            if "engines" in parts:
+                say("the store on etcd beside the embedded engine")
+                found = measure_engines(directory / "engines", operations=3000, rounds=7)
+                sections.append(("The price of etcd", report.engines(found)))
             if "reads" in parts:
                 say("reads of cached credentials")
                 found = measure_reads(directory / "reads", authority, options.sizes, options.seconds, started)

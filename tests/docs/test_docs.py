@@ -11,7 +11,7 @@ from support.processes import GRIDKEEP, PATIENCE
 
 PAGES = [DOCS / name for name in ("operate.md", "clients.md", "configuration.md")]
 SOURCES = Path(__file__).resolve().parents[2] / "crates"
-OWN = [("server",), ("config", "check"), ("config", "show"), ("config", "diff"), ("audit", "verify"), ("operator", "token"), ("operator", "confirm-clock")]
+OWN = [("server",), ("config", "check"), ("config", "show"), ("config", "diff"), ("audit", "verify"), ("operator", "token"), ("operator", "confirm-clock"), ("store", "copy")]
 CLIENT = ["get", "sh", "decode", "destroy", "explain", "verify"]
 ALIASES = {"htgettoken": "get", "httokensh": "sh", "htdecodetoken": "decode", "httokendecode": "decode", "htdestroytoken": "destroy"}
 

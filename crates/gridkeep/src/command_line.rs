@@ -12,6 +12,7 @@ use crate::audit;
 use crate::config::{self, Surroundings};
 use crate::server;
 use crate::server::operator::{self, Order};
+use crate::store_command::{self, StoreCommand};
 
 const CLIENT_HELP: &str = "Commands for users, with a --help of their own:
   get       Get a bearer token (htgettoken)
@@ -42,6 +43,11 @@ enum Command {
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
+    },
+    /// Do something with a store while no server uses it
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
     },
     /// Speak to the server on this host as its operator
     Operator {
@@ -198,6 +204,10 @@ fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCo
         Command::Audit { command } => match look_at_audit(command, out) {
             Ok(code) => ExitCode::from(code),
             Err(error) => said(err, &format!("{error:#}"), 2),
+        },
+        Command::Store { command } => match store_command::perform(command, out) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => said(err, &format!("{error:#}"), 1),
         },
         Command::Operator { command } => match operate(command, out) {
             Ok(()) => ExitCode::SUCCESS,

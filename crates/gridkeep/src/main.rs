@@ -7,6 +7,7 @@ mod audit;
 mod command_line;
 mod config;
 mod server;
+mod store_command;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;

@@ -262,7 +262,7 @@ impl Database {
 /// What a failing store means to whoever asked.
 pub(crate) fn failure(error: &StoreError) -> Failure {
     let kind = match error {
-        StoreError::Full { .. } => LaterKind::StoreFull,
+        StoreError::Full { .. } | StoreError::QuotaReached { .. } => LaterKind::StoreFull,
         _ => LaterKind::Store,
     };
     tracing::warn!(%error, "the store did not serve a request");

@@ -71,6 +71,33 @@ pub enum StoreError {
         /// Endpoints and prefix.
         place: String,
     },
+    /// A store was to be copied to where something is.
+    #[error(
+        "there is a store in {place} already, and a copy never writes over one. Nothing was changed. Copy to another place, or move \
+         away what is there"
+    )]
+    NotEmpty {
+        /// The data directory, or endpoints and prefix of etcd.
+        place: String,
+    },
+    /// A copy was not completed.
+    #[error(
+        "what is in {place} is a copy of a store that was not completed, and no store. Nothing was changed. Copy again, which begins \
+         anew, or start with the store that was copied"
+    )]
+    IncompleteCopy {
+        /// The data directory, or endpoints and prefix of etcd.
+        place: String,
+    },
+    /// A store was written while it was copied.
+    #[error(
+        "the store in {place} was written while it was copied, so the copy is not completed and can not be used. Stop every node that \
+         uses the store, and copy again"
+    )]
+    Changed {
+        /// The data directory, or endpoints and prefix of etcd.
+        place: String,
+    },
     /// The directory at the path is no longer the one that was opened: unmounted, removed or replaced.
     #[error(
         "the data directory {path} has disappeared or was replaced while the store was open. Writes are refused, because they \

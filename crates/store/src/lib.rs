@@ -34,6 +34,7 @@ mod bootstrap;
 mod clock;
 mod codec;
 pub mod conformance;
+mod copy;
 pub mod engine;
 mod error;
 mod keyring;
@@ -53,6 +54,7 @@ mod watch;
 mod watching;
 
 pub use clock::{BootClock, SystemBootClock};
+pub use copy::{Copied, StorePlace, copy};
 pub use engine::etcd::{Etcd, Settings as EtcdSettings, Tls as EtcdTls, Upkeep as EtcdUpkeep};
 pub use error::{CommitError, Outcome, StoreError};
 pub use lease::Lease;

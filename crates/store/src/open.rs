@@ -87,6 +87,7 @@ pub fn open_behind(
             Initialise::Never => false,
         },
         interrupted: initialise != Initialise::Never,
+        copy: false,
     };
     let engine = Embedded::open(Settings {
         directory,

@@ -61,6 +61,8 @@ struct Queue {
 
 struct Watcher {
     prefix: Vec<u8>,
+    /// Commits up to this one were before the watch began.
+    after: u64,
     queue: Mutex<Queue>,
 }
 
@@ -115,8 +117,14 @@ pub struct Hub {
 impl Hub {
     /// A new watcher of this prefix.
     pub fn watch(&self, prefix: Vec<u8>) -> RawWatch {
+        self.watch_after(prefix, 0)
+    }
+
+    /// A new watcher of this prefix that is not told of commits up to number `after`, which may be published late.
+    pub fn watch_after(&self, prefix: Vec<u8>, after: u64) -> RawWatch {
         let watcher = Arc::new(Watcher {
             prefix,
+            after,
             queue: Mutex::default(),
         });
         let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,7 +146,7 @@ impl Hub {
     /// Queues a change with everybody who watches its key.
     pub fn publish(&self, change: &RawChange) {
         self.each(|watcher| {
-            if change.key.starts_with(&watcher.prefix) {
+            if change.key.starts_with(&watcher.prefix) && change.version > watcher.after {
                 watcher.update(|queue| {
                     if queue.changes.len() >= QUEUE_CHANGES
                         || queue.bytes + change.value.len() > QUEUE_BYTES
@@ -223,6 +231,21 @@ mod tests {
             hub.publish(&change(b"ab", QUEUE_BYTES / 4));
         }
         assert_eq!(slow.next().now_or_never(), Some(Some(None)));
+    }
+
+    #[test]
+    fn what_was_before_the_watch_is_not_told_late() {
+        let hub = Hub::default();
+        let (mut late, mut all) = (hub.watch_after(b"a".to_vec(), 1), hub.watch(b"a".to_vec()));
+        hub.publish(&change(b"a", 1));
+        assert_eq!(late.next().now_or_never(), None);
+        assert_eq!(all.next().now_or_never(), Some(Some(Some(change(b"a", 1)))));
+        let next = RawChange {
+            version: 2,
+            ..change(b"a", 1)
+        };
+        hub.publish(&next);
+        assert_eq!(late.next().now_or_never(), Some(Some(Some(next))));
     }
 
     #[test]

@@ -86,6 +86,8 @@ impl KindsWatch {
             let raw = crate::engine::RawEntry {
                 key: change.key,
                 version: change.version,
+                // Of no use here: the record says it as well.
+                expires_at: None,
                 value: change.value.to_vec(),
             };
             // A change that can not be read is still a change of something.

@@ -3,6 +3,7 @@
 //!
 //! Both walk one tree made of [`Config`], so that a key shown is a key compared. Knows no rule of reading.
 
+use super::etcd::EtcdConfig;
 use super::finding::{Origin, Setting};
 use super::model::{AuditLog, Config, IssuerConfig};
 use super::yaml11::{Reading, resolve};
@@ -407,6 +408,7 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .with("callback_port", text(&own.callback_port))
         .with("tls", tls)
         .with("data", path(&own.data))
+        .with_some("store", own.etcd.as_ref().map(store))
         .with_some("seal", seal)
         .with("operators", operators)
         .with(
@@ -431,4 +433,25 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
                 .tree(),
         )
         .tree()
+}
+
+fn store(etcd: &EtcdConfig) -> Tree<'static> {
+    let tls = etcd.ca.as_ref().map(|ca| {
+        let identity = etcd.identity.as_ref();
+        entries()
+            .with("ca", path(ca))
+            .with_some("certificate", identity.map(|(shown, _)| path(shown)))
+            .with_some("key", identity.map(|(_, key)| path(key)))
+            .tree()
+    });
+    let etcd = entries()
+        .with(
+            "endpoints",
+            Tree::List(etcd.endpoints.iter().map(text).collect()),
+        )
+        .with("prefix", text(&etcd.prefix))
+        .with_some("tls", tls)
+        .with("upkeep", text(&etcd.upkeep))
+        .with("quota_backend_bytes", text(&etcd.quota));
+    entries().with("etcd", etcd.tree()).tree()
 }

@@ -93,6 +93,21 @@ fn readable_secrets(config: &Config, findings: &mut Findings) {
             );
         }
     }
+    for (file, key) in config.gridkeep.etcd.iter().flat_map(|etcd| etcd.files()) {
+        let (path, problem) = (file.value.display(), fs::metadata(&file.value));
+        let (what, means) = match problem {
+            Err(error) => (
+                format!("{path} cannot be read: {error}."),
+                "The server cannot start without it.",
+            ),
+            Ok(_) if key.ends_with(".key") && is_world_readable(&file.value) => (
+                format!("Everybody on this host may read {path}."),
+                "Take the permission away (mode 0600 or 0640).",
+            ),
+            Ok(_) => continue,
+        };
+        warn(findings, &file.origin, key, what, means);
+    }
     for issuer in &config.issuers {
         let files = [
             ("private_key", &issuer.private_key),

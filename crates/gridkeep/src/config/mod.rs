@@ -11,6 +11,7 @@ pub mod commands;
 mod derived;
 mod diff;
 mod effective;
+mod etcd;
 mod finding;
 mod host;
 mod issuers;
@@ -31,6 +32,7 @@ mod yaml11;
 
 pub use diff::{Impact, diff};
 pub use effective::{digest, show_effective};
+pub use etcd::EtcdConfig;
 pub use finding::{Finding, Origin, Setting, Severity};
 pub use host::Surroundings;
 pub use model::{

@@ -4,6 +4,7 @@
 //! permitted paths) is in `derived`. A new key gets a field here, a line in the reader of its section, one in
 //! `effective` and one in `diff`.
 
+use super::etcd::EtcdConfig;
 use super::finding::Setting;
 use super::robots::RobotConfig;
 use gridkeep_keeper::CountedBy;
@@ -213,6 +214,8 @@ pub struct GridkeepConfig {
     pub key: Setting<PathBuf>,
     /// `data`: the data directory.
     pub data: Setting<PathBuf>,
+    /// `store.etcd`: the store is there; absent: it is in the data directory.
+    pub etcd: Option<EtcdConfig>,
     /// `seal.key_file`: the root key; absent: the service manager's credential.
     pub seal_key_file: Option<Setting<PathBuf>>,
     /// Who is an operator.

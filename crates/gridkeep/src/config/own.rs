@@ -10,12 +10,13 @@ use super::yaml::{Mapping, Value};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "listen",
     "plain_listen",
     "callback_port",
     "tls",
     "data",
+    "store",
     "seal",
     "operators",
     "audit",
@@ -77,6 +78,7 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
             (config.certificate, config.key) = (certificate, key);
         }
     });
+    config.etcd = super::etcd::read(&mut item);
     with_mapping(&mut item, "seal", &["key_file"], |seal| {
         config.seal_key_file = seal.file_path("key_file")
     });
@@ -116,6 +118,7 @@ fn defaults(base: &Path) -> GridkeepConfig {
         certificate: Setting::builtin(base.join("hostcert.pem")),
         key: Setting::builtin(base.join("hostkey.pem")),
         data: Setting::builtin(PathBuf::from(DEFAULT_DATA)),
+        etcd: None,
         seal_key_file: None,
         plain_listen: Vec::new(),
         operators: Vec::new(),
@@ -128,7 +131,7 @@ fn defaults(base: &Path) -> GridkeepConfig {
     }
 }
 
-fn with_mapping(
+pub(super) fn with_mapping(
     item: &mut Item<'_, '_, '_>,
     key: &str,
     known: &[&str],

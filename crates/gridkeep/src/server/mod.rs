@@ -7,6 +7,7 @@ mod audit;
 mod no_audit;
 mod notify;
 pub mod operator;
+mod place;
 mod unusable;
 
 use std::net::SocketAddr;
@@ -19,7 +20,6 @@ use gridkeep_dialect_vault::listener::{self, ListenerLimits, ReloadableTls, TlsF
 use gridkeep_dialect_vault::{DialectLimits, DialectOptions, VaultService};
 use gridkeep_keeper::clock::SystemClock;
 use gridkeep_keeper::{AuditEvidence, Keeper, KeeperOptions};
-use gridkeep_store::{Initialise, OpenOptions, RootKey, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -29,8 +29,6 @@ use crate::config::{self, Config, Loaded, Severity, Surroundings};
 use assemble::Issuers;
 use audit::Audit;
 
-/// The credential of the service manager that holds the root key.
-const ROOT_KEY_CREDENTIAL: &str = "gridkeep-root-key";
 /// How long a stop waits for requests to issuers; they are bounded by 60 s themselves.
 const DRAIN: Duration = Duration::from_secs(20);
 /// Days before its end from which on the certificate is warned about.
@@ -89,7 +87,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     })?;
     let listeners = bind(&config.gridkeep.listen)?;
     let plain_listeners = bind(&config.gridkeep.plain_listen)?;
-    let store = open_store(&config, &loaded, options.initialise).await?;
+    let store = place::open(&config, &loaded, options.initialise).await?;
     let mut issuers = Issuers::default();
     let setup = assemble::setup(&config, &mut issuers);
     issuers.compare_with_discovery(&config);
@@ -310,6 +308,7 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
                 own.data.value.clone(),
                 own.run_directory.value.clone(),
             ],
+            own.etcd.as_ref().map(config::EtcdConfig::settled),
             config.audit_log().map(Path::to_owned),
             own.on_audit_failure.value,
             own.seal_key_file
@@ -319,7 +318,7 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
     };
     if places(old) != places(new) {
         tracing::warn!(
-            "addresses, certificate paths, the data and run directories, the root key's file, the audit log's path and what is done when it fails change only with a restart of the server"
+            "addresses, certificate paths, the data and run directories, the store's place, the root key's file, the audit log's path and what is done when it fails change only with a restart of the server"
         );
     }
 }
@@ -372,51 +371,6 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(4096)
 }
 
-/// Opens the store with the root key, making both at the very first start.
-async fn open_store(config: &Config, loaded: &Loaded, initialise: bool) -> anyhow::Result<Store> {
-    let data = config.gridkeep.data.value.clone();
-    let source = KeySource::of(config, loaded);
-    tokio::task::spawn_blocking(move || {
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&data)
-            .with_context(|| format!("the data directory {} cannot be made; make it for the user of the service, or set gridkeep.data", data.display()))?;
-        let directory = data.join("store");
-        let key = match &source {
-            KeySource::File(path) => RootKey::load_or_generate(path, &directory)?,
-            KeySource::Credential => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
-        };
-        let mut options = OpenOptions::new(&directory, key);
-        if initialise {
-            options.initialise = Initialise::WithGivenKey;
-        }
-        Ok(gridkeep_store::open(options)?)
-    })
-    .await
-    .context("opening the store failed")?
-}
-
-/// Where the root key comes from.
-enum KeySource {
-    File(PathBuf),
-    /// The service manager's credential.
-    Credential,
-}
-
-impl KeySource {
-    fn of(config: &Config, loaded: &Loaded) -> Self {
-        let given = std::env::var_os("CREDENTIALS_DIRECTORY")
-            .is_some_and(|place| Path::new(&place).join(ROOT_KEY_CREDENTIAL).exists());
-        match &config.gridkeep.seal_key_file {
-            Some(setting) => KeySource::File(setting.value.clone()),
-            None if given => KeySource::Credential,
-            None => KeySource::File(loaded.sources.base.join("gridkeep-root.key")),
-        }
-    }
-}
-
 /// What audit logs are verified with, from the data of a server that does not run; `root_key` instead of the configured one.
 ///
 /// # Errors
@@ -426,18 +380,11 @@ pub fn offline_evidence(loaded: &Loaded, root_key: Option<&Path>) -> anyhow::Res
         .config
         .as_ref()
         .context("there is no configuration")?;
-    let key = match (root_key, KeySource::of(config, loaded)) {
-        (Some(path), _) => RootKey::from_file(path)?,
-        (None, KeySource::File(path)) => RootKey::from_file(&path)?,
-        (None, KeySource::Credential) => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
-    };
-    let mut options = OpenOptions::new(&config.gridkeep.data.value.join("store"), key);
-    options.initialise = Initialise::Never;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let store = gridkeep_store::open(options)?;
+        let store = place::open_existing(config, loaded, root_key).await?;
         let evidence = AuditEvidence::of_store(&store).await?;
         store.close().await?;
         Ok(evidence)

@@ -21,6 +21,8 @@ pub struct RawEntry {
     pub key: Vec<u8>,
     /// Number of the commit that wrote it.
     pub version: u64,
+    /// Under which second it is found by [`Engine::due`].
+    pub expires_at: Option<i64>,
     /// The bytes written.
     pub value: Vec<u8>,
 }
@@ -57,8 +59,26 @@ pub struct RawTransaction {
     pub puts: Vec<RawPut>,
     /// Keys to delete.
     pub deletes: Vec<Vec<u8>>,
+    /// What is written comes from another store: for a copy only.
+    pub copied: Option<Box<CopiedFrom>>,
     /// May use the space that is set aside for when the disk is full. Transactions that only delete always may.
     pub critical: bool,
+}
+
+/// What a transaction takes over from another store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopiedFrom {
+    /// Versions of the puts, in their order, in place of the commit's number.
+    pub versions: Vec<u64>,
+    /// The commit's number is at least this, on an engine that chooses the numbers itself.
+    pub least_number: u64,
+}
+
+impl RawTransaction {
+    /// The version that a put brings along.
+    pub(crate) fn copied_version(&self, put: usize) -> Option<u64> {
+        self.copied.as_ref()?.versions.get(put).copied()
+    }
 }
 
 /// Why an engine did not commit.

@@ -5,7 +5,7 @@
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,25 @@ pub struct EtcdCluster {
     members: Vec<Member>,
     directory: PathBuf,
     options: Vec<String>,
+    tls: Option<TlsFiles>,
+}
+
+/// What members with TLS use, in PEM. They want certificates of their clients that the same authority has signed.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// Certificate of the authority.
+    pub ca: PathBuf,
+    /// Certificate for 127.0.0.1, as server and client.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 struct Member {
     client: u16,
     peer: u16,
+    /// Where it says how it is, to anybody.
+    health: u16,
     process: Option<Child>,
     stopped: bool,
 }
@@ -35,20 +49,46 @@ impl EtcdCluster {
     /// # Errors
     /// If etcd is not installed or does not start, with what to do.
     pub fn start(members: usize, options: &[&str]) -> Result<Self> {
-        let directory = unused_directory()?;
+        Self::start_as(unused_directory()?, members, options, None)
+    }
+
+    /// As [`EtcdCluster::start`], with its data in a new directory of this name, for a disk that is to be measured.
+    ///
+    /// # Errors
+    /// As [`EtcdCluster::start`].
+    pub fn start_in(directory: &Path, members: usize, options: &[&str]) -> Result<Self> {
+        std::fs::create_dir(directory)?;
+        Self::start_as(directory.to_owned(), members, options, None)
+    }
+
+    /// As [`EtcdCluster::start`], with TLS for clients.
+    ///
+    /// # Errors
+    /// As [`EtcdCluster::start`].
+    pub fn start_with_tls(members: usize, options: &[&str], tls: TlsFiles) -> Result<Self> {
+        Self::start_as(unused_directory()?, members, options, Some(tls))
+    }
+
+    fn start_as(
+        directory: PathBuf,
+        members: usize,
+        options: &[&str],
+        tls: Option<TlsFiles>,
+    ) -> Result<Self> {
         // Bound together, so that they differ.
-        let ports = (0..2 * members)
+        let ports = (0..3 * members)
             .map(|_| TcpListener::bind("127.0.0.1:0"))
             .collect::<Result<Vec<_>>>()?
             .iter()
             .map(|listener| Ok(listener.local_addr()?.port()))
             .collect::<Result<Vec<u16>>>()?;
         let members = ports
-            .chunks_exact(2)
-            .filter_map(|pair| match pair {
-                [client, peer] => Some(Member {
+            .chunks_exact(3)
+            .filter_map(|ports| match ports {
+                [client, peer, health] => Some(Member {
                     client: *client,
                     peer: *peer,
+                    health: *health,
                     process: None,
                     stopped: false,
                 }),
@@ -59,6 +99,7 @@ impl EtcdCluster {
             members,
             directory,
             options: options.iter().map(|option| (*option).to_owned()).collect(),
+            tls,
         };
         for index in 0..cluster.members.len() {
             cluster.spawn(index)?;
@@ -74,8 +115,13 @@ impl EtcdCluster {
     pub fn endpoints(&self) -> Vec<String> {
         self.members
             .iter()
-            .map(|member| format!("http://127.0.0.1:{}", member.client))
+            .map(|member| self.address(member))
             .collect()
+    }
+
+    fn address(&self, member: &Member) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", member.client)
     }
 
     /// Ends a member without warning.
@@ -106,8 +152,20 @@ impl EtcdCluster {
             .enumerate()
             .map(|(n, member)| format!("m{n}=http://127.0.0.1:{}", member.peer))
             .collect();
+        let mut tls = Vec::new();
+        if let Some(files) = &self.tls {
+            tls.extend(["--client-cert-auth".into(), "--trusted-ca-file".into()]);
+            tls.extend([files.ca.clone(), "--cert-file".into()]);
+            tls.extend([files.certificate.clone(), "--key-file".into()]);
+            tls.push(files.key.clone());
+        }
+        let client = self
+            .members
+            .get(index)
+            .map(|member| self.address(member))
+            .ok_or(ErrorKind::NotFound)?;
         let member = self.members.get_mut(index).ok_or(ErrorKind::NotFound)?;
-        let client = format!("http://127.0.0.1:{}", member.client);
+        let health = format!("http://127.0.0.1:{}", member.health);
         let peer = format!("http://127.0.0.1:{}", member.peer);
         let mut command = Command::new("setpriv");
         command
@@ -119,7 +177,9 @@ impl EtcdCluster {
             .args(["--listen-peer-urls", &peer])
             .args(["--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &initial.join(",")])
+            .args(["--listen-metrics-urls", &health])
             .args(["--log-level", "error"])
+            .args(tls)
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -188,7 +248,7 @@ impl EtcdCluster {
         let process = member.process.as_mut().ok_or(ErrorKind::NotFound)?;
         let deadline = Instant::now() + START;
         loop {
-            if healthy(member.client) {
+            if healthy(member.health) {
                 return Ok(());
             }
             let ended = process.try_wait()?;

@@ -1,9 +1,10 @@
 //! What the benchmarks need beyond Python: [`measure`] one run of a program, [`fill`] a store through the keeper's public
-//! interface, and set the [`store`] beside bare redb.
+//! interface, set the [`store`] beside bare redb, and its [`engines`] beside each other.
 //!
 //! Owns no judgement: each command prints one JSON object, and `tests/bench/run.py` makes tables of them. Another measurement is
 //! one module here and one variant of `Command`.
 
+mod engines;
 mod fill;
 mod issuer;
 mod measure;
@@ -28,6 +29,8 @@ enum Command {
     Fill(fill::Options),
     /// Durable writes per second of the store and of bare redb, alternating
     Store(store::Options),
+    /// Durable writes and reads of the store on the embedded engine and on etcd, alternating
+    Engines(engines::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         Command::Measure(options) => measure::run(&options)?,
         Command::Fill(options) => fill::run(&options)?,
         Command::Store(options) => store::run(&options)?,
+        Command::Engines(options) => engines::run(&options)?,
     };
     writeln!(std::io::stdout(), "{found}")?;
     Ok(())

@@ -165,6 +165,16 @@ impl Differ<'_> {
                 new.on_audit_failure.origin.clone(),
             ),
             (
+                "store",
+                store(old),
+                store(new),
+                new.etcd
+                    .as_ref()
+                    .or(old.etcd.as_ref())
+                    .map(|etcd| etcd.prefix.origin.clone())
+                    .unwrap_or_default(),
+            ),
+            (
                 "run_directory",
                 old.run_directory.display().to_string(),
                 new.run_directory.display().to_string(),
@@ -189,6 +199,9 @@ impl Differ<'_> {
                     }
                     "data" => {
                         "Everybody, unless the data is moved there first: an empty directory knows no login."
+                    }
+                    "store" => {
+                        "Everybody, unless what is stored is copied there first (gridkeep store copy): another store knows no login."
                     }
                     "seal.key_file" => {
                         "Nobody, if the file holds the same key; with another one the server does not start."
@@ -293,6 +306,13 @@ impl Differ<'_> {
             }
         }
     }
+}
+
+fn store(config: &GridkeepConfig) -> String {
+    config
+        .etcd
+        .as_ref()
+        .map_or("the data directory".to_owned(), |etcd| etcd.place())
 }
 
 fn key_file(config: &GridkeepConfig) -> String {

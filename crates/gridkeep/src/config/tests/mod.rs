@@ -2,6 +2,7 @@
 //! added to either is found and run.
 
 mod diffing;
+mod etcd;
 mod example;
 mod files;
 mod hostile;

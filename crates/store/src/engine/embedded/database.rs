@@ -367,7 +367,12 @@ impl DataFile {
                     .push(match tables.failing_guard(transaction)? {
                         Some(guard) => Err(guard),
                         None => {
-                            batch.sequence += 1;
+                            batch.sequence = (batch.sequence + 1).max(
+                                transaction
+                                    .copied
+                                    .as_ref()
+                                    .map_or(0, |copied| copied.least_number),
+                            );
                             tables.apply(transaction, batch.sequence)?;
                             Ok(batch.sequence)
                         }
@@ -465,8 +470,9 @@ impl Tables<'_, '_> {
     }
 
     fn apply(&mut self, transaction: &RawTransaction, sequence: u64) -> Result<(), Failure> {
-        for put in &transaction.puts {
-            self.put(put, sequence)?;
+        for (n, put) in transaction.puts.iter().enumerate() {
+            let version = transaction.copied_version(n);
+            self.put(put, version.unwrap_or(sequence))?;
         }
         for key in &transaction.deletes {
             let old = match self.records.remove(key.as_slice())? {
@@ -558,10 +564,11 @@ fn split(stored: &[u8]) -> Result<(u64, i64, &[u8]), Failure> {
 }
 
 fn entry(key: &[u8], stored: &[u8]) -> Result<RawEntry, Failure> {
-    let (version, _, value) = split(stored)?;
+    let (version, expires_at, value) = split(stored)?;
     Ok(RawEntry {
         key: key.to_vec(),
         version,
+        expires_at: (expires_at != NEVER).then_some(expires_at),
         value: value.to_vec(),
     })
 }

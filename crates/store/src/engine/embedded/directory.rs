@@ -28,6 +28,8 @@ pub(crate) enum State {
     Empty,
     /// A first start was begun and not completed.
     Initialising,
+    /// Another store was to be copied here, and that was not completed.
+    Copying,
     /// A store.
     Ready,
 }
@@ -37,6 +39,8 @@ struct Marker {
     gridkeep_store_format: u32,
     #[serde(default)]
     initialising: bool,
+    #[serde(default)]
+    copying: bool,
 }
 
 pub(crate) fn data(directory: &Path) -> PathBuf {
@@ -61,7 +65,9 @@ pub(crate) fn state(directory: &Path) -> Result<State, StoreError> {
                     supported: FORMAT,
                 });
             }
-            Ok(if marker.initialising {
+            Ok(if marker.copying {
+                State::Copying
+            } else if marker.initialising {
                 State::Initialising
             } else {
                 State::Ready
@@ -78,14 +84,15 @@ pub(crate) fn state(directory: &Path) -> Result<State, StoreError> {
     }
 }
 
-/// Makes the directory if need be and notes that a store is about to be made in it.
-pub(crate) fn announce(directory: &Path) -> Result<(), StoreError> {
+/// Makes the directory if need be and notes that a store is about to be made in it, or copied there: one of the two states that are
+/// neither empty nor ready.
+pub(crate) fn announce(directory: &Path, state: State) -> Result<(), StoreError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
         .map_err(|error| problem(directory, &error))?;
-    write_marker(directory, true)
+    write_marker(directory, state)
 }
 
 /// Removes what an interrupted start left: nobody was ever told that anything is in it.
@@ -98,16 +105,17 @@ pub(crate) fn clear(directory: &Path) -> Result<(), StoreError> {
 
 /// Notes that the store is complete.
 pub(crate) fn complete(directory: &Path) -> Result<(), StoreError> {
-    write_marker(directory, false)
+    write_marker(directory, State::Ready)
 }
 
-fn write_marker(directory: &Path, initialising: bool) -> Result<(), StoreError> {
+fn write_marker(directory: &Path, state: State) -> Result<(), StoreError> {
     let target = directory.join(MARKER);
     let beside = directory.join(".STORE.new");
     let write = || -> std::io::Result<()> {
         let text = serde_json::to_vec(&Marker {
             gridkeep_store_format: FORMAT,
-            initialising,
+            initialising: state == State::Initialising,
+            copying: state == State::Copying,
         })?;
         let mut file = OpenOptions::new()
             .write(true)

@@ -37,12 +37,20 @@ mod disk;
 
 /// True if the directory holds a complete store, or data of one.
 pub(crate) fn holds_data(directory: &Path) -> Result<bool, StoreError> {
-    Ok(directory::state(directory)? == State::Ready)
+    Ok(matches!(
+        directory::state(directory)?,
+        State::Ready | State::Copying
+    ))
 }
 
 /// Notes in the directory that a store is about to be made in it.
 pub(crate) fn announce_initialising(directory: &Path) -> Result<(), StoreError> {
-    directory::announce(directory)
+    directory::announce(directory, State::Initialising)
+}
+
+/// Notes that a store was copied into the directory whole.
+pub(crate) fn complete_copy(directory: &Path) -> Result<(), StoreError> {
+    directory::complete(directory)
 }
 
 /// Whether a new store may be made, by what the directory says.
@@ -52,6 +60,8 @@ pub(crate) struct MayInitialise {
     pub(crate) empty: bool,
     /// In one where an earlier start was interrupted.
     pub(crate) interrupted: bool,
+    /// By copying another one: where there is none, also where an earlier copy was interrupted.
+    pub(crate) copy: bool,
 }
 
 /// The embedded engine.
@@ -85,7 +95,14 @@ impl Embedded {
             may_initialise,
         } = settings;
         let wants_initialising = |state| match state {
+            State::Ready if may_initialise.copy => Err(StoreError::NotEmpty {
+                place: directory.display().to_string(),
+            }),
             State::Ready => Ok(false),
+            _ if may_initialise.copy => Ok(true),
+            State::Copying => Err(StoreError::IncompleteCopy {
+                place: directory.display().to_string(),
+            }),
             State::Empty if may_initialise.empty => Ok(true),
             State::Initialising if may_initialise.interrupted => Ok(true),
             State::Empty | State::Initialising => Err(StoreError::NotInitialised {
@@ -93,7 +110,12 @@ impl Embedded {
             }),
         };
         if wants_initialising(directory::state(&directory)?)? {
-            directory::announce(&directory)?;
+            let state = if may_initialise.copy {
+                State::Copying
+            } else {
+                State::Initialising
+            };
+            directory::announce(&directory, state)?;
         }
         let lock = directory::lock(&directory)?;
         // Once more under the lock: another process may have been quicker.

@@ -20,6 +20,8 @@ use crate::{StoreError, sealing};
 
 /// How often a commit is sent anew after answers that say nothing against it: another session, a version found at another revision.
 const ATTEMPTS: usize = 16;
+/// How long it is tried to find out what became of a commit, before it is said not to be known.
+const SETTLE: Duration = Duration::from_secs(3);
 /// How long the process's own watch is waited for before those who watch are told of a gap.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -151,7 +153,7 @@ impl Shared {
             let wanted: Vec<i64> = transaction
                 .guards
                 .iter()
-                .map(|guard| wanted(guard, &self.hints))
+                .map(|guard| wanted(guard, &self.hints, self.offset()))
                 .collect();
             let session = self.session.current();
             let plan = Plan::new(&self.layout, &self.hints, &transaction, &wanted, session);
@@ -171,7 +173,7 @@ impl Shared {
                     let revision = revision_of(answer.header.as_ref());
                     self.committed(&transaction, revision, || plan.has_deleted(answer))
                         .await;
-                    return Ok(revision.unsigned_abs());
+                    return Ok(self.version(revision));
                 }
                 Ok(answer) => {
                     self.saw(revision_of(answer.header.as_ref()));
@@ -193,7 +195,7 @@ impl Shared {
                 Err(Trouble::Lost(cause)) => {
                     let revision = self.find_out(&transaction, since, &cause).await?;
                     self.committed(&transaction, revision, || true).await;
-                    return Ok(revision.unsigned_abs());
+                    return Ok(self.version(revision));
                 }
                 Err(trouble) => {
                     if trouble == Trouble::NoSpace {
@@ -275,7 +277,7 @@ impl Shared {
         if !transaction.puts.is_empty() {
             self.full.store(false, Ordering::Relaxed);
         }
-        remember(&self.hints, transaction, revision);
+        remember(&self.hints, transaction, revision, self.version(revision));
         let watched = transaction
             .puts
             .iter()
@@ -299,7 +301,8 @@ impl Shared {
         since: i64,
         cause: &str,
     ) -> Result<i64, StoreError> {
-        if self.session.settle(self).await.is_err() {
+        let settled = tokio::time::timeout(SETTLE, self.session.settle(self)).await;
+        if !settled.is_ok_and(|settled| settled.is_ok()) {
             return Err(unknown(&self.place, cause));
         }
         for put in &transaction.puts {

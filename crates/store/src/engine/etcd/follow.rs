@@ -210,7 +210,7 @@ fn tell(shared: &Shared, event: Event) {
     }
     shared.hub.publish(&RawChange {
         key: key.to_vec(),
-        version: now.mod_revision.unsigned_abs(),
+        version: shared.version(now.mod_revision),
         deleted,
         value: bytes.into(),
     });

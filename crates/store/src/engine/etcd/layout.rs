@@ -60,6 +60,12 @@ impl Layout {
         (self.key(b'd', &[]), self.key(b'f', &[]))
     }
 
+    /// Entries and leases, and the index.
+    pub(crate) fn data(&self) -> [(Vec<u8>, Vec<u8>); 2] {
+        let index = (self.key(b'i', &[]), self.key(b'j', &[]));
+        [self.watched(), index]
+    }
+
     pub(crate) fn leases(&self) -> (Vec<u8>, Vec<u8>) {
         (self.key(b'e', &[]), self.key(b'f', &[]))
     }
@@ -143,11 +149,6 @@ impl Head {
             },
             input.rest(),
         ))
-    }
-
-    /// The version of an entry that was written at `revision`.
-    pub(crate) fn version_at(self, revision: i64) -> u64 {
-        self.version.unwrap_or(revision.unsigned_abs())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! No clock is compared with another's. A holder counts from before it asked; everybody else counts from when the key's newest write was
 //! seen, and so never ends a lease early. Since leases are watched, a process that runs knows of a write when it happens; one that has
-//! just started lets a whole lease pass before it takes one over. Fences are revisions.
+//! just started lets a whole lease pass before it takes one over. Fences are versions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ const FORM: u8 = 1;
 /// What a lease's key says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
-    /// Revision of the write itself where it was taken, of that write where it was renewed.
+    /// Version of the write that took it.
     fence: u64,
     ttl: Duration,
     holder: String,
@@ -41,13 +41,14 @@ impl Held {
         out.finish().to_vec()
     }
 
-    fn decode(found: &KeyValue) -> Option<Self> {
+    /// `taken` is the fence of a lease that was taken by this very write.
+    fn decode(found: &KeyValue, taken: u64) -> Option<Self> {
         let mut input = Reader::new(&found.value);
         if input.u8()? != FORM {
             return None;
         }
         let fence = match input.u64()? {
-            0 => found.mod_revision.unsigned_abs(),
+            0 => taken,
             fence => fence,
         };
         Some(Self {
@@ -132,8 +133,10 @@ impl Shared {
         let Some(found) = found.kvs.into_iter().next() else {
             return Ok(None);
         };
-        let held = Held::decode(&found).ok_or_else(|| StoreError::Damaged {
-            what: format!("{} (a lease)", self.place),
+        let held = Held::decode(&found, self.version(found.mod_revision)).ok_or_else(|| {
+            StoreError::Damaged {
+                what: format!("{} (a lease)", self.place),
+            }
         })?;
         Ok(Some((found.mod_revision, held)))
     }
@@ -197,7 +200,7 @@ impl Shared {
                 .await?
             {
                 self.leases.wrote(name, revision, before);
-                return Ok(Some(revision.unsigned_abs()));
+                return Ok(Some(self.version(revision)));
             }
         }
         Ok(None)

@@ -45,6 +45,7 @@ mod transaction;
 mod upkeep;
 
 pub use connect::Tls;
+pub(crate) use open::Import;
 pub use open::{Etcd, Settings};
 pub use upkeep::{DEFAULT_QUOTA, Upkeep};
 
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     /// Newest revision that was heard of.
     revision: AtomicI64,
+    /// By how much versions are greater than revisions: more than 0 where the store was copied here, so that versions never go back.
+    offset: AtomicU64,
     epoch: AtomicU64,
     looks: Looks,
     /// etcd has said so when it was asked last.
@@ -96,6 +99,15 @@ impl Shared {
             Trouble::Lost(cause) => self.error(Trouble::NotDone(cause)),
             other => self.error(other),
         }
+    }
+
+    /// The version of what is written at a revision.
+    fn version(&self, revision: i64) -> u64 {
+        self.offset().saturating_add(revision.unsigned_abs())
+    }
+
+    fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Relaxed)
     }
 
     fn saw(&self, revision: i64) {
@@ -132,7 +144,7 @@ impl Shared {
         };
         let key = self.layout.entry_key(&found.key).ok_or_else(damaged)?;
         let (head, bytes) = Head::split(&found.value).ok_or_else(damaged)?;
-        let version = head.version_at(found.mod_revision);
+        let version = head.version.unwrap_or(self.version(found.mod_revision));
         self.hints.note(
             key,
             Hint {
@@ -144,6 +156,7 @@ impl Shared {
         Ok(RawEntry {
             key: key.to_vec(),
             version,
+            expires_at: head.expires_at,
             value: bytes.to_vec(),
         })
     }
@@ -319,7 +332,7 @@ impl Shared {
             let Some((head, _)) = Head::split(&index.value) else {
                 continue;
             };
-            let version = head.version_at(index.mod_revision);
+            let version = head.version.unwrap_or(self.version(index.mod_revision));
             self.hints.note(
                 key,
                 Hint {
@@ -413,7 +426,10 @@ impl Engine for EtcdEngine {
     }
 
     fn watch(&self, prefix: Vec<u8>) -> RawWatch {
-        self.shared.hub.watch(prefix)
+        let now = self.shared.revision.load(Ordering::Acquire);
+        self.shared
+            .hub
+            .watch_after(prefix, self.shared.version(now))
     }
 
     async fn due(&self, before: i64, limit: usize) -> Result<Vec<RawDue>, StoreError> {
@@ -448,7 +464,7 @@ impl Engine for EtcdEngine {
         EngineStatus {
             engine: "etcd",
             epoch: shared.epoch.load(Ordering::Relaxed),
-            sequence: shared.revision.load(Ordering::Acquire).unsigned_abs(),
+            sequence: shared.version(shared.revision.load(Ordering::Acquire)),
             entries: None,
             bytes: shared.looks.bytes(),
             limit: shared.looks.quota(),

@@ -16,11 +16,12 @@ use super::hints::Hints;
 use super::layout::Layout;
 use super::lease::{Leases, look};
 use super::proto::{
-    Compare, PUT, PutRequest, PutResponse, RangeRequest, Request, RequestOp, TxnRequest,
+    Compare, DeleteRangeRequest, PUT, PutRequest, PutResponse, RangeRequest, Request, RequestOp,
+    TxnRequest,
 };
 use super::rpc::{Rpc, Trouble};
 use super::upkeep::{self, Looks, Upkeep};
-use super::{EtcdEngine, Shared, Tls, revision_of};
+use super::{EtcdEngine, Shared, Tls, behind, revision_of};
 use crate::bootstrap::FORMAT_KEY;
 use crate::clock::{BootClock, SystemBootClock};
 use crate::engine::Engine;
@@ -30,6 +31,8 @@ use crate::{Initialise, RootKey, Store, StoreError};
 /// Layout of keys that this program writes, and newest that it reads.
 const LAYOUT: u32 = 1;
 const LAYOUT_NOTE: &str = "layout";
+/// Keys deleted at once.
+const CLEAR: i64 = 1000;
 const OPENED_NOTE: &str = "opened";
 /// How long opening waits for the watch. Later it begins by itself.
 const WATCH: Duration = Duration::from_secs(2);
@@ -62,6 +65,36 @@ impl Settings {
             upkeep: Upkeep::default(),
         }
     }
+
+    /// Endpoints and prefix, for messages.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!(
+            "etcd at {}, prefix {}",
+            self.endpoints.join(", "),
+            self.prefix
+        )
+    }
+
+    /// Judges endpoints and prefix; looks at no file and asks nobody.
+    ///
+    /// # Errors
+    /// [`StoreError::Connection`].
+    pub fn check(&self) -> Result<(), StoreError> {
+        let problem = |problem: &str| StoreError::Connection {
+            problem: problem.to_owned(),
+        };
+        if self.endpoints.is_empty() {
+            return Err(problem("no endpoint is given"));
+        }
+        if !self.prefix.ends_with('/') {
+            return Err(problem(&format!(
+                "the prefix {:?} does not end with a slash, without which it would also be the beginning of other keys",
+                self.prefix
+            )));
+        }
+        Rpc::new(&self.endpoints, self.tls.clone().map(Arc::new)).map(drop)
+    }
 }
 
 /// A place in etcd where a store is or is to be.
@@ -76,8 +109,38 @@ enum State {
     Empty,
     /// A first start was begun and not completed.
     Initialising,
+    /// Another store was to be copied here, and that was not completed.
+    Copying,
     /// A store.
     Ready,
+}
+
+/// The copy of a store, while it is made.
+pub(crate) struct Import {
+    etcd: Etcd,
+    version_offset: u64,
+}
+
+impl Import {
+    /// Notes that it is whole.
+    pub(crate) async fn complete(&self) -> Result<(), StoreError> {
+        let note = LayoutNote {
+            version_offset: self.version_offset,
+            ..LayoutNote::default()
+        };
+        self.etcd.write_note(Vec::new(), note).await
+    }
+}
+
+impl Default for LayoutNote {
+    fn default() -> Self {
+        Self {
+            gridkeep_etcd_layout: LAYOUT,
+            initialising: false,
+            copying: false,
+            version_offset: 0,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,6 +148,11 @@ struct LayoutNote {
     gridkeep_etcd_layout: u32,
     #[serde(default)]
     initialising: bool,
+    #[serde(default)]
+    copying: bool,
+    /// By how much versions are greater than revisions.
+    #[serde(default)]
+    version_offset: u64,
 }
 
 impl Etcd {
@@ -93,6 +161,8 @@ impl Etcd {
     /// # Errors
     /// [`StoreError::Connection`] if an endpoint, the prefix or a file of TLS can not be used.
     pub fn new(settings: Settings) -> Result<Self, StoreError> {
+        settings.check()?;
+        let place = settings.place();
         let Settings {
             endpoints,
             prefix,
@@ -100,17 +170,6 @@ impl Etcd {
             clock,
             upkeep,
         } = settings;
-        let problem = |problem: &str| StoreError::Connection {
-            problem: problem.to_owned(),
-        };
-        if endpoints.is_empty() {
-            return Err(problem("no endpoint is given"));
-        }
-        if !prefix.ends_with('/') {
-            return Err(problem(&format!(
-                "the prefix {prefix:?} does not end with a slash, without which it would also be the beginning of other keys"
-            )));
-        }
         if let Some(tls) = &tls {
             tls.load()?;
         }
@@ -122,13 +181,14 @@ impl Etcd {
             rpc: Rpc::new(&endpoints, tls.map(Arc::new))?,
             session: Session::new(&layout, began)?,
             layout,
-            place: format!("etcd at {}, prefix {prefix}", endpoints.join(", ")),
+            place,
             hub: Hub::default(),
             hints: Hints::default(),
             leases: Leases::new(clock),
             progress: Progress::new(),
             closed: AtomicBool::new(false),
             revision: AtomicI64::new(0),
+            offset: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             looks: Looks::default(),
             full: AtomicBool::new(false),
@@ -150,7 +210,7 @@ impl Etcd {
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::ForeignData`], [`StoreError::NewerFormat`], [`StoreError::Damaged`].
     pub async fn holds_data(&self) -> Result<bool, StoreError> {
-        Ok(self.state().await? == State::Ready)
+        Ok(matches!(self.state().await?, State::Ready | State::Copying))
     }
 
     /// Reads the key file, or makes it if neither it nor any data exists: the first start. As [`RootKey::load_or_generate`] for a
@@ -205,6 +265,11 @@ impl Etcd {
         let mut state = self.state().await?;
         let refused = match state {
             State::Ready => false,
+            State::Copying => {
+                return Err(StoreError::IncompleteCopy {
+                    place: self.shared.place.clone(),
+                });
+            }
             State::Initialising => initialise == Initialise::Never,
             State::Empty => match initialise {
                 Initialise::WhenEmpty => !root_key.is_fresh(),
@@ -226,20 +291,25 @@ impl Etcd {
         }
         let initialising = state == State::Initialising;
         let engine = Arc::new(self.start().await?);
-        match Store::assemble(wrap(engine), &root_key, initialising).await {
-            Ok(store) => {
-                if initialising {
-                    self.note_layout(false).await?;
-                }
-                Ok(store)
-            }
+        let made = match Store::assemble(wrap(engine.clone()), &root_key, initialising).await {
+            Ok(store) if initialising => self
+                .write_note(Vec::new(), LayoutNote::default())
+                .await
+                .map(|()| store),
+            other => other,
+        };
+        if made.is_err() {
+            // What is said of it would only hide why.
+            let _ = engine.close().await;
+        }
+        match made {
             // Another node was quicker, with a key of its own: the one that was just made protects nothing.
             Err(StoreError::ForeignRootKey { .. }) if root_key.is_fresh() => {
                 let error = self.data_without(root_key.source());
                 root_key.discard();
                 Err(error)
             }
-            Err(error) => Err(error),
+            other => other,
         }
     }
 
@@ -352,6 +422,12 @@ impl Etcd {
                 supported: LAYOUT,
             });
         }
+        shared
+            .offset
+            .store(note.version_offset, std::sync::atomic::Ordering::Relaxed);
+        if note.copying {
+            return Ok(State::Copying);
+        }
         // Without its data, a store that was completed is damaged, which assembling it says.
         Ok(if note.initialising && format.is_none() {
             State::Initialising
@@ -363,22 +439,88 @@ impl Etcd {
     /// Notes that a store is about to be made, unless anything is noted.
     async fn announce(&self) -> Result<(), StoreError> {
         let key = self.shared.layout.note(LAYOUT_NOTE);
-        self.write_note(vec![Compare::at(key, 0)], true).await
-    }
-
-    async fn note_layout(&self, initialising: bool) -> Result<(), StoreError> {
-        self.write_note(Vec::new(), initialising).await
-    }
-
-    async fn write_note(
-        &self,
-        compare: Vec<Compare>,
-        initialising: bool,
-    ) -> Result<(), StoreError> {
         let note = LayoutNote {
-            gridkeep_etcd_layout: LAYOUT,
-            initialising,
+            initialising: true,
+            ..LayoutNote::default()
         };
+        self.write_note(vec![Compare::at(key, 0)], note).await
+    }
+
+    /// The engine of a store that is to be copied.
+    pub(crate) async fn open_source(self) -> Result<Arc<dyn Engine>, StoreError> {
+        match self.state().await? {
+            State::Ready => Ok(Arc::new(self.start().await?)),
+            State::Copying => Err(StoreError::IncompleteCopy {
+                place: self.shared.place.clone(),
+            }),
+            State::Empty | State::Initialising => Err(StoreError::NotInitialised {
+                path: self.place().into(),
+            }),
+        }
+    }
+
+    /// The engine of a place that a store is to be copied to, emptied of what an interrupted copy has left. `sequence` is the number of
+    /// the original's newest commit.
+    pub(crate) async fn open_target(
+        self,
+        sequence: u64,
+    ) -> Result<(Arc<dyn Engine>, Import), StoreError> {
+        if self.state().await? == State::Ready {
+            return Err(StoreError::NotEmpty {
+                place: self.shared.place.clone(),
+            });
+        }
+        let note = LayoutNote {
+            copying: true,
+            version_offset: sequence,
+            ..LayoutNote::default()
+        };
+        self.write_note(Vec::new(), note).await?;
+        self.shared
+            .offset
+            .store(sequence, std::sync::atomic::Ordering::Relaxed);
+        self.clear().await?;
+        let engine = Arc::new(self.start().await?);
+        let import = Import {
+            etcd: self,
+            version_offset: sequence,
+        };
+        Ok((engine, import))
+    }
+
+    /// Deletes all that is no note of the engine's.
+    async fn clear(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        for (key, range_end) in shared.layout.data() {
+            loop {
+                let found = shared
+                    .range(RangeRequest {
+                        key: key.clone(),
+                        range_end: range_end.clone(),
+                        limit: CLEAR,
+                        keys_only: true,
+                        ..RangeRequest::default()
+                    })
+                    .await
+                    .map_err(|trouble| shared.reading_error(trouble))?;
+                let Some(last) = found.kvs.last() else { break };
+                let delete = DeleteRangeRequest {
+                    key: key.clone(),
+                    range_end: behind(&last.key),
+                };
+                shared
+                    .transact(TxnRequest {
+                        success: vec![Request::DeleteRange(delete).into()],
+                        ..TxnRequest::default()
+                    })
+                    .await
+                    .map_err(|trouble| shared.error(trouble))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_note(&self, compare: Vec<Compare>, note: LayoutNote) -> Result<(), StoreError> {
         let value = serde_json::to_vec(&note).map_err(|_| StoreError::Sealing)?;
         let put = Request::Put(PutRequest {
             key: self.shared.layout.note(LAYOUT_NOTE),

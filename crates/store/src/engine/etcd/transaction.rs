@@ -34,14 +34,17 @@ pub(crate) struct Found {
     pub(crate) guards: Vec<i64>,
 }
 
-/// Which revision a guard wants its key to be at.
-pub(crate) fn wanted(guard: &RawGuard, hints: &Hints) -> i64 {
+/// Which revision a guard wants its key to be at; `offset` is by how much versions are greater than revisions.
+pub(crate) fn wanted(guard: &RawGuard, hints: &Hints, offset: u64) -> i64 {
     match guard {
         RawGuard::Absent(_) => 0,
-        RawGuard::At(_, 0) => NEVER,
         RawGuard::At(key, version) => match hints.get(key) {
             Some(hint) if hint.version == *version => hint.revision,
-            _ => i64::try_from(*version).unwrap_or(NEVER),
+            _ => version
+                .checked_sub(offset)
+                .and_then(|revision| i64::try_from(revision).ok())
+                .filter(|revision| *revision != 0)
+                .unwrap_or(NEVER),
         },
     }
 }
@@ -51,6 +54,14 @@ pub(crate) fn guarded_version(transaction: &RawTransaction, key: &[u8]) -> Optio
     transaction.guards.iter().find_map(|guard| match guard {
         RawGuard::At(guarded, version) if guarded == key => Some(*version),
         _ => None,
+    })
+}
+
+/// The version that a put is to have, where it is not the commit's.
+fn given_version(transaction: &RawTransaction, put: usize) -> Option<u64> {
+    transaction.copied_version(put).or_else(|| {
+        let put = transaction.puts.get(put).filter(|put| put.keep_version)?;
+        guarded_version(transaction, &put.key)
     })
 }
 
@@ -83,12 +94,9 @@ impl Plan {
             deletes_entry.push(deletes);
         };
         let delete = |key| Request::DeleteRange(DeleteRangeRequest::one(key));
-        for put in &transaction.puts {
+        for (n, put) in transaction.puts.iter().enumerate() {
             let head = Head {
-                version: put
-                    .keep_version
-                    .then(|| guarded_version(transaction, &put.key))
-                    .flatten(),
+                version: given_version(transaction, n),
                 expires_at: put.expires_at,
             };
             write(
@@ -184,17 +192,13 @@ impl Found {
     }
 }
 
-/// Remembers what a transaction that was committed at `revision` has written.
-pub(crate) fn remember(hints: &Hints, transaction: &RawTransaction, revision: i64) {
-    for put in &transaction.puts {
-        let kept = put
-            .keep_version
-            .then(|| guarded_version(transaction, &put.key))
-            .flatten();
+/// Remembers what a transaction that was committed at `revision` and as `version` has written.
+pub(crate) fn remember(hints: &Hints, transaction: &RawTransaction, revision: i64, version: u64) {
+    for (n, put) in transaction.puts.iter().enumerate() {
         hints.note(
             &put.key,
             Hint {
-                version: kept.unwrap_or(revision.unsigned_abs()),
+                version: given_version(transaction, n).unwrap_or(version),
                 revision,
                 expires_at: put.expires_at,
             },
@@ -250,7 +254,7 @@ mod tests {
                         })
                         .collect(),
                     deletes: (puts..puts + deletes).map(key).collect(),
-                    critical: false,
+                    ..RawTransaction::default()
                 };
                 let plan = Plan::new(&layout, &hints, &transaction, &vec![0; guards], (b"s", 1));
                 assert!(

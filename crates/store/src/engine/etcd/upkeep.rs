@@ -28,8 +28,10 @@ const HISTORY: Duration = Duration::from_secs(300);
 const WORTH: u64 = 256 * 1024 * 1024;
 /// A member is not defragmented more often, unless room is short.
 const DEFRAGMENT_EVERY: Duration = Duration::from_secs(6 * 3600);
-/// How long a full etcd is left to the process whose task it is.
-const OTHERS: Duration = Duration::from_secs(60);
+/// Between two compactions, and between two tries to make room where the last one gained nothing, unless room is short.
+const REST: Duration = Duration::from_secs(60);
+/// For how many looks a full etcd is left to the process whose task it is.
+const OTHERS: u32 = 12;
 /// Keys of processes that ended without taking them out go after this many seconds.
 const OLD_SESSION: i64 = 30 * 86_400;
 
@@ -76,6 +78,7 @@ impl Room {
 
     fn is_short(self) -> bool {
         self.in_use.saturating_add(self.reserve()) >= self.quota
+            || self.size.saturating_add(self.reserve() / 2) >= self.quota
     }
 
     /// The file is as large as it may become. What is free in it is free for etcd, but its quota does not know.
@@ -125,10 +128,13 @@ struct Task {
     /// When which revision was the newest.
     history: VecDeque<(Duration, i64)>,
     compacted: i64,
+    compacted_at: Option<Duration>,
     defragmented: Option<Duration>,
     full_since: Option<Duration>,
     sessions_cleared: Option<Duration>,
     told: bool,
+    /// What went wrong in the last round, which is said once.
+    complaint: Option<String>,
 }
 
 /// Looks after etcd until the task is ended.
@@ -141,10 +147,12 @@ pub(crate) async fn upkeep(shared: Arc<Shared>, upkeep: Upkeep) {
         fence: None,
         history: VecDeque::new(),
         compacted: 0,
+        compacted_at: None,
         defragmented: None,
         full_since: None,
         sessions_cleared: None,
         told: false,
+        complaint: None,
     };
     loop {
         task.round().await;
@@ -183,13 +191,17 @@ impl Task {
         if !self.upkeep.act {
             return;
         }
-        if let Err(problem) = self.act(room, &members).await {
+        let complaint = self.act(room, &members).await.err();
+        if let Some(problem) = &complaint
+            && complaint != self.complaint
+        {
             tracing::warn!(
                 place = self.shared.place,
                 problem,
-                "the upkeep of etcd did not succeed; it is tried again"
+                "the upkeep of etcd did not succeed; it is tried again and again"
             );
         }
+        self.complaint = complaint;
     }
 
     /// Asks all members how they are.
@@ -268,11 +280,14 @@ impl Task {
         if room.is_file_large() {
             kept = revision;
         }
-        if kept > self.compacted {
+        let mut room = room;
+        if kept > self.compacted && (room.is_file_large() || self.has_rested(self.compacted_at)) {
             self.compact(kept, room.is_file_large()).await?;
+            self.look().await;
+            room = self.shared.looks.room().unwrap_or(room);
         }
-        if room.is_file_large() || self.is_worth(room, members) {
-            self.defragment(members, room).await?;
+        if self.is_worth(room, members) {
+            self.defragment(members).await?;
         }
         if room.alarm {
             self.end_alarm(room).await?;
@@ -302,7 +317,8 @@ impl Task {
         }
         // Nothing can be written: who held it last goes on, and the others help out if that one does not.
         let full_since = *self.full_since.get_or_insert(now);
-        room.alarm && (self.fence.is_some() || now.saturating_sub(full_since) > OTHERS)
+        room.alarm
+            && (self.fence.is_some() || now.saturating_sub(full_since) > OTHERS * self.upkeep.every)
     }
 
     async fn compact(&mut self, revision: i64, physical: bool) -> Result<(), String> {
@@ -316,6 +332,7 @@ impl Task {
             // Somebody else has compacted as much.
             Ok(_) | Err(Trouble::Compacted) => {
                 self.compacted = revision;
+                self.compacted_at = Some(self.now());
                 Ok(())
             }
             Err(trouble) => Err(format!("compacting failed: {trouble:?}")),
@@ -325,6 +342,9 @@ impl Task {
     /// Defragmenting stops a member for a moment: it is done seldom, and not while another is away.
     fn is_worth(&self, room: Room, members: &[Member]) -> bool {
         let free = room.size.saturating_sub(room.in_use);
+        if room.is_file_large() {
+            return free >= room.size / 16 || (room.alarm && self.has_rested(self.defragmented));
+        }
         let rested = self
             .defragmented
             .is_none_or(|at| self.now().saturating_sub(at) >= DEFRAGMENT_EVERY);
@@ -334,11 +354,11 @@ impl Task {
             && members.len() == self.shared.rpc.members()
     }
 
-    async fn defragment(&mut self, members: &[Member], room: Room) -> Result<(), String> {
-        // With nothing to be gained it would only stop the members again and again.
-        if room.size.saturating_sub(room.in_use) < room.size / 16 && !room.alarm {
-            return Ok(());
-        }
+    fn has_rested(&self, since: Option<Duration>) -> bool {
+        since.is_none_or(|at| self.now().saturating_sub(at) >= REST)
+    }
+
+    async fn defragment(&mut self, members: &[Member]) -> Result<(), String> {
         let (leaders, others): (Vec<_>, Vec<_>) = members.iter().partition(|member| {
             let id = member.status.header.as_ref().map(|header| header.member_id);
             id == Some(member.status.leader)
@@ -367,8 +387,8 @@ impl Task {
         };
         if room.size.saturating_add(room.reserve()) >= room.quota {
             return Err(format!(
-                "etcd is full: {} of {} bytes are in use, and nothing can be compacted any more",
-                room.in_use, room.quota
+                "etcd is full, and nothing more can be compacted away; raise its --quota-backend-bytes, which is {} bytes",
+                room.quota
             ));
         }
         for alarm in self

@@ -1,0 +1,106 @@
+//! Where the store is: opening it with the root key, in the data directory or in etcd, and making both at the very first start.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use gridkeep_store::{Etcd, Initialise, OpenOptions, RootKey, Store};
+
+use crate::config::{Config, Loaded};
+
+/// The credential of the service manager that holds the root key.
+const ROOT_KEY_CREDENTIAL: &str = "gridkeep-root-key";
+
+/// Where the root key is.
+enum KeySource {
+    Credential,
+    File(PathBuf),
+}
+
+impl KeySource {
+    /// The key, which exists.
+    fn read(self) -> anyhow::Result<RootKey> {
+        Ok(match self {
+            Self::Credential => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
+            Self::File(path) => RootKey::from_file(&path)?,
+        })
+    }
+
+    fn of(config: &Config, loaded: &Loaded) -> Self {
+        let credential = || {
+            std::env::var_os("CREDENTIALS_DIRECTORY")
+                .is_some_and(|place| Path::new(&place).join(ROOT_KEY_CREDENTIAL).exists())
+        };
+        match &config.gridkeep.seal_key_file {
+            Some(setting) => Self::File(setting.value.clone()),
+            None if credential() => Self::Credential,
+            None => Self::File(loaded.sources.base.join("gridkeep-root.key")),
+        }
+    }
+}
+
+/// Opens the store of this configuration; makes it at the very first start. The data directory is made in either case: what is received
+/// while the store is away is kept there.
+///
+/// # Errors
+/// In words for the operator.
+pub(super) async fn open(
+    config: &Config,
+    loaded: &Loaded,
+    initialise: bool,
+) -> anyhow::Result<Store> {
+    let data = config.gridkeep.data.value.clone();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&data)
+        .with_context(|| format!("the data directory {} cannot be made; make it for the user of the service, or set gridkeep.data", data.display()))?;
+    let key = KeySource::of(config, loaded);
+    let initialise = if initialise {
+        Initialise::WithGivenKey
+    } else {
+        Initialise::WhenEmpty
+    };
+    if let Some(etcd) = &config.gridkeep.etcd {
+        let etcd = Etcd::new(etcd.settings())?;
+        let key = match key {
+            KeySource::Credential => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
+            KeySource::File(path) => etcd.load_or_generate(&path).await?,
+        };
+        return Ok(etcd.open(key, initialise).await?);
+    }
+    tokio::task::spawn_blocking(move || {
+        let directory = data.join("store");
+        let key = match key {
+            KeySource::Credential => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
+            KeySource::File(path) => RootKey::load_or_generate(&path, &directory)?,
+        };
+        let mut options = OpenOptions::new(&directory, key);
+        options.initialise = initialise;
+        Ok(gridkeep_store::open(options)?)
+    })
+    .await
+    .context("opening the store failed")?
+}
+
+/// Opens the store of a server that does not run; `root_key` instead of the configured one. Makes nothing.
+///
+/// # Errors
+/// In words for the operator; also when a server runs on a data directory.
+pub(super) async fn open_existing(
+    config: &Config,
+    loaded: &Loaded,
+    root_key: Option<&Path>,
+) -> anyhow::Result<Store> {
+    let key = match root_key {
+        Some(path) => RootKey::from_file(path)?,
+        None => KeySource::of(config, loaded).read()?,
+    };
+    if let Some(etcd) = &config.gridkeep.etcd {
+        let etcd = Etcd::new(etcd.settings())?;
+        return Ok(etcd.open(key, Initialise::Never).await?);
+    }
+    let mut options = OpenOptions::new(&config.gridkeep.data.value.join("store"), key);
+    options.initialise = Initialise::Never;
+    Ok(gridkeep_store::open(options)?)
+}
