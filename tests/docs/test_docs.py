@@ -133,6 +133,7 @@ PLACES = {
     "gridkeep.seal": "{gridkeep: {seal: {nobody-knows: 1}}}",
     "gridkeep.audit": "{gridkeep: {audit: {nobody-knows: 1}}}",
     "gridkeep.compat": "{gridkeep: {compat: {nobody-knows: 1}}}",
+    "gridkeep.tokens": "{gridkeep: {tokens: {nobody-knows: 1}}}",
     "gridkeep.operators": "{gridkeep: {operators: [{nobody-knows: 1}]}}",
     "kerberos": "{kerberos: [{name: x, nobody-knows: 1}]}",
     "ssh": "{ssh: {nobody-knows: 1}}",
@@ -194,7 +195,7 @@ def test_yaml_of_the_documents_is_known(tmp_path):
 def test_keys_named_in_prose_exist(tmp_path):
     keys = keys_of_the_program(tmp_path)
     dotted = {f"{place}.{key}" for place in ("gridkeep", "cluster") for key in keys[place]} | {
-        f"gridkeep.{inner}.{key}" for inner in ("tls", "seal", "audit", "compat") for key in keys[f"gridkeep.{inner}"]
+        f"gridkeep.{inner}.{key}" for inner in ("tls", "seal", "audit", "compat", "tokens") for key in keys[f"gridkeep.{inner}"]
     }
     for page in PAGES:
         for name in re.findall(r"`((?:gridkeep|cluster)\.[a-z_.]+?)(?:: [^`]*)?`", page.read_text()):

@@ -48,6 +48,12 @@ impl Trouble {
         Trouble::text(StatusCode::BAD_REQUEST, text)
     }
 
+    /// `what` is written in the configuration files under `key`, and only there.
+    pub(crate) fn from_files(what: &str, key: &str) -> Self {
+        let (what, key) = (what.to_owned(), key.to_owned());
+        Trouble::Keeper(BadInput::FromFiles { what, key }.into())
+    }
+
     pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Self {
         Trouble::Answer(Box::new(Answer::error(status, text)))
     }

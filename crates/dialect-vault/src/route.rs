@@ -94,7 +94,24 @@ pub(crate) enum Route<'p> {
     HostInfo,
     Quota(QuotaRoute<'p>),
     Ssh(SshRoute<'p>),
+    FromFiles(FromFiles<'p>),
     Unknown,
+}
+
+/// What an administrator of the original writes and what here follows from the configuration files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FromFiles<'p> {
+    /// `auth/oidc-<issuer>/config`
+    Issuer(&'p str),
+    /// `auth/oidc-<issuer>/role`, with or without a name.
+    Role {
+        issuer: &'p str,
+        role: Option<&'p str>,
+    },
+    /// `secret/oauth/config`
+    Credentials,
+    /// `secret/oauth/servers`, with or without a name.
+    Server(Option<&'p str>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,6 +235,10 @@ impl<'p> Route<'p> {
                     kind: CredentialKind::Exchanged,
                     name,
                 },
+                None if rest == "config" => Route::FromFiles(FromFiles::Credentials),
+                _ if below(rest, "servers").is_some() => {
+                    Route::FromFiles(FromFiles::Server(below(rest, "servers").flatten()))
+                }
                 None if rest == "creds" => Route::Credential {
                     kind: CredentialKind::Base,
                     name: "",
@@ -232,7 +253,10 @@ impl<'p> Route<'p> {
             return ssh(rest);
         }
         if let Some(rest) = path.strip_prefix("auth/") {
-            return login(rest).map_or(Route::Unknown, Route::Login);
+            return login(rest)
+                .map(Route::Login)
+                .or_else(|| mount_of_issuer(rest).map(Route::FromFiles))
+                .unwrap_or(Route::Unknown);
         }
         for (mount, lasting) in [("delegation/", false), ("robot/", true)] {
             if let Some(name) = path.strip_prefix(mount).filter(|name| !name.is_empty()) {
@@ -311,6 +335,18 @@ fn below<'p>(rest: &'p str, prefix: &str) -> Option<Option<&'p str>> {
         "" => Some(None),
         tail => tail.strip_prefix('/').map(Some),
     }
+}
+
+/// What of an issuer's mount is configured.
+fn mount_of_issuer(rest: &str) -> Option<FromFiles<'_>> {
+    let (mount, action) = rest.split_once('/')?;
+    let issuer = mount
+        .strip_prefix("oidc-")
+        .filter(|issuer| !issuer.is_empty())?;
+    if action == "config" {
+        return Some(FromFiles::Issuer(issuer));
+    }
+    below(action, "role").map(|role| FromFiles::Role { issuer, role })
 }
 
 /// Leases, under their present paths and under the old ones.
@@ -463,7 +499,31 @@ mod tests {
                 },
             ),
             ("delegation/", Route::Unknown),
-            ("secret/oauth/config", Route::Unknown),
+            (
+                "secret/oauth/config",
+                Route::FromFiles(FromFiles::Credentials),
+            ),
+            (
+                "secret/oauth/servers/dune",
+                Route::FromFiles(FromFiles::Server(Some("dune"))),
+            ),
+            (
+                "secret/oauth/servers",
+                Route::FromFiles(FromFiles::Server(None)),
+            ),
+            (
+                "auth/oidc-dune/role/default",
+                Route::FromFiles(FromFiles::Role {
+                    issuer: "dune",
+                    role: Some("default"),
+                }),
+            ),
+            (
+                "auth/oidc-dune/config",
+                Route::FromFiles(FromFiles::Issuer("dune")),
+            ),
+            ("auth/oidc-/config", Route::Unknown),
+            ("auth/oidc-dune/roles", Route::Unknown),
             ("secret/oauth/self/x", Route::Unknown),
             (
                 "auth/token/create",

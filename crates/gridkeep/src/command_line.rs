@@ -250,7 +250,13 @@ fn configuration(
                     "the files given with --from cannot be used, so there is nothing to compare with; correct them, or leave --from out to compare with the running server"
                 );
             };
-            config::commands::show_diff(&old, &config::load(&files.paths(), &host), out, err)?
+            config::commands::show_diff(
+                &old,
+                &config::load(&files.paths(), &host),
+                &|_| None,
+                out,
+                err,
+            )?
         }
     })
 }

@@ -43,6 +43,9 @@ impl Keeper {
             let work = keeper.keep_alive();
             keeper.alone("keeper/keep-alive", work).await.map(|_| ())
         });
+        self.every(crate::removed::PERIOD, |keeper| async move {
+            keeper.forget_removed().await
+        });
         let keeper = self.clone();
         self.own(async move {
             if let Err(failure) = keeper.take_up_intents().await {

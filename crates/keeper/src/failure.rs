@@ -3,6 +3,7 @@
 //! The distinction is the point: stock credential monitors delete a user's tokens when they read the words of a final
 //! refusal, so [`Refused`] is built only on proof, and whatever may heal by itself is a [`Later`].
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -82,8 +83,10 @@ pub enum LaterKind {
     ClockDoubtful,
     /// A token of ours has no record: the store may be behind or restored.
     TokenRecordMissing,
-    /// The issuer was taken out of the configuration less than a week ago.
+    /// The issuer was taken out of the configuration not long ago.
     IssuerRemoved,
+    /// The role was taken out of the configuration not long ago.
+    RoleRemoved,
     /// Too many logins are under way.
     TooManyLogins,
     /// The server is stopping.
@@ -150,6 +153,15 @@ pub enum BadInput {
         "OpenBao login failed. The value of claim \"{claim}\" cannot be used as a credential key: {why}"
     )]
     ClaimUnusable { claim: String, why: &'static str },
+    #[error(
+        "OpenBao login failed. error validating claims: claim \"{claim}\" does not match any associated bound claim values; role \"{role}\" is for others; ask the operators of this server"
+    )]
+    ClaimNotBound { claim: String, role: String },
+    #[error(
+        "role \"{role}\" may be used from certain addresses only; {} is none of them",
+        from.map_or_else(|| "an unknown one".to_owned(), |from| from.to_string())
+    )]
+    AddressNotAllowed { role: String, from: Option<IpAddr> },
     #[error("Token verification failed. No id_token found in response.")]
     NoIdToken,
     #[error("Token verification failed. {what}")]

@@ -30,9 +30,6 @@ use crate::secret::{Mint, random_id};
 use crate::setup::Setup;
 use crate::spool::Spool;
 
-/// A removed issuer is answered for with an explanation for this long, in seconds.
-pub(crate) const REMOVED_ISSUER_KEPT: i64 = 7 * 86_400;
-
 /// What differs between nodes and between tests.
 #[derive(Debug, Clone)]
 pub struct KeeperOptions {
@@ -208,7 +205,7 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Puts a new configuration into force. Issuers that are gone are remembered for a week.
+    /// Puts a new configuration into force. Issuers and roles that are gone are remembered.
     ///
     /// # Errors
     /// [`Failure::Later`] when the store cannot be written; the old configuration then stays in force.
@@ -223,25 +220,12 @@ impl Keeper {
                 .ok_or_else(missing_record)?;
             let mut record = stored.value.clone();
             let now = self.inner.time.now();
-            let present: Vec<String> = setup
-                .issuers
-                .iter()
-                .map(|issuer| issuer.name.clone())
-                .collect();
-            for gone in record.issuers.iter().filter(|old| !present.contains(old)) {
-                record.removed_issuers.entry(gone.clone()).or_insert(now.0);
-            }
-            record.removed_issuers.retain(|issuer, since| {
-                !present.contains(issuer) && now.0 - *since < REMOVED_ISSUER_KEPT
-            });
-            record.issuers = present;
+            crate::removed::note(&mut record, &setup, now);
             let forget_keys = crate::ssh::switch(&mut record, setup.ssh.is_some(), now);
             if forget_keys && !self.inner.time.doubtful() {
                 self.forget_ssh_keys().await?;
             }
-            let unchanged = record.issuers == stored.value.issuers
-                && record.removed_issuers == stored.value.removed_issuers
-                && record.ssh_off_since == stored.value.ssh_off_since;
+            let unchanged = record == stored.value;
             if !unchanged {
                 let mut change = Change::new();
                 change
@@ -254,6 +238,7 @@ impl Keeper {
                 }
             }
             setup.removed_issuers = record.removed_issuers;
+            setup.removed_roles = record.removed_roles;
             break;
         }
         let setup = Arc::new(setup);

@@ -29,15 +29,20 @@ mod exchange;
 mod grants;
 mod keeper;
 mod login;
+mod network;
 mod rate_limits;
 mod refresh;
+mod removed;
 mod revocation;
 mod spool;
 mod ssh;
+mod terms;
 mod tokens;
 
 pub use anchors::{AuditAnchor, AuditEvidence};
-pub use credentials::{AccessToken, CredentialName, CredentialSummary, PutCredential, Want};
+pub use credentials::{
+    AccessToken, CredentialName, CredentialSummary, Holders, PutCredential, Want,
+};
 pub use delegation::{Delegate, Delegated, Delegation, Holder, UseLimits};
 pub use events::Event;
 pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
@@ -47,6 +52,7 @@ pub use login::{
     Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome, TicketLogin,
     network,
 };
+pub use network::{Network, NotANetwork};
 pub use policy::{Granted, Operation, Policy, PolicyWrite};
 pub use rate_limits::{CountedBy, RateLimit, RateLimitOptions, RateLimitTable};
 pub use records::{Identity, KeeperToken};
@@ -59,6 +65,7 @@ pub use ssh::{
     RegisterSshKeys, SSH_SIGNATURE_FORMATS, SshChallenge, SshKey, SshKeySource, SshLogin, SshProbe,
     SshSignatureForm,
 };
+pub use terms::{BoundClaim, ClaimName, LoginTerms};
 pub use tokens::{Bearer, CreateToken, Issued, Renewed, TokenRole};
 
 #[cfg(test)]

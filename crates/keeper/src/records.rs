@@ -437,7 +437,7 @@ pub(crate) struct ProofRecord {
 }
 
 /// The keeper's own state: one record.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeeperRecord {
     pub cluster_id: String,
     /// The latest wall-clock time seen.
@@ -451,6 +451,12 @@ pub(crate) struct KeeperRecord {
     /// Since when logging in with ssh keys is switched off.
     #[serde(default)]
     pub ssh_off_since: Option<i64>,
+    /// Roles of issuers that stay, taken out of the configuration, and when; as `issuer/role` in lower case.
+    #[serde(default)]
+    pub removed_roles: BTreeMap<String, i64>,
+    /// Roles that were configured last.
+    #[serde(default)]
+    pub roles: Vec<String>,
     /// Level in which records are written.
     #[serde(default = "first_level")]
     pub level: u16,

@@ -9,6 +9,7 @@ use gridkeep_issuer::TokenIssuer;
 use gridkeep_token::time::Seconds;
 
 use crate::rate_limits::RateLimit;
+use crate::terms::LoginTerms;
 
 /// Longest life of a token, in seconds: 672 hours, the system limit that clients of the original count on.
 pub const SYSTEM_MAX_TTL: Seconds = Seconds(2_419_200);
@@ -33,6 +34,8 @@ pub struct RoleSetup {
     pub scopes: Vec<String>,
     /// The claim whose value is the owner key for this role, where it differs from the issuer's.
     pub credclaim: Option<String>,
+    /// For whom it is, and what its logins get.
+    pub terms: LoginTerms,
 }
 
 /// One configured token issuer.
@@ -48,8 +51,10 @@ pub struct IssuerSetup {
     pub client: Arc<dyn TokenIssuer>,
     /// How people log in.
     pub callback_mode: CallbackMode,
-    /// The top-level claim whose value is the owner key.
+    /// The claim whose value is the owner key.
     pub credclaim: String,
+    /// Whether `credclaim`, here and in roles, is a JSON pointer; else it is a name at the top.
+    pub credclaim_pointer: bool,
     /// Its roles.
     pub roles: Vec<RoleSetup>,
     /// Whether a login made with other scopes than its role has today is refused until it is made anew.
@@ -207,6 +212,8 @@ pub struct Setup {
     pub kerberos: BTreeMap<String, KerberosSetup>,
     /// How clients and browsers reach the service: scheme, name and port, without a slash at the end.
     pub public_url: String,
+    /// Further addresses of the same form under which browsers may come back, such as one from before the service was renamed.
+    pub other_urls: Vec<String>,
     /// Whether an OIDC login may register ssh keys.
     pub self_registration: bool,
     /// Logging in with ssh keys; `None` = switched off.
@@ -225,6 +232,10 @@ pub struct Setup {
     pub rate_limits: Vec<RateLimit>,
     /// Issuers taken out of the configuration, with the time (Unix seconds) that was noticed.
     pub removed_issuers: BTreeMap<String, i64>,
+    /// The same of roles of issuers that stay, as `issuer/role` in lower case.
+    pub removed_roles: BTreeMap<String, i64>,
+    /// How long what was taken out is kept; `None`: a week.
+    pub keep_removed: Option<Seconds>,
 }
 
 impl Setup {
@@ -233,8 +244,19 @@ impl Setup {
         self.issuers.iter().find(|issuer| issuer.name == name)
     }
 
-    /// The one address an issuer may send a browser back to.
+    /// The address an issuer sends browsers back to.
     pub fn callback_url(&self, issuer: &str) -> String {
-        format!("{}/v1/auth/oidc-{issuer}/oidc/callback", self.public_url)
+        callback_below(&self.public_url, issuer)
     }
+
+    /// All addresses it may send them to, that one first.
+    pub fn callback_urls(&self, issuer: &str) -> impl Iterator<Item = String> {
+        std::iter::once(&self.public_url)
+            .chain(&self.other_urls)
+            .map(move |url| callback_below(url, issuer))
+    }
+}
+
+fn callback_below(url: &str, issuer: &str) -> String {
+    format!("{url}/v1/auth/oidc-{issuer}/oidc/callback")
 }

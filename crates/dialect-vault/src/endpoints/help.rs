@@ -98,6 +98,9 @@ fn text(route: Route<'_>) -> Option<&'static str> {
             "The audit log, which the configuration files name, and how a text looks in it."
         }
         Route::Plugins(_) => "What is built in. There are no plugins.",
+        Route::FromFiles(_) => {
+            "What the configuration files say of issuers and their roles, secrets left out. Read only: change the files and reload."
+        }
         Route::Quota(_) => {
             "Rate limits: POST rate-limit/<name> with path, rate, interval, block_interval and per (address or user); config with rate_limit_exempt_paths, enable_rate_limit_response_headers, enable_rate_limit_audit_logging. Those of the configuration files are read only."
         }

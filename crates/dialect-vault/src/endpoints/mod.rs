@@ -5,6 +5,7 @@
 mod capabilities;
 mod credentials;
 mod delegations;
+mod from_files;
 pub(crate) mod help;
 mod host;
 mod kerberos;
@@ -70,6 +71,7 @@ pub(crate) async fn guarded(
         Route::UiMount(path) => host::mount_of(inner, path, call, &caller.bearer.token),
         Route::Policy { legacy, name } => policies::answer(inner, legacy, name, call).await,
         Route::Mounts { class, path } => mounts::answer(inner, class, path, call),
+        Route::FromFiles(what) => from_files::answer(inner, what, call),
         Route::Quota(route) => quotas::answer(inner, route, call).await,
         Route::Ssh(route) => ssh::answer(inner, route, call, caller).await,
         Route::Capabilities(whose) => capabilities::answer(inner, whose, call, caller).await,

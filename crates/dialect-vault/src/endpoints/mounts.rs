@@ -1,7 +1,6 @@
 //! What is mounted where. Mounts follow from the configuration files, so they are only read here.
 
 use gridkeep_keeper::{Mount, Operation};
-use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::status::object;
@@ -17,8 +16,14 @@ pub(super) fn answer(
     call: &mut Call<'_>,
 ) -> Result<Answer, Trouble> {
     if call.operation != Operation::Read {
-        let text = "mounts follow from the configuration files of this server and cannot be changed by API; change the files and reload";
-        return Err(Trouble::text(StatusCode::METHOD_NOT_ALLOWED, text));
+        let path = path.unwrap_or_default().trim_end_matches('/');
+        let key = match class {
+            MountClass::Auth if path.starts_with("kerberos-") => "kerberos",
+            MountClass::Auth if path == "ssh" => "ssh",
+            _ => "issuers",
+        };
+        let mount = format!("mount \"{path}/\"");
+        return Err(Trouble::from_files(&mount, key));
     }
     let mounts = inner.keeper.mounts();
     let shown = mounts

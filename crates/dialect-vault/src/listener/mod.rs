@@ -5,6 +5,7 @@
 
 mod certificate;
 mod own_errors;
+mod proxies;
 mod stall;
 mod tls;
 
@@ -32,6 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use own_errors::OwnErrors;
+pub use proxies::TrustedProxies;
 use stall::Stall;
 pub use tls::{ReloadableTls, TlsError, TlsFiles};
 
@@ -53,6 +55,8 @@ pub struct ListenerLimits {
     pub connections: usize,
     /// Connections at one time from one IPv4 address or one IPv6 network of 64 bits. More are closed at once.
     pub connections_per_address: usize,
+    /// Front servers, which carry everybody's connections and have no such bound.
+    pub trusted: TrustedProxies,
     /// Time for the TLS handshake.
     pub handshake: Duration,
     /// Time for the head of a request, which includes the idle time before it on a kept connection.
@@ -74,6 +78,7 @@ impl Default for ListenerLimits {
         ListenerLimits {
             connections: 2048,
             connections_per_address: 256,
+            trusted: TrustedProxies::default(),
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             idle_under_pressure: Duration::from_secs(5),
@@ -147,10 +152,12 @@ async fn serve_with<S: HttpService>(
             }
         };
         trouble = Duration::ZERO;
-        let Some(seat) = Addresses::enter(&addresses, peer.ip()) else {
+        let trusted = limits.trusted.contains(peer.ip());
+        let seat = Addresses::enter(&addresses, peer.ip());
+        if seat.is_none() && !trusted {
             tracing::debug!(%peer, "too many connections from this address");
             continue;
-        };
+        }
         let idle = if room.available_permits() < limits.connections / 4 {
             limits.idle_under_pressure
         } else {

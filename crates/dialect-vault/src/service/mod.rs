@@ -27,7 +27,7 @@ use crate::audit::{
 use crate::endpoints;
 use crate::failure::Trouble;
 use crate::fields::Fields;
-use crate::listener::HttpService;
+use crate::listener::{HttpService, TrustedProxies};
 use crate::params::{self, Params};
 use crate::path;
 use crate::quota::{Exceeded, Pass, Quotas};
@@ -70,6 +70,8 @@ pub struct DialectOptions {
     pub build_date: String,
     /// Bounds of a single request.
     pub limits: DialectLimits,
+    /// Front servers whose word about a client's address is taken.
+    pub proxies: TrustedProxies,
 }
 
 impl std::fmt::Debug for DialectOptions {
@@ -170,7 +172,14 @@ impl VaultService {
         let id = head::request_id();
         // What lies between this message and the next is where front servers and we might disagree: do not go on from there.
         let close = request.headers().contains_key(TRANSFER_ENCODING);
-        let answering = AssertUnwindSafe(self.inner.answer(request, peer, &id)).catch_unwind();
+        let client = self.inner.options.proxies.client(peer, request.headers());
+        let answering = async {
+            match client {
+                Ok(client) => self.inner.answer(request, client, &id).await,
+                Err(error) => Answer::error(StatusCode::BAD_REQUEST, error.to_string()),
+            }
+        };
+        let answering = AssertUnwindSafe(answering).catch_unwind();
         let answer = answering.await.unwrap_or_else(|_| {
             tracing::error!(request_id = id, "a request ended in a panic");
             Answer::error(

@@ -9,9 +9,11 @@
 mod common;
 mod credentials;
 mod delegation;
+mod from_files;
 mod kerberos;
 mod login;
 mod operators;
+mod proxies;
 mod quotas;
 mod ssh;
 mod system;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use gridkeep_dialect_vault::listener::TrustedProxies;
 use gridkeep_dialect_vault::{
     AuditError, AuditFailure, AuditSink, DialectLimits, DialectOptions, VaultService,
 };
@@ -17,7 +18,9 @@ use gridkeep_issuer::{
     Metadata, TokenHint, TokenIssuer, TokenResponse,
 };
 use gridkeep_keeper::clock::{Clock, ManualClock};
-use gridkeep_keeper::{CallbackMode, IssuerSetup, Keeper, KeeperOptions, RoleSetup, Setup};
+use gridkeep_keeper::{
+    CallbackMode, IssuerSetup, Keeper, KeeperOptions, LoginTerms, RoleSetup, Setup,
+};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -209,6 +212,7 @@ pub struct House {
     pub issuer: Arc<FakeIssuer>,
     pub audit: Arc<MemoryAudit>,
     pub clock: Arc<ManualClock>,
+    pub proxies: TrustedProxies,
     store: gridkeep_store::Store,
     directory: tempfile::TempDir,
 }
@@ -240,16 +244,19 @@ pub fn setup(issuer: &Arc<FakeIssuer>) -> Setup {
         client: Arc::clone(issuer) as Arc<dyn TokenIssuer>,
         callback_mode,
         credclaim: "wlcg.credkey".into(),
+        credclaim_pointer: false,
         roles: vec![
             RoleSetup {
                 name: "default".into(),
                 scopes: vec!["storage.read:/".into()],
                 credclaim: None,
+                terms: LoginTerms::default(),
             },
             RoleSetup {
                 name: "production".into(),
                 scopes: vec!["storage.create:/".into()],
                 credclaim: None,
+                terms: LoginTerms::default(),
             },
         ],
     };
@@ -268,6 +275,7 @@ fn service(
     keeper: &Keeper,
     audit: Arc<dyn AuditSink>,
     on_audit_failure: AuditFailure,
+    proxies: TrustedProxies,
 ) -> VaultService {
     let options = DialectOptions {
         audit,
@@ -275,6 +283,7 @@ fn service(
         version: "0.1.0".into(),
         build_date: "2026-08-18T10:00:00Z".into(),
         limits: DialectLimits::default(),
+        proxies,
     };
     VaultService::new(keeper.clone(), options)
 }
@@ -301,10 +310,12 @@ pub async fn house() -> House {
     .await
     .unwrap();
     let audit = Arc::new(MemoryAudit::default());
+    let proxies = TrustedProxies::default();
     let service = service(
         &keeper,
         Arc::clone(&audit) as Arc<dyn AuditSink>,
         AuditFailure::Refuse,
+        proxies.clone(),
     );
     House {
         service,
@@ -312,6 +323,7 @@ pub async fn house() -> House {
         issuer,
         audit,
         clock,
+        proxies,
         store,
         directory,
     }
@@ -321,12 +333,17 @@ impl House {
     /// What is done while the audit log cannot be written.
     pub fn on_audit_failure(&mut self, failure: AuditFailure) {
         let audit = Arc::clone(&self.audit) as Arc<dyn AuditSink>;
-        self.service = service(&self.keeper, audit, failure);
+        self.service = service(&self.keeper, audit, failure, self.proxies.clone());
     }
 
     /// Replaces the audit log.
     pub fn audit_with(&mut self, audit: Arc<dyn AuditSink>) {
-        self.service = service(&self.keeper, audit, AuditFailure::Refuse);
+        self.service = service(
+            &self.keeper,
+            audit,
+            AuditFailure::Refuse,
+            self.proxies.clone(),
+        );
     }
 
     /// Another keeper over the same store.

@@ -2,7 +2,7 @@
 //!
 //! Knows where to write and what to return; parsing of arguments is the command line's.
 
-use super::{Config, Impact, Loaded, Severity, diff, digest, show_effective};
+use super::{Change, Config, Impact, Loaded, Severity, diff, digest, show_effective};
 use std::io::{self, Write};
 
 /// Everything is in order, or has only warnings where strictness was not asked for.
@@ -81,13 +81,15 @@ pub fn show(loaded: &Loaded, out: &mut dyn Write, notes: &mut dyn Write) -> io::
     Ok(exit_code(loaded, false))
 }
 
-/// `gridkeep config diff`: what would change if `new` took the place of `old`; findings of faults go to `notes`.
+/// `gridkeep config diff`: what would change if `new` took the place of `old`; findings of faults go to `notes`. `people` tells who is met
+/// by a change, where that is known.
 ///
 /// # Errors
 /// When `out` or `notes` cannot be written.
 pub fn show_diff(
     old: &Config,
     new: &Loaded,
+    people: &dyn Fn(&Change) -> Option<String>,
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> io::Result<u8> {
@@ -99,6 +101,9 @@ pub fn show_diff(
     changes.sort_by_key(|change| std::cmp::Reverse(change.impact));
     for change in &changes {
         writeln!(out, "{change}")?;
+        if let Some(people) = people(change) {
+            writeln!(out, "    {people}")?;
+        }
     }
     let hard = changes
         .iter()

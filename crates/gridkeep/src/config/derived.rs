@@ -46,6 +46,9 @@ impl Config {
 
     /// How clients and browsers reach the service, without a slash at the end.
     pub fn service_url(&self) -> String {
+        if let Some(url) = &self.gridkeep.public_url {
+            return url.value.clone();
+        }
         format!(
             "https://{}:{}",
             self.service_name().value,

@@ -5,7 +5,7 @@
 
 use super::etcd::EtcdConfig;
 use super::finding::{Origin, Setting};
-use super::model::{AuditLog, Config, IssuerConfig};
+use super::model::{AuditLog, Config, IssuerConfig, TermsConfig};
 use super::yaml11::{Reading, resolve};
 use aws_lc_rs::digest::{Context, SHA256};
 use secrecy::{ExposeSecret, SecretString};
@@ -214,6 +214,39 @@ impl<'a> Entries<'a> {
         }
     }
 
+    fn with_terms(mut self, terms: &TermsConfig) -> Self {
+        for (key, length) in [
+            ("token_ttl", &terms.token_ttl),
+            ("token_max_ttl", &terms.token_max_ttl),
+            ("token_period", &terms.token_period),
+        ] {
+            self = self.with_some(key, length.as_ref().map(duration));
+        }
+        if !terms.token_bound_cidrs.is_empty() {
+            let networks = terms.token_bound_cidrs.iter().map(text).collect();
+            self = self.with("token_bound_cidrs", Tree::List(networks));
+        }
+        if terms.bound_claims.is_empty() {
+            return self;
+        }
+        let claims = terms
+            .bound_claims
+            .iter()
+            .map(|(claim, values)| {
+                let values = values.iter().map(text).collect();
+                (claim.value.clone(), Tree::List(values))
+            })
+            .collect();
+        self.with("bound_claims", Tree::Map(claims))
+    }
+
+    fn with_list<T: ToString>(self, key: &str, items: &[Setting<T>]) -> Self {
+        if items.is_empty() {
+            return self;
+        }
+        self.with(key, Tree::List(items.iter().map(text).collect()))
+    }
+
     fn tree(self) -> Tree<'a> {
         Tree::Map(self.0)
     }
@@ -284,6 +317,7 @@ fn issuer(issuer: &IssuerConfig) -> Tree<'_> {
         entries()
             .with("name", text(&role.name))
             .with_some("credclaim", role.credclaim.as_ref().map(text))
+            .with_terms(&role.terms)
             .with("scopes", Tree::List(role.scopes.iter().map(text).collect()))
             .tree()
     });
@@ -321,6 +355,26 @@ fn issuer(issuer: &IssuerConfig) -> Tree<'_> {
             "reauth_on_scope_change",
             text(&issuer.reauth_on_scope_change),
         )
+        .with_some(
+            "credclaim_json_pointer",
+            issuer
+                .credclaim_json_pointer
+                .value
+                .then(|| text(&issuer.credclaim_json_pointer)),
+        )
+        .with_some(
+            "connect_timeout",
+            issuer.connect_timeout.as_ref().map(duration),
+        )
+        .with_some(
+            "request_timeout",
+            issuer.request_timeout.as_ref().map(duration),
+        )
+        .with_some(
+            "requests_per_second",
+            issuer.requests_per_second.as_ref().map(text),
+        )
+        .with_terms(&issuer.terms)
         .with("roles", Tree::List(roles.collect()))
         .tree()
 }
@@ -374,9 +428,18 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
     });
     let robots: Vec<Tree<'_>> = robots.collect();
     let robots = (!robots.is_empty()).then_some(Tree::List(robots));
+    let lives = [("default_ttl", &own.default_ttl), ("max_ttl", &own.max_ttl)];
+    let lives = lives.into_iter().fold(entries(), |lives, (key, length)| {
+        lives.with_some(key, length.as_ref().map(duration))
+    });
+    let lives = (!lives.0.is_empty()).then(|| lives.tree());
     if part == Part::Shared {
         return entries()
             .with("callback_port", text(&own.callback_port))
+            .with_some("public_url", own.public_url.as_ref().map(text))
+            .with_list("other_urls", &own.other_urls)
+            .with_some("tokens", lives)
+            .with_some("keep_removed", own.keep_removed.as_ref().map(duration))
             .with("operators", operators)
             .with_some("robots", robots)
             .with(
@@ -406,6 +469,11 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .with("listen", Tree::List(own.listen.iter().map(text).collect()))
         .with_some("plain_listen", plain)
         .with("callback_port", text(&own.callback_port))
+        .with_some("public_url", own.public_url.as_ref().map(text))
+        .with_list("other_urls", &own.other_urls)
+        .with_list("trusted_proxies", &own.trusted_proxies)
+        .with_some("tokens", lives)
+        .with_some("keep_removed", own.keep_removed.as_ref().map(duration))
         .with("tls", tls)
         .with("data", path(&own.data))
         .with_some("store", own.etcd.as_ref().map(store))

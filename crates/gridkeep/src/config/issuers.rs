@@ -6,11 +6,12 @@
 use super::finding::{Origin, Setting, Severity, quoted};
 use super::model::{CallbackMode, ClientAuth, IssuerConfig, RoleConfig};
 use super::read::{Item, Named, Reader};
+use super::terms;
 use super::yaml::{Mapping, Node, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use url::Url;
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 23] = [
     "name",
     "clientid",
     "secret",
@@ -25,8 +26,26 @@ const KEYS: [&str; 14] = [
     "ca_file",
     "authorization_params",
     "reauth_on_scope_change",
+    "credclaim_json_pointer",
+    "connect_timeout",
+    "request_timeout",
+    "requests_per_second",
+    "token_ttl",
+    "token_max_ttl",
+    "token_period",
+    "token_bound_cidrs",
+    "bound_claims",
 ];
-const ROLE_KEYS: [&str; 3] = ["name", "scopes", "credclaim"];
+const ROLE_KEYS: [&str; 8] = [
+    "name",
+    "scopes",
+    "credclaim",
+    "token_ttl",
+    "token_max_ttl",
+    "token_period",
+    "token_bound_cidrs",
+    "bound_claims",
+];
 const NOT_SERVED: &str = "This issuer is not served.";
 const ROLE_NOT_SERVED: &str = "This role is not served.";
 
@@ -99,6 +118,16 @@ fn issuer(
     let reauth_on_scope_change = item
         .flag("reauth_on_scope_change")
         .unwrap_or(Setting::builtin(false));
+    let credclaim_json_pointer = item
+        .flag("credclaim_json_pointer")
+        .unwrap_or(Setting::builtin(false));
+    if let Some(claim) = credclaim.as_ref().filter(|_| credclaim_json_pointer.value) {
+        check_pointer(&mut item, claim);
+    }
+    let connect_timeout = terms::positive(&mut item, "connect_timeout");
+    let request_timeout = terms::positive(&mut item, "request_timeout");
+    let requests_per_second = requests_per_second(&mut item);
+    let terms = terms::read(&mut item);
     let kerbservice = item.text("kerbservice");
     if let Some(service) = &kerbservice {
         check_service(&mut item, service, services);
@@ -107,7 +136,12 @@ fn issuer(
         item.missing("roles");
     }
     let (sound, roles_path, roles_node) = (item.sound, item.key("roles"), item.node("roles"));
-    let roles = roles(reader, roles_node, &roles_path);
+    let roles = roles(
+        reader,
+        roles_node,
+        &roles_path,
+        credclaim_json_pointer.value,
+    );
     if let Some(node) = roles_node
         && roles.is_empty()
     {
@@ -162,7 +196,42 @@ fn issuer(
         ca_file,
         authorization_params,
         reauth_on_scope_change,
+        credclaim_json_pointer,
+        connect_timeout,
+        request_timeout,
+        requests_per_second,
+        terms,
     })
+}
+
+fn check_pointer(item: &mut Item<'_, '_, '_>, claim: &Setting<String>) {
+    if !claim.value.starts_with('/') {
+        let what = format!(
+            "{} does not begin with a slash, as a JSON pointer does.",
+            quoted(&claim.value)
+        );
+        item.refuse(
+            &claim.origin,
+            "credclaim",
+            what,
+            Some("a JSON pointer such as /realm/user, or no `credclaim_json_pointer`"),
+        );
+    }
+}
+
+fn requests_per_second(item: &mut Item<'_, '_, '_>) -> Option<Setting<f64>> {
+    let rate = item.number("requests_per_second")?;
+    if !(0.01..=10_000.0).contains(&rate.value) {
+        let what = format!("{} is not a rate of requests.", rate.value);
+        item.refuse(
+            &rate.origin,
+            "requests_per_second",
+            what,
+            Some("a number from 0.01 to 10000"),
+        );
+        return None;
+    }
+    Some(rate)
 }
 
 /// The issuer URL is compared byte by byte with the discovery document, so it is kept as written.
@@ -322,7 +391,12 @@ fn warn_underscore(reader: &mut Reader<'_>, name: &Setting<String>, path: &str) 
     }
 }
 
-fn roles(reader: &mut Reader<'_>, node: Option<&Node>, path: &str) -> Vec<RoleConfig> {
+fn roles(
+    reader: &mut Reader<'_>,
+    node: Option<&Node>,
+    path: &str,
+    pointer: bool,
+) -> Vec<RoleConfig> {
     let named = reader.named_items(node, path, ROLE_NOT_SERVED);
     let mut spellings: HashMap<String, usize> = HashMap::new();
     for item in &named {
@@ -343,14 +417,14 @@ fn roles(reader: &mut Reader<'_>, node: Option<&Node>, path: &str) -> Vec<RoleCo
             );
             let means = "Clients cannot tell them apart; neither is served.";
             reader.find(Severity::Error, &item.name.origin, &item.path, what, means);
-        } else if let Some(role) = role(reader, item) {
+        } else if let Some(role) = role(reader, item, pointer) {
             roles.push(role);
         }
     }
     roles
 }
 
-fn role(reader: &mut Reader<'_>, named: &Named<'_>) -> Option<RoleConfig> {
+fn role(reader: &mut Reader<'_>, named: &Named<'_>, pointer: bool) -> Option<RoleConfig> {
     let mut item = Item::new(
         reader,
         named.map,
@@ -361,6 +435,10 @@ fn role(reader: &mut Reader<'_>, named: &Named<'_>) -> Option<RoleConfig> {
     item.unknown(&ROLE_KEYS);
     let scopes = scopes(&mut item);
     let credclaim = item.text("credclaim");
+    if let Some(claim) = credclaim.as_ref().filter(|_| pointer) {
+        check_pointer(&mut item, claim);
+    }
+    let terms = terms::read(&mut item);
     let mut seen: HashMap<&str, &Origin> = HashMap::new();
     for scope in &scopes {
         if let Some(first) = seen.insert(&scope.value, &scope.origin) {
@@ -380,6 +458,7 @@ fn role(reader: &mut Reader<'_>, named: &Named<'_>) -> Option<RoleConfig> {
         name: named.name.clone(),
         scopes,
         credclaim,
+        terms,
     })
 }
 

@@ -24,13 +24,14 @@ mod read;
 mod robots;
 mod sections;
 mod source;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod values;
 mod yaml;
 mod yaml11;
 
-pub use diff::{Impact, diff};
+pub use diff::{Change, Impact, diff};
 pub use effective::{digest, show_effective};
 pub use etcd::EtcdConfig;
 pub use finding::{Finding, Origin, Setting, Severity};
@@ -41,6 +42,7 @@ pub use model::{
 };
 pub use published::against_discovery;
 pub use source::{Sources, default_paths};
+pub use terms::of_role as terms_of_role;
 
 use finding::{Findings, Refusal};
 use read::Reader;

@@ -7,7 +7,7 @@
 use super::etcd::EtcdConfig;
 use super::finding::Setting;
 use super::robots::RobotConfig;
-use gridkeep_keeper::CountedBy;
+use gridkeep_keeper::{CountedBy, Network};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -63,6 +63,31 @@ pub struct IssuerConfig {
     pub authorization_params: Vec<(String, Setting<String>)>,
     /// `reauth_on_scope_change`: a credential made with other scopes needs a new login.
     pub reauth_on_scope_change: Setting<bool>,
+    /// `credclaim_json_pointer`: `credclaim`, here and in roles, is a JSON pointer.
+    pub credclaim_json_pointer: Setting<bool>,
+    /// `connect_timeout`: how long a connection to it may take to come about.
+    pub connect_timeout: Option<Setting<Duration>>,
+    /// `request_timeout`: how long a call may take in all.
+    pub request_timeout: Option<Setting<Duration>>,
+    /// `requests_per_second`: how often it may be asked in the long run.
+    pub requests_per_second: Option<Setting<f64>>,
+    /// The terms of all its roles.
+    pub terms: TermsConfig,
+}
+
+/// Terms of logins, extensions of issuers and roles.
+#[derive(Clone, Debug, Default)]
+pub struct TermsConfig {
+    /// `token_ttl`: life of the login token.
+    pub token_ttl: Option<Setting<Duration>>,
+    /// `token_max_ttl`: its end, renewals included.
+    pub token_max_ttl: Option<Setting<Duration>>,
+    /// `token_period`: each renewal gives it this long.
+    pub token_period: Option<Setting<Duration>>,
+    /// `token_bound_cidrs`: addresses it may be used from; empty: any.
+    pub token_bound_cidrs: Vec<Setting<Network>>,
+    /// `bound_claims`: claims a person has to have, each with the values of which one is enough.
+    pub bound_claims: Vec<(Setting<String>, Vec<Setting<String>>)>,
 }
 
 /// One role of an issuer.
@@ -74,6 +99,8 @@ pub struct RoleConfig {
     pub scopes: Vec<Setting<String>>,
     /// `credclaim` of this role alone, an extension.
     pub credclaim: Option<Setting<String>>,
+    /// The terms of this role.
+    pub terms: TermsConfig,
 }
 
 /// How people log in at an issuer.
@@ -208,6 +235,18 @@ pub struct GridkeepConfig {
     pub plain_listen: Vec<Setting<SocketAddr>>,
     /// `callback_port`: the port in callback addresses, where clients and browsers reach the service; 8200 in the original.
     pub callback_port: Setting<u16>,
+    /// `public_url`: how clients and browsers reach the service, where that is not the service name and `callback_port`.
+    pub public_url: Option<Setting<String>>,
+    /// `other_urls`: further addresses under which browsers may come back.
+    pub other_urls: Vec<Setting<String>>,
+    /// `keep_removed`: how long credentials of issuers and roles that were taken out are kept.
+    pub keep_removed: Option<Setting<Duration>>,
+    /// `trusted_proxies`: front servers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Setting<Network>>,
+    /// `tokens.default_ttl`: life of a token nobody asked a life for.
+    pub default_ttl: Option<Setting<Duration>>,
+    /// `tokens.max_ttl`: upper limit for every token that is not periodic.
+    pub max_ttl: Option<Setting<Duration>>,
     /// `tls.certificate`: PEM chain.
     pub certificate: Setting<PathBuf>,
     /// `tls.key`: PEM key.

@@ -6,14 +6,20 @@
 use super::finding::{Finding, Setting, Severity, quoted};
 use super::model::{GridkeepConfig, IssuerConfig, OnAuditFailure, OperatorConfig};
 use super::read::{Item, Reader};
+use super::terms;
 use super::yaml::{Mapping, Value};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 18] = [
     "listen",
     "plain_listen",
     "callback_port",
+    "public_url",
+    "other_urls",
+    "trusted_proxies",
+    "tokens",
+    "keep_removed",
     "tls",
     "data",
     "store",
@@ -56,6 +62,27 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
     if let Some(port) = callback_port(&mut item) {
         config.callback_port = port;
     }
+    config.public_url = item
+        .text("public_url")
+        .and_then(|url| service_url(&mut item, "public_url", url));
+    config.other_urls = item
+        .texts("other_urls", URL_ALLOWED)
+        .into_iter()
+        .filter_map(|url| service_url(&mut item, "other_urls", url))
+        .collect();
+    config.trusted_proxies = terms::networks(&mut item, "trusted_proxies");
+    for network in &config.trusted_proxies {
+        if network.value.is_everything() {
+            let what = "Every address is trusted to say who is calling.";
+            let means = "Anybody can pass for any address; name the front servers alone.";
+            item.warn(&network.origin, "trusted_proxies", what, means);
+        }
+    }
+    config.keep_removed = terms::positive(&mut item, "keep_removed");
+    with_mapping(&mut item, "tokens", &["default_ttl", "max_ttl"], |tokens| {
+        config.default_ttl = terms::positive(tokens, "default_ttl");
+        config.max_ttl = terms::positive(tokens, "max_ttl");
+    });
     if let Some(data) = item.file_path("data") {
         config.data = data;
     }
@@ -115,6 +142,12 @@ fn defaults(base: &Path) -> GridkeepConfig {
             DEFAULT_PORT,
         )))],
         callback_port: Setting::builtin(DEFAULT_PORT),
+        public_url: None,
+        other_urls: Vec::new(),
+        trusted_proxies: Vec::new(),
+        keep_removed: None,
+        default_ttl: None,
+        max_ttl: None,
         certificate: Setting::builtin(base.join("hostcert.pem")),
         key: Setting::builtin(base.join("hostkey.pem")),
         data: Setting::builtin(PathBuf::from(DEFAULT_DATA)),
@@ -129,6 +162,32 @@ fn defaults(base: &Path) -> GridkeepConfig {
         ssh_rsa_sha1: Setting::builtin(true),
         shell_unescape: Setting::builtin(false),
     }
+}
+
+const URL_ALLOWED: &str = "the beginning of an address such as https://tokens.example.org:8200";
+
+/// An address of the service: scheme, host and port. A slash at the end is dropped.
+fn service_url(
+    item: &mut Item<'_, '_, '_>,
+    key: &str,
+    url: Setting<String>,
+) -> Option<Setting<String>> {
+    let text = url.value.strip_suffix('/').unwrap_or(&url.value);
+    let bare = url::Url::parse(text).ok().filter(|parsed| {
+        parsed.scheme() == "https"
+            && parsed.path() == "/"
+            && parsed.query().is_none()
+            && parsed.fragment().is_none()
+            && parsed.username().is_empty()
+            && parsed.password().is_none()
+            && !text.ends_with('/')
+    });
+    if bare.is_none() {
+        let what = format!("{} is not an address of this service.", quoted(&url.value));
+        item.refuse(&url.origin, key, what, Some(URL_ALLOWED));
+        return None;
+    }
+    Some(Setting::new(text.to_owned(), url.origin))
 }
 
 pub(super) fn with_mapping(

@@ -254,6 +254,25 @@ impl<'r, 'f, 'n> Item<'r, 'f, 'n> {
         self
     }
 
+    /// A mapping inside this one, read with what holds for this one; never shell-unescaped.
+    pub fn inner<'s>(
+        &'s mut self,
+        map: &'n Mapping,
+        path: &str,
+        origin: &Origin,
+    ) -> Item<'s, 'f, 'n> {
+        Item {
+            map,
+            path: path.to_owned(),
+            origin: origin.clone(),
+            means: self.means.clone(),
+            severity: self.severity,
+            literal: true,
+            sound: true,
+            reader: self.reader,
+        }
+    }
+
     /// The key path of one of its keys; the mapping of the whole file has an empty path of its own.
     pub fn key(&self, key: &str) -> String {
         if self.path.is_empty() {

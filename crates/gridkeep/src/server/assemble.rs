@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gridkeep_identity::kerberos::Acceptor;
 use gridkeep_issuer::{Client, ClientAuth, ClientOptions, TokenIssuer};
 use gridkeep_keeper::{
-    CallbackMode, IssuerSetup, KerberosSetup, OperatorRule, RateLimit, RobotRule, RoleSetup, Setup,
-    SshSetup,
+    CallbackMode, IssuerSetup, KerberosSetup, Lifetimes, OperatorRule, RateLimit, RobotRule,
+    RoleSetup, Seconds, Setup, SshSetup,
 };
 use gridkeep_token::jws::{Algorithm, SigningKey};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -44,6 +45,10 @@ struct MadeFrom {
     key: Option<Zeroizing<Vec<u8>>>,
     ca: Option<Vec<u8>>,
     parameters: Vec<(String, String)>,
+    connect_timeout: Option<Duration>,
+    request_timeout: Option<Duration>,
+    /// Bits of the number, which compare as equal or not.
+    requests_per_second: Option<u64>,
 }
 
 impl Issuers {
@@ -110,6 +115,13 @@ impl Issuers {
         options
             .authorization_params
             .clone_from(&made_from.parameters);
+        options.connect_timeout = made_from.connect_timeout.unwrap_or(options.connect_timeout);
+        options.request_timeout = made_from.request_timeout.unwrap_or(options.request_timeout);
+        if let Some(rate) = made_from.requests_per_second.map(f64::from_bits) {
+            options.budget.per_second = rate;
+            // Five seconds' worth at once, as in the default.
+            options.budget.burst = (rate * 5.0).ceil().max(1.0) as u32;
+        }
         let client = Arc::new(Client::new(options)?);
         let (stop, stopping) = watch::channel(false);
         let renewed = client.clone();
@@ -165,6 +177,12 @@ impl MadeFrom {
                 .iter()
                 .map(|(name, value)| (name.clone(), value.value.clone()))
                 .collect(),
+            connect_timeout: issuer.connect_timeout.as_ref().map(|wait| wait.value),
+            request_timeout: issuer.request_timeout.as_ref().map(|wait| wait.value),
+            requests_per_second: issuer
+                .requests_per_second
+                .as_ref()
+                .map(|rate| rate.value.to_bits()),
         })
     }
 }
@@ -210,6 +228,25 @@ fn signing_key(client_id: &str, pem: &str) -> anyhow::Result<SigningKey> {
     anyhow::bail!(
         "private_key holds no key that can sign ({reason}); put a PKCS #8 PEM with an EC, Ed25519 or RSA key there"
     )
+}
+
+fn lifetimes(config: &Config) -> Lifetimes {
+    let usual = Lifetimes::default();
+    let seconds = |length: &config::Setting<Duration>| Seconds(length.value.as_secs());
+    let max_ttl = config
+        .gridkeep
+        .max_ttl
+        .as_ref()
+        .map_or(usual.max_ttl, seconds);
+    Lifetimes {
+        default_ttl: config
+            .gridkeep
+            .default_ttl
+            .as_ref()
+            .map_or(usual.default_ttl, seconds)
+            .min(max_ttl),
+        max_ttl,
+    }
 }
 
 fn rate_limit(limit: &config::RateLimitConfig) -> RateLimit {
@@ -259,6 +296,18 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
                 value: rule.value.value.clone(),
             })
             .collect(),
+        other_urls: config
+            .gridkeep
+            .other_urls
+            .iter()
+            .map(|url| url.value.clone())
+            .collect(),
+        lifetimes: lifetimes(config),
+        keep_removed: config
+            .gridkeep
+            .keep_removed
+            .as_ref()
+            .map(|kept| Seconds(kept.value.as_secs())),
         rate_limits: config.ratelimits.iter().map(rate_limit).collect(),
         robots: config
             .gridkeep
@@ -302,6 +351,7 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
                 config::CallbackMode::NoConfirm => CallbackMode::NoConfirm,
             },
             credclaim: issuer.credclaim.value.clone(),
+            credclaim_pointer: issuer.credclaim_json_pointer.value,
             reauth_on_scope_change: issuer.reauth_on_scope_change.value,
             roles: issuer
                 .roles
@@ -314,6 +364,7 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
                         .map(str::to_owned)
                         .collect(),
                     credclaim: role.credclaim.as_ref().map(|claim| claim.value.clone()),
+                    terms: config::terms_of_role(&issuer.terms, &role.terms),
                 })
                 .collect(),
         });

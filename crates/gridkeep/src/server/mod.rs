@@ -2,6 +2,7 @@
 //!
 //! Owns the life of the process. Refuses to know what a request means or what is stored.
 
+mod affected;
 mod assemble;
 mod audit;
 mod no_audit;
@@ -16,10 +17,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use gridkeep_dialect_vault::listener::{self, ListenerLimits, ReloadableTls, TlsFiles};
+use gridkeep_dialect_vault::listener::{
+    self, ListenerLimits, ReloadableTls, TlsFiles, TrustedProxies,
+};
 use gridkeep_dialect_vault::{DialectLimits, DialectOptions, VaultService};
 use gridkeep_keeper::clock::SystemClock;
-use gridkeep_keeper::{AuditEvidence, Keeper, KeeperOptions};
+use gridkeep_keeper::{AuditEvidence, Keeper, KeeperOptions, Network};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -55,6 +58,7 @@ pub(crate) struct Running {
     pub(crate) keeper: Keeper,
     pub(crate) audit: Audit,
     tls: Arc<ReloadableTls>,
+    proxies: TrustedProxies,
 }
 
 /// Runs the server until it is told to stop.
@@ -91,6 +95,8 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let mut issuers = Issuers::default();
     let setup = assemble::setup(&config, &mut issuers);
     issuers.compare_with_discovery(&config);
+    let proxies = TrustedProxies::default();
+    proxies.set(trusted_proxies(&config));
     let keeper = Keeper::open(
         store.clone(),
         setup,
@@ -110,6 +116,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build_date: BUILD_DATE.to_owned(),
             limits: DialectLimits::default(),
+            proxies: proxies.clone(),
         },
     );
     let run_directory = config.gridkeep.run_directory.value.clone();
@@ -120,6 +127,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         keeper: keeper.clone(),
         audit: audit.clone(),
         tls: tls.clone(),
+        proxies: proxies.clone(),
     });
 
     let (stop, stopping) = watch::channel(false);
@@ -140,7 +148,8 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         stopping.clone(),
     ));
     let mut addresses = Vec::new();
-    let limits = limits_of_port(files, listeners.len() + plain_listeners.len());
+    let mut limits = limits_of_port(files, listeners.len() + plain_listeners.len());
+    limits.trusted = proxies;
     for listener in listeners {
         addresses.push(
             listener
@@ -217,8 +226,16 @@ impl Running {
     /// What would change if the files were loaded now, in words.
     pub(crate) async fn diff(&self) -> anyhow::Result<operator::DiffAnswer> {
         let loaded = load(&self.options.paths).await?;
+        let old = self.config();
+        let people = affected::People::of(&self.keeper, &old, &loaded).await?;
         let (mut text, mut notes) = (Vec::new(), Vec::new());
-        let code = config::commands::show_diff(&self.config(), &loaded, &mut text, &mut notes)?;
+        let code = config::commands::show_diff(
+            &old,
+            &loaded,
+            &|change| people.met_by(change),
+            &mut text,
+            &mut notes,
+        )?;
         notes.extend(text);
         let text = String::from_utf8_lossy(&notes).into_owned();
         Ok(operator::DiffAnswer { text, code })
@@ -253,6 +270,7 @@ impl Running {
         let mut issuers = self.issuers.lock().await;
         let setup = assemble::setup(new, &mut issuers);
         self.keeper.reconfigure(setup).await?;
+        self.proxies.set(trusted_proxies(new));
         issuers.forget_unused(new);
         issuers.compare_with_discovery(new);
         for change in &changes {
@@ -268,6 +286,11 @@ impl Running {
         tracing::info!(changes = changes.len(), "configuration reloaded");
         Ok(())
     }
+}
+
+fn trusted_proxies(config: &Config) -> Vec<Network> {
+    let proxies = config.gridkeep.trusted_proxies.iter();
+    proxies.map(|network| network.value).collect()
 }
 
 /// Says each day that the certificate ends soon, from [`CERTIFICATE_WARNING`] days before.

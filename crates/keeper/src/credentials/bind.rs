@@ -1,5 +1,7 @@
 //! Names and grants: binding a name to a grant, taking it off, and what follows for grants that nobody names any more.
 
+use std::net::IpAddr;
+
 use gridkeep_store::Guard;
 
 use super::CredentialName;
@@ -187,6 +189,17 @@ impl Keeper {
     /// # Errors
     /// [`Failure::Later`] when the store cannot be written.
     pub async fn delete(&self, by: &Bearer, credential: &CredentialName) -> Result<bool, Failure> {
+        self.delete_as(&by.token.display_name, by.from, credential)
+            .await
+    }
+
+    /// The same on behalf of `by`, whoever that is.
+    pub(crate) async fn delete_as(
+        &self,
+        by: &str,
+        from: Option<IpAddr>,
+        credential: &CredentialName,
+    ) -> Result<bool, Failure> {
         loop {
             let Some(standing) = self
                 .inner
@@ -206,8 +219,8 @@ impl Keeper {
                     at: self.now(),
                     what: "deleted".into(),
                     subject: credential.to_string(),
-                    by: by.token.display_name.clone(),
-                    from: by.from,
+                    by: by.to_owned(),
+                    from,
                     detail: String::new(),
                 },
             )?;

@@ -4,6 +4,7 @@
 //! [`name`]. Refuses to know how a refresh is done: that is the refresh engine's.
 
 mod bind;
+mod holders;
 mod name;
 mod put;
 
@@ -20,9 +21,11 @@ use crate::policy::known_issuer;
 use crate::records::{
     CREDENTIAL, CachedToken, CredentialRecord, GRANT, GrantRecord, GrantSecrets, GrantState,
 };
+use crate::removed::known_role;
 use crate::setup::Setup;
 use crate::tokens::Bearer;
 
+pub use holders::Holders;
 pub use name::CredentialName;
 pub use put::PutCredential;
 
@@ -201,8 +204,14 @@ impl Keeper {
         })
     }
 
+    /// Issuer and role of a credential are configured. Asked also for robots, whose policy covers whatever role stands behind their name.
+    fn is_served(&self, setup: &Setup, credential: &CredentialName) -> Result<(), Failure> {
+        let issuer = known_issuer(setup, &credential.issuer, self.now())?;
+        known_role(setup, issuer, &credential.role, self.now()).map(drop)
+    }
+
     async fn open_credential(&self, credential: &CredentialName) -> Result<Opened, Failure> {
-        known_issuer(&self.setup(), &credential.issuer, self.now())?;
+        self.is_served(&self.setup(), credential)?;
         let stored = self
             .inner
             .db
@@ -229,7 +238,7 @@ impl Keeper {
         grant: &Stored<GrantRecord>,
     ) -> Result<Opened, Failure> {
         let setup = self.setup();
-        known_issuer(&setup, &credential.issuer, self.now())?;
+        self.is_served(&setup, credential)?;
         let issuer = self.issuer_of(&setup, &grant.value)?;
         let mut warnings = Vec::new();
         if let Some(role) = issuer
@@ -308,21 +317,10 @@ impl Keeper {
         self.inner
             .db
             .each::<CredentialRecord>(CREDENTIAL, &[issuer.as_bytes()], |stored| {
-                let parts: Vec<String> = stored
-                    .name
-                    .parts()
-                    .iter()
-                    .map(|part| String::from_utf8_lossy(part).into_owned())
-                    .collect();
-                if let [issuer, owner, role] = parts.as_slice() {
-                    let credential = CredentialName {
-                        issuer: issuer.clone(),
-                        owner: owner.clone(),
-                        role: role.clone(),
-                    };
-                    if visible(&credential) {
-                        found.push((credential, stored.value));
-                    }
+                if let Some(credential) = CredentialName::of_record(&stored.name)
+                    && visible(&credential)
+                {
+                    found.push((credential, stored.value));
                 }
                 std::ops::ControlFlow::Continue(())
             })

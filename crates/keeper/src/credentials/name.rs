@@ -44,6 +44,19 @@ impl CredentialName {
         })
     }
 
+    /// The name that stands in the name of a record.
+    pub(crate) fn of_record(name: &gridkeep_store::Name) -> Option<CredentialName> {
+        let [issuer, owner, role] = name.parts() else {
+            return None;
+        };
+        let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
+        Some(CredentialName {
+            issuer: text(issuer),
+            owner: text(owner),
+            role: text(role),
+        })
+    }
+
     pub(crate) fn key(&self) -> gridkeep_store::Name {
         name(CREDENTIAL, &[&self.issuer, &self.owner, &self.role])
     }

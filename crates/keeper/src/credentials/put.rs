@@ -15,6 +15,7 @@ use crate::records::{
     BROUGHT, BroughtRecord, GRANT, GrantRecord, GrantSecrets, GrantState, HANDLE, HandleRecord,
     REVOCATION,
 };
+use crate::removed::known_role;
 use crate::secret::{Purpose, hex};
 use crate::setup::{IssuerSetup, Setup};
 use crate::tokens::{Bearer, later};
@@ -72,12 +73,7 @@ impl Keeper {
             }
             .into());
         }
-        if issuer.role(&credential.role).is_none() {
-            return Err(BadInput::UnknownRole {
-                role: credential.role.clone(),
-            }
-            .into());
-        }
+        known_role(setup, issuer, &credential.role, self.now())?;
         if let Some(grant_type) = request
             .grant_type
             .filter(|kind| !matches!(kind.as_str(), "" | "refresh_token"))

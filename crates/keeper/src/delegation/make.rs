@@ -14,6 +14,7 @@ use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
 use crate::policy::{DELEGATED, known_issuer};
 use crate::records::{CredentialRecord, Identity};
+use crate::removed::known_role;
 use crate::secret::random_id;
 use crate::tokens::{Bearer, Issued, Renewed, is_range, later, put_new, sanitised, within};
 
@@ -60,12 +61,7 @@ impl Keeper {
     ) -> Result<Delegated, Failure> {
         let setup = self.setup();
         let issuer = known_issuer(&setup, &credential.issuer, self.now())?;
-        if issuer.role(&credential.role).is_none() {
-            return Err(BadInput::UnknownRole {
-                role: credential.role.clone(),
-            }
-            .into());
-        }
+        known_role(&setup, issuer, &credential.role, self.now())?;
         if let Some(cidr) = request.bound_cidrs.iter().find(|cidr| !is_range(cidr)) {
             return Err(BadInput::AddressRange { cidr: cidr.clone() }.into());
         }

@@ -10,6 +10,7 @@ use crate::keeper::Keeper;
 use crate::records::ReadyLogin;
 use crate::refresh::{cached, issuer_failure};
 use crate::setup::{IssuerSetup, OperatorRule, RobotRule};
+use crate::terms::ClaimName;
 
 impl Keeper {
     /// Checks what the issuer gave at the end of a login, when asked for it at `asked`, and takes the identity out of it.
@@ -50,17 +51,33 @@ impl Keeper {
             .filter(|rule| rule.issuer == issuer.name)
             .cloned()
             .collect();
-        let credclaim = issuer
-            .role(role)
+        let role_setup = issuer.role(role);
+        let credclaim = role_setup
             .and_then(|role| role.credclaim.as_ref())
             .unwrap_or(&issuer.credclaim);
-        let missing = !claims.contains_key(credclaim)
+        let credclaim = if issuer.credclaim_pointer {
+            ClaimName::Pointer(credclaim.clone())
+        } else {
+            ClaimName::Top(credclaim.clone())
+        };
+        let terms = role_setup
+            .map(|role| role.terms.clone())
+            .unwrap_or_default();
+        let missing = credclaim.find(&claims).is_none()
             || rules.iter().any(|rule| !claims.contains_key(&rule.claim))
-            || robots.iter().any(|rule| !claims.contains_key(&rule.claim));
+            || robots.iter().any(|rule| !claims.contains_key(&rule.claim))
+            || terms.unmet(&claims).is_some();
         if missing {
             self.add_userinfo(issuer, response, &mut claims).await;
         }
-        let owner = owner_of(&claims, credclaim)?;
+        let owner = owner_of(&claims, &credclaim)?;
+        if let Some(unmet) = terms.unmet(&claims) {
+            return Err(BadInput::ClaimNotBound {
+                claim: unmet.claim.as_str().to_owned(),
+                role: role.to_owned(),
+            }
+            .into());
+        }
         let refresh_token = response
             .refresh_token
             .as_ref()
@@ -113,8 +130,9 @@ impl Keeper {
     }
 }
 
-fn owner_of(claims: &Map<String, Value>, claim: &str) -> Result<String, BadInput> {
-    let value = claims.get(claim).ok_or_else(|| BadInput::MissingClaim {
+fn owner_of(claims: &Map<String, Value>, name: &ClaimName) -> Result<String, BadInput> {
+    let claim = name.as_str();
+    let value = name.find(claims).ok_or_else(|| BadInput::MissingClaim {
         claim: claim.to_owned(),
     })?;
     let owner = value.as_str().ok_or_else(|| BadInput::ClaimNotString {
@@ -150,6 +168,10 @@ fn claim_holds(claim: Option<&Value>, wanted: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn owner_of(claims: &Map<String, Value>, claim: &str) -> Result<String, BadInput> {
+        super::owner_of(claims, &ClaimName::parse(claim))
+    }
+
     #[test]
     fn a_claim_that_could_change_a_path_is_not_an_owner() {
         for bad in ["", "a/b", "a:b", "*", "..", "a b", "a\u{7}", "a%2fb"] {
@@ -159,7 +181,9 @@ mod tests {
         let claims = Map::from_iter([
             ("sub".to_owned(), Value::from("alice@lab.example")),
             ("n".to_owned(), Value::from(3)),
+            ("in".to_owned(), serde_json::json!({"side": "bob"})),
         ]);
+        assert_eq!(owner_of(&claims, "/in/side").as_deref(), Ok("bob"));
         assert_eq!(owner_of(&claims, "sub").as_deref(), Ok("alice@lab.example"));
         assert_eq!(
             owner_of(&claims, "n"),

@@ -135,6 +135,10 @@ impl Keeper {
             facts.insert(OPERATOR_RULE.to_owned(), rule.clone());
         }
         LoginToken {
+            terms: issuer
+                .role(role)
+                .map(|role| role.terms.clone())
+                .unwrap_or_default(),
             policies: login_policies(
                 &self.setup(),
                 &issuer.name,

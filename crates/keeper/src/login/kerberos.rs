@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use crate::credentials::CredentialName;
 use crate::database::{Change, NotCommitted};
 use crate::events::{self, Event};
-use crate::failure::{Failure, Later, LaterKind};
+use crate::failure::{BadInput, Failure, Later, LaterKind};
 use crate::keeper::Keeper;
 use crate::policy::{TOKENOPS, kerberos_accessor, kerberos_policy};
 use crate::records::{Identity, PROOF, ProofRecord};
@@ -101,6 +101,13 @@ impl Keeper {
                 "there is no Kerberos login at {mount} on this server: the issuer or role is unknown, or has none"
             )));
         };
+        if !role.terms.admit(from) {
+            let refused = BadInput::AddressNotAllowed {
+                role: role.name.clone(),
+                from,
+            };
+            return Ok(TicketLogin::NotAccepted(refused.to_string()));
+        }
         let proven = match self.judge(service.acceptor.clone(), token).await? {
             Ok(proven) => proven,
             Err(error) => {
@@ -231,6 +238,7 @@ impl Keeper {
         meta.insert("credkey".to_owned(), credential.owner.clone());
         let mount_accessor = kerberos_accessor(mint, &issuer.name, &role.name);
         LoginToken {
+            terms: role.terms.clone(),
             policies: vec![
                 kerberos_policy(&issuer.name, &role.name),
                 TOKENOPS.to_owned(),

@@ -12,6 +12,7 @@ use crate::keeper::Keeper;
 use crate::policy::known_issuer;
 use crate::records::{LoginRecord, LoginStep};
 use crate::refresh::issuer_failure;
+use crate::removed::known_role;
 use crate::secret::{Purpose, base62};
 use crate::setup::CallbackMode;
 use crate::tokens::later;
@@ -33,9 +34,14 @@ impl Keeper {
             .role
             .filter(|role| !role.is_empty())
             .unwrap_or_else(|| "default".to_owned());
-        let role = issuer
-            .role(&role_name)
-            .ok_or(BadInput::UnknownRole { role: role_name })?;
+        let role = known_role(&setup, issuer, &role_name, now)?;
+        if !role.terms.admit(request.from) {
+            return Err(BadInput::AddressNotAllowed {
+                role: role.name.clone(),
+                from: request.from,
+            }
+            .into());
+        }
         let client_nonce = request
             .client_nonce
             .filter(|nonce| !nonce.is_empty() && nonce.len() <= LONGEST_NONCE)
@@ -93,8 +99,11 @@ impl Keeper {
                 .redirect_uri
                 .filter(|uri| !uri.is_empty())
                 .ok_or(BadInput::MissingRedirectUri)?;
-            let allowed = setup.callback_url(&issuer.name);
-            if !same_address(&allowed, &redirect_uri) {
+            let known = setup
+                .callback_urls(&issuer.name)
+                .any(|allowed| same_address(&allowed, &redirect_uri));
+            if !known {
+                let allowed = setup.callback_url(&issuer.name);
                 return Ok(LoginStarted {
                     auth_url: String::new(),
                     state,

@@ -17,13 +17,14 @@ use serde_json::{Map, Value};
 
 use crate::database::{Change, Database, NotCommitted, name};
 use crate::delegation::UseLimits;
-use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
-use crate::keeper::{Keeper, REMOVED_ISSUER_KEPT};
+use crate::failure::{BadInput, Failure, Refused};
+use crate::keeper::Keeper;
 use crate::records::{KeeperToken, POLICIES, POLICY, PolicyRecord};
 use crate::secret::Mint;
 use crate::setup::{OperatorRule, Setup};
 use crate::tokens::Bearer;
 
+pub(crate) use crate::removed::known_issuer;
 pub use acl::Capability;
 use acl::{Acl, Subject};
 pub(crate) use builtin::{login_policies, ssh_register_policy};
@@ -379,17 +380,9 @@ impl Keeper {
         };
         let setup = self.setup();
         let issuer = text.split('/').next().unwrap_or_default();
-        known_issuer(&setup, issuer, self.now())?;
+        let issuer = known_issuer(&setup, issuer, self.now())?;
         if let Some((_, role)) = text.rsplit_once(':') {
-            let known = setup
-                .issuer(issuer)
-                .is_some_and(|issuer| issuer.role(role).is_some());
-            if !known {
-                return Err(BadInput::UnknownRole {
-                    role: role.to_owned(),
-                }
-                .into());
-            }
+            crate::removed::known_role(&setup, issuer, role, self.now())?;
         }
         Ok(())
     }
@@ -416,6 +409,11 @@ impl Keeper {
     pub fn reaches(&self, token: &KeeperToken, prefix: &str) -> bool {
         token.policies.iter().any(|policy| policy == ROOT)
             || self.inner.policies.acl(token, self.now()).reaches(prefix)
+    }
+
+    /// The policies that a login for a role of an issuer gets, unless it is an operator's.
+    pub fn login_policies(&self, issuer: &str, role: &str) -> Vec<String> {
+        login_policies(&self.setup(), issuer, role, false, &[])
     }
 
     /// Names of all policies, sorted.
@@ -547,31 +545,4 @@ impl Keeper {
 fn mark_policies(change: &mut Change) -> Result<(), Failure> {
     change.put(name(POLICIES, &[]), &Value::Bool(true), None)?;
     Ok(())
-}
-
-/// The configured issuer `issuer`, or why it cannot be used.
-pub(crate) fn known_issuer<'a>(
-    setup: &'a Setup,
-    issuer: &str,
-    now: UnixSeconds,
-) -> Result<&'a crate::setup::IssuerSetup, Failure> {
-    if let Some(found) = setup.issuer(issuer) {
-        return Ok(found);
-    }
-    if let Some(since) = setup
-        .removed_issuers
-        .get(issuer)
-        .filter(|since| now.0 - **since < REMOVED_ISSUER_KEPT)
-    {
-        let days = (now.0 - since) / 86_400;
-        return Err(Later::new(
-            LaterKind::IssuerRemoved,
-            format!("issuer \"{issuer}\" was taken out of this server's configuration {days} days ago; its logins are kept for a week; ask the operators of this server whether it comes back"),
-        )
-        .into());
-    }
-    Err(BadInput::UnknownIssuer {
-        issuer: issuer.to_owned(),
-    }
-    .into())
 }

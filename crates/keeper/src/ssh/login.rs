@@ -140,6 +140,13 @@ impl Keeper {
                 issuer.name
             ))
         })?;
+        if !role.terms.admit(login.from) {
+            return Err(BadInput::AddressNotAllowed {
+                role: role.name.clone(),
+                from: login.from,
+            }
+            .into());
+        }
         let unknown = || BadInput::UnknownRole {
             role: login.role.clone(),
         };
@@ -268,6 +275,10 @@ impl Keeper {
             facts.insert("domain".to_owned(), domain.clone());
         }
         LoginToken {
+            terms: issuer
+                .role(role)
+                .map(|role| role.terms.clone())
+                .unwrap_or_default(),
             policies: vec![SSH.to_owned(), TOKENOPS.to_owned(), DEFAULT.to_owned()],
             meta,
             display_name: format!("ssh-{}", sanitised(owner)),

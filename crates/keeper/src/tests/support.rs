@@ -97,6 +97,7 @@ impl House {
             name: name.to_owned(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             credclaim: None,
+            terms: LoginTerms::default(),
         };
         IssuerSetup {
             reauth_on_scope_change: false,
@@ -106,6 +107,7 @@ impl House {
             client: client.clone(),
             callback_mode: CallbackMode::NoConfirm,
             credclaim: "wlcg.credkey".to_owned(),
+            credclaim_pointer: false,
             roles: vec![
                 role("default", &["offline_access", "compute.read"]),
                 role("production", &["offline_access", "compute.modify"]),

@@ -2,74 +2,28 @@
 
 use std::net::IpAddr;
 
-/// Whether `from` lies in one of `cidrs`; an empty list allows all.
+use crate::network::Network;
+
+/// Whether `from` lies in one of `cidrs`; an empty list allows all. A text that is no network matches nothing.
 pub(crate) fn allowed_address(cidrs: &[String], from: Option<IpAddr>) -> bool {
-    if cidrs.is_empty() {
-        return true;
-    }
-    let Some(from) = from.map(|address| address.to_canonical()) else {
-        return false;
-    };
-    cidrs.iter().any(|cidr| contains(cidr, from))
+    cidrs.is_empty()
+        || from.is_some_and(|from| networks(cidrs).any(|network| network.contains(from)))
 }
 
 /// Whether `cidr` is an address, or an address and a length that fits it.
 pub(crate) fn is_range(cidr: &str) -> bool {
-    range(cidr).is_some()
+    cidr.parse::<Network>().is_ok()
 }
 
 /// Whether every address of `inner` lies in one of `outer`; an empty `outer` allows all.
 pub(crate) fn within(inner: &str, outer: &[String]) -> bool {
-    let Some((address, bits)) = range(inner) else {
-        return false;
-    };
-    outer.is_empty()
-        || outer.iter().any(|cidr| {
-            range(cidr).is_some_and(|(_, wider)| wider <= bits) && contains(cidr, address)
-        })
+    inner
+        .parse::<Network>()
+        .is_ok_and(|inner| outer.is_empty() || networks(outer).any(|outer| outer.covers(&inner)))
 }
 
-fn range(cidr: &str) -> Option<(IpAddr, u32)> {
-    let (net, bits) = match cidr.split_once('/') {
-        Some((net, bits)) => (net, Some(bits.parse::<u32>().ok()?)),
-        None => (cidr, None),
-    };
-    let address: IpAddr = net.parse().ok()?;
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    let bits = bits.unwrap_or(longest);
-    (bits <= longest).then_some((address, bits))
-}
-
-fn contains(cidr: &str, address: IpAddr) -> bool {
-    let (net, bits) = match cidr.split_once('/') {
-        // A length that is no number matches nothing: it must not become that of a single address.
-        Some((net, bits)) => match bits.parse::<u32>() {
-            Ok(bits) => (net, Some(bits)),
-            Err(_) => return false,
-        },
-        None => (cidr, None),
-    };
-    match (net.parse::<IpAddr>(), address) {
-        (Ok(IpAddr::V4(net)), IpAddr::V4(address)) => {
-            let bits = bits.unwrap_or(32).min(32);
-            let mask = if bits == 0 {
-                0
-            } else {
-                u32::MAX << (32 - bits)
-            };
-            u32::from(net) & mask == u32::from(address) & mask
-        }
-        (Ok(IpAddr::V6(net)), IpAddr::V6(address)) => {
-            let bits = bits.unwrap_or(128).min(128);
-            let mask = if bits == 0 {
-                0
-            } else {
-                u128::MAX << (128 - bits)
-            };
-            u128::from(net) & mask == u128::from(address) & mask
-        }
-        _ => false,
-    }
+fn networks(cidrs: &[String]) -> impl Iterator<Item = Network> {
+    cidrs.iter().filter_map(|cidr| cidr.parse().ok())
 }
 
 #[cfg(test)]

@@ -24,9 +24,11 @@ use crate::database::{Change, NotCommitted, Stored, name};
 use crate::events::{self, Event};
 use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
 use crate::keeper::Keeper;
+use crate::network::Network;
 use crate::policy::OPERATOR;
 use crate::records::{ACCESSOR, AccessorRecord, Identity, KeeperToken, Revoked, TOKEN, TOMBSTONE};
 use crate::secret::{Purpose, TokenId, base62};
+use crate::terms::LoginTerms;
 
 pub(crate) use address::{allowed_address, is_range, within};
 pub use create::CreateToken;
@@ -67,6 +69,7 @@ pub struct Renewed {
 
 /// What a login gives its token.
 pub(crate) struct LoginToken {
+    pub terms: LoginTerms,
     pub policies: Vec<String>,
     pub meta: BTreeMap<String, String>,
     pub display_name: String,
@@ -274,8 +277,15 @@ impl Keeper {
         change: &mut Change,
         login: LoginToken,
     ) -> Result<Issued, Failure> {
-        let ttl = self.setup().lifetimes.default_ttl;
+        let limits = self.setup().lifetimes.clone();
+        let terms = login.terms;
+        let ttl = terms.life(&limits);
         let (secret, token) = self.new_token(Some(ttl), |token| {
+            if terms.period.is_some() {
+                token.period = ttl;
+            }
+            token.explicit_max_ttl = terms.max_ttl.unwrap_or(Seconds(0));
+            token.bound_cidrs = terms.bound_cidrs.iter().map(Network::to_string).collect();
             token.policies = normalised(login.policies);
             token.meta = login.meta;
             token.display_name = login.display_name;

@@ -90,10 +90,12 @@ async fn fill(options: &Options) -> anyhow::Result<Value> {
             client: Arc::new(client),
             callback_mode: CallbackMode::Device,
             credclaim: "sub".to_owned(),
+            credclaim_pointer: false,
             roles: vec![RoleSetup {
                 name: "default".to_owned(),
                 scopes: options.scopes.clone(),
                 credclaim: None,
+                terms: gridkeep_keeper::LoginTerms::default(),
             }],
         }],
         limits: Limits {

@@ -2,7 +2,7 @@
 
 use super::{Differ, Impact};
 use crate::config::finding::Setting;
-use crate::config::model::{IssuerConfig, KerberosConfig, RoleConfig};
+use crate::config::model::{Config, IssuerConfig, KerberosConfig, RoleConfig};
 use secrecy::ExposeSecret;
 use std::collections::BTreeSet;
 
@@ -28,8 +28,9 @@ impl Differ<'_> {
                 None => "The issuer is removed.".to_owned(),
             };
             let affected = format!(
-                "Everybody with a login there ({}) loses access at once, HTCondor's credentials included. The credentials are kept for 7 days, so that putting the issuer back costs nobody a login.",
-                roles_of(was)
+                "Everybody with a login there ({}) loses access at once, HTCondor's credentials included. The credentials are kept for {}, so that putting the issuer back costs nobody a login.",
+                roles_of(was),
+                kept(new)
             );
             self.push(Impact::AccessEnds, &key, what, &affected, &was.name.origin);
         }
@@ -181,7 +182,28 @@ impl Differ<'_> {
                 &now.reauth_on_scope_change.origin,
             );
         }
+        self.requests(key, was, now);
         self.roles(key, was, now);
+    }
+
+    /// How often and how patiently the issuer is asked.
+    fn requests(&mut self, key: &str, was: &IssuerConfig, now: &IssuerConfig) {
+        let values = |issuer: &IssuerConfig| {
+            (
+                issuer.connect_timeout.as_ref().map(|wait| wait.value),
+                issuer.request_timeout.as_ref().map(|wait| wait.value),
+                issuer.requests_per_second.as_ref().map(|rate| rate.value),
+            )
+        };
+        if values(was) != values(now) {
+            self.push(
+                Impact::Unnoticed,
+                &format!("{key}.request_timeout"),
+                "How often and how patiently the issuer is asked changes.".to_owned(),
+                "Nobody, as long as the issuer keeps to it.",
+                &now.name.origin,
+            );
+        }
     }
 
     fn authentication(&mut self, key: &str, was: &IssuerConfig, now: &IssuerConfig) {
@@ -261,12 +283,15 @@ impl Differ<'_> {
             match now.role(&old_role.name.value) {
                 Some(new_role) => self.role(&key, was, old_role, now, new_role),
                 None => {
-                    let affected = "Everybody with a credential of this role loses access to it at once. The credentials are kept for 7 days, so that putting the role back costs nobody a login.";
+                    let affected = format!(
+                        "Everybody with a credential of this role loses access to it at once. The credentials are kept for {}, so that putting the role back costs nobody a login.",
+                        kept(self.new)
+                    );
                     self.push(
                         Impact::AccessEnds,
                         &key,
                         "The role is removed.".to_owned(),
-                        affected,
+                        &affected,
                         &old_role.name.origin,
                     );
                 }
@@ -344,8 +369,11 @@ impl Differ<'_> {
                 origin,
             );
         }
+        self.terms(key, (was, old_role), (now, new_role));
         let (old_claim, new_claim) = (was.credclaim_of(old_role), now.credclaim_of(new_role));
-        if old_claim != new_claim {
+        if (old_claim, was.credclaim_json_pointer.value)
+            != (new_claim, now.credclaim_json_pointer.value)
+        {
             let what = format!(
                 "The claim that names the credential changes from `{old_claim}` to `{new_claim}`."
             );
@@ -362,6 +390,14 @@ impl Differ<'_> {
                 origin,
             );
         }
+    }
+}
+
+/// How long what is removed is kept, for people.
+fn kept(config: &Config) -> String {
+    match &config.gridkeep.keep_removed {
+        None => "7 days".to_owned(),
+        Some(kept) => format!("{} hours", kept.value.as_secs().div_ceil(3600)),
     }
 }
 

@@ -7,6 +7,7 @@
 mod issuers;
 mod sections;
 mod service;
+mod terms;
 
 use super::finding::Origin;
 use super::model::Config;
@@ -55,6 +56,21 @@ pub struct Change {
     pub affected: String,
     /// Where the new value stands, or the old one when it is gone.
     pub origin: Origin,
+}
+
+impl Change {
+    /// The issuer whose users lose access or have to log in by it, and the one role if it is about one.
+    pub fn meets(&self) -> Option<(&str, Option<&str>)> {
+        if self.impact < Impact::NextLogin {
+            return None;
+        }
+        let (issuer, rest) = self.key.strip_prefix("issuers[")?.split_once(']')?;
+        let role = rest
+            .strip_prefix(".roles[")
+            .and_then(|rest| rest.split_once(']'))
+            .map(|(role, _)| role);
+        Some((issuer, role))
+    }
 }
 
 impl fmt::Display for Change {

@@ -48,20 +48,16 @@ impl Differ<'_> {
                     urls.join(", ")
                 )
             };
-            let port = &self.new.gridkeep.callback_port;
-            let moved = port.value != self.old.gridkeep.callback_port.value;
-            let origin = if moved {
-                port.origin.clone()
-            } else {
-                new.origin
+            let (was, now) = (&self.old.gridkeep, &self.new.gridkeep);
+            let (key, origin) = match (&was.public_url, &now.public_url) {
+                (_, Some(url)) => ("gridkeep.public_url", url.origin.clone()),
+                (Some(url), None) => ("gridkeep.public_url", url.origin.clone()),
+                (None, None) if was.callback_port.value != now.callback_port.value => {
+                    ("gridkeep.callback_port", now.callback_port.origin.clone())
+                }
+                (None, None) => ("gridkeep.callback_port", new.origin),
             };
-            self.push(
-                Impact::NextLogin,
-                "gridkeep.callback_port",
-                what,
-                &affected,
-                &origin,
-            );
+            self.push(Impact::NextLogin, key, what, &affected, &origin);
         }
     }
 
@@ -218,6 +214,76 @@ impl Differ<'_> {
                 );
             }
         }
+        let list = |config: &GridkeepConfig| {
+            config
+                .other_urls
+                .iter()
+                .map(|url| url.value.clone())
+                .collect::<Vec<_>>()
+        };
+        if list(old) != list(new) {
+            let origin = new.other_urls.first().or(old.other_urls.first());
+            self.push(
+                Impact::NextLogin,
+                "gridkeep.other_urls",
+                format!("Browsers may also come back to: {}.", shown(&list(new))),
+                "People whose client uses one of those addresses.",
+                &origin.map(|url| url.origin.clone()).unwrap_or_default(),
+            );
+        }
+        let list = |config: &GridkeepConfig| {
+            config
+                .trusted_proxies
+                .iter()
+                .map(|network| network.value.to_string())
+                .collect::<Vec<_>>()
+        };
+        if list(old) != list(new) {
+            let origin = new.trusted_proxies.first().or(old.trusted_proxies.first());
+            self.push(
+                Impact::FromNowOn,
+                "gridkeep.trusted_proxies",
+                format!("Front servers that are believed: {}.", shown(&list(new))),
+                "Whoever comes through a front server counts by the address it tells, or no longer does.",
+                &origin.map(|network| network.origin.clone()).unwrap_or_default(),
+            );
+        }
+        let kept = |config: &GridkeepConfig| config.keep_removed.as_ref().map(|kept| kept.value);
+        if kept(old) != kept(new) {
+            let origin = new.keep_removed.as_ref().or(old.keep_removed.as_ref());
+            self.push(
+                Impact::FromNowOn,
+                "gridkeep.keep_removed",
+                "The time that credentials of removed issuers and roles are kept changes.".to_owned(),
+                "Nobody, unless something was removed: its credentials are deleted after the new time.",
+                &origin.map(|kept| kept.origin.clone()).unwrap_or_default(),
+            );
+        }
+        let lives = |config: &GridkeepConfig| {
+            (
+                config.default_ttl.as_ref().map(|length| length.value),
+                config.max_ttl.as_ref().map(|length| length.value),
+            )
+        };
+        if lives(old) != lives(new) {
+            let origin = [
+                &new.max_ttl,
+                &new.default_ttl,
+                &old.max_ttl,
+                &old.default_ttl,
+            ]
+            .into_iter()
+            .find_map(|length| length.as_ref())
+            .map(|length| length.origin.clone())
+            .unwrap_or_default();
+            self.push(
+                Impact::NextLogin,
+                "gridkeep.tokens",
+                "The life of tokens changes.".to_owned(),
+                "Tokens made from now on, and older ones when they are renewed.",
+                &origin,
+            );
+        }
         if (&old.certificate.value, &old.key.value) != (&new.certificate.value, &new.key.value) {
             let what = format!(
                 "The certificate is taken from {}.",
@@ -322,4 +388,12 @@ fn key_file(config: &GridkeepConfig) -> String {
         .map_or("the service manager's credential".to_owned(), |file| {
             file.value.display().to_string()
         })
+}
+
+fn shown(items: &[String]) -> String {
+    if items.is_empty() {
+        "none".to_owned()
+    } else {
+        items.join(", ")
+    }
 }

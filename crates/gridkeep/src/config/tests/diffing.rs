@@ -163,6 +163,69 @@ fn each_change_names_its_effect() {
             "6 requests per address in 1s for everything",
         ),
         (
+            "credclaim: sub",
+            "credclaim: sub\n  token_ttl: 1h",
+            NextLogin,
+            "issuers[default].roles[default].token_ttl",
+            "tokens made before keep their life",
+        ),
+        (
+            "{name: production,",
+            "{name: production, token_bound_cidrs: 192.0.2.0/24,",
+            NextLogin,
+            "issuers[default].roles[production].token_bound_cidrs",
+            "may be used from",
+        ),
+        (
+            "{name: production,",
+            "{name: production, bound_claims: {groups: x},",
+            NextLogin,
+            "issuers[default].roles[production].bound_claims",
+            "logins made before go on",
+        ),
+        (
+            "credclaim: sub",
+            "credclaim: sub\n  request_timeout: 5",
+            Unnoticed,
+            "issuers[default].request_timeout",
+            "how patiently",
+        ),
+        (
+            "  data: /srv/data",
+            "  public_url: https://front.example.org",
+            NextLogin,
+            "gridkeep.public_url",
+            "to https://front.example.org",
+        ),
+        (
+            "  data:",
+            "  other_urls: ['https://old.lab.example:8200']\n  data:",
+            NextLogin,
+            "gridkeep.other_urls",
+            "https://old.lab.example:8200",
+        ),
+        (
+            "  data:",
+            "  trusted_proxies: [192.0.2.1]\n  data:",
+            FromNowOn,
+            "gridkeep.trusted_proxies",
+            "192.0.2.1/32",
+        ),
+        (
+            "  data:",
+            "  tokens: {max_ttl: 1h}\n  data:",
+            NextLogin,
+            "gridkeep.tokens",
+            "when they are renewed",
+        ),
+        (
+            "  data:",
+            "  keep_removed: 1h\n  data:",
+            FromNowOn,
+            "gridkeep.keep_removed",
+            "deleted after the new time",
+        ),
+        (
             "/var/log/a",
             "none",
             Restart,
@@ -283,6 +346,13 @@ fn the_digest_covers_what_nodes_share_and_only_that() {
         ("admins", "staff"),
         ("rate: 5", "rate: 6"),
         ("profile", "email"),
+        ("{name: production,", "{name: production, token_ttl: 5,"),
+        (
+            "{name: production,",
+            "{name: production, bound_claims: {a: b},",
+        ),
+        ("operators:", "tokens: {max_ttl: 5}\n  operators:"),
+        ("operators:", "public_url: https://x.example\n  operators:"),
     ] {
         assert_ne!(of(&BASE.replace(from, to)), base, "{from} -> {to}");
     }
@@ -323,9 +393,17 @@ fn the_commands_say_what_they_found_and_return_it() {
     assert!(checked.find("error:").unwrap() < checked.find("warning:").unwrap());
 
     let old = loaded(&[BASE]).config.unwrap();
+    let told = BASE.replace("  - {name: production, scopes: [wlcg]}\n", "");
+    let people = |change: &Change| change.meets().map(|met| format!("{met:?}"));
+    commands::show_diff(&old, &loaded(&[&told]), &people, &mut out, &mut notes).unwrap();
+    let said = text(std::mem::take(&mut out));
+    assert!(
+        said.contains("\n    (\"default\", Some(\"production\"))\n"),
+        "{said}"
+    );
     let new = loaded(&[&BASE.replace("org/", "org")]);
     assert_eq!(
-        commands::show_diff(&old, &new, &mut out, &mut notes).unwrap(),
+        commands::show_diff(&old, &new, &|_| None, &mut out, &mut notes).unwrap(),
         commands::OK
     );
     let said = text(std::mem::take(&mut out));
@@ -335,13 +413,13 @@ fn the_commands_say_what_they_found_and_return_it() {
         "{said}"
     );
     assert_eq!(
-        commands::show_diff(&old, &loaded(&[BASE]), &mut out, &mut notes).unwrap(),
+        commands::show_diff(&old, &loaded(&[BASE]), &|_| None, &mut out, &mut notes).unwrap(),
         commands::OK
     );
     assert_eq!(text(std::mem::take(&mut out)), "Nothing changes.\n");
     assert!(notes.is_empty());
     assert_eq!(
-        commands::show_diff(&old, &loaded(&["a: ["]), &mut out, &mut notes).unwrap(),
+        commands::show_diff(&old, &loaded(&["a: ["]), &|_| None, &mut out, &mut notes).unwrap(),
         commands::UNUSABLE
     );
     assert!(text(notes).contains("fatal"));

@@ -127,6 +127,20 @@ fn faulty_items_are_left_out_and_only_they() {
     assert_eq!(config.service_url(), "https://node.lab.example:9200");
     assert_eq!(config.gridkeep.listen[0].value.to_string(), "127.0.0.1:0");
 
+    let config = load("terms.yaml");
+    let roles: Vec<&str> = config.issuers[0]
+        .roles
+        .iter()
+        .map(|role| role.name.value.as_str())
+        .collect();
+    assert_eq!(names(&config), ["default"]);
+    assert_eq!(
+        roles,
+        ["default", "production", "long"],
+        "a role whose terms are faulty is left out: without them it would be open"
+    );
+    assert_eq!(config.service_url(), "https://tokens.example.org");
+
     let config = load("sections.yaml");
     assert_eq!(config.kerberos.len(), 1);
     assert!(
@@ -187,6 +201,28 @@ fn a_wrong_setting_of_our_own_refuses_everything() {
         ),
         ("gridkeep: {callback_port: 0}", "not a port"),
         ("gridkeep: {callback_port: 65536.5}", "not a port"),
+        (
+            "gridkeep: {trusted_proxies: [front.example.org]}",
+            "not an address or a network",
+        ),
+        (
+            "gridkeep: {public_url: tokens.example.org}",
+            "not an address of",
+        ),
+        (
+            "gridkeep: {public_url: 'http://x.example'}",
+            "not an address of",
+        ),
+        (
+            "gridkeep: {other_urls: ['https://x.example/v1']}",
+            "not an address of",
+        ),
+        (
+            "gridkeep: {public_url: 'https://u:p@x.example'}",
+            "not an address of",
+        ),
+        ("gridkeep: {tokens: {max_ttl: 0}}", "less than a second"),
+        ("gridkeep: {keep_removed: x}", "not a duration"),
         ("gridkeep: yes", "a mapping is wanted"),
         ("gridkeep: {seal: key}", "a mapping is wanted"),
     ] {
@@ -325,4 +361,41 @@ fn no_secret_is_in_findings_debug_texts_or_output() {
     assert!(all.contains("********"));
     assert!(!all.contains(canary), "{all}");
     assert!(texts[0].contains(canary), "the canary was there");
+}
+
+#[test]
+fn a_role_has_its_own_terms_before_those_of_its_issuer_and_the_claims_of_both() {
+    let text =
+        std::fs::read_to_string(crate_directory("testdata/config/validation/terms.yaml")).unwrap();
+    let config = loaded(&[&text]).config.unwrap();
+    let issuer = &config.issuers[0];
+    let terms =
+        |role: usize| crate::config::terms_of_role(&issuer.terms, &issuer.roles[role].terms);
+    let general = terms(0);
+    assert_eq!(general.ttl.map(|ttl| ttl.0), Some(12 * 3600));
+    assert_eq!((general.period, general.max_ttl), (None, None));
+    let networks = |terms: &gridkeep_keeper::LoginTerms| -> Vec<String> {
+        terms.bound_cidrs.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(networks(&general), ["192.0.2.0/24", "2001:db8::/32"]);
+    let own = terms(1);
+    assert_eq!(own.ttl.map(|ttl| ttl.0), Some(3600));
+    assert_eq!(own.period.map(|period| period.0), Some(24 * 3600));
+    assert_eq!(networks(&own), ["198.51.100.7/32"]);
+    let claims: Vec<(&str, Vec<&str>)> = own
+        .bound_claims
+        .iter()
+        .map(|bound| {
+            let values = bound.values.iter().map(String::as_str).collect();
+            (bound.claim.as_str(), values)
+        })
+        .collect();
+    assert_eq!(
+        claims,
+        [
+            ("groups", vec!["/lab"]),
+            ("/realm/roles", vec!["submitter", "operator"]),
+            ("verified", vec!["true"])
+        ]
+    );
 }

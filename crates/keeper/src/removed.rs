@@ -1,0 +1,223 @@
+//! What was taken out of the configuration: issuers and roles that users still ask for.
+//!
+//! A slip of the pen must not cost every user a browser login. So what is gone is remembered, answered for with an explanation, and its
+//! credentials are kept for a time; only after it they are deleted, and their grants revoked where the issuer can still be asked.
+
+use std::time::Duration;
+
+use gridkeep_token::time::{Seconds, UnixSeconds};
+
+use crate::credentials::CredentialName;
+use crate::database::{Change, NotCommitted, name};
+use crate::failure::{BadInput, Failure, Later, LaterKind};
+use crate::keeper::Keeper;
+use crate::records::{CREDENTIAL, CredentialRecord, KEEPER, KeeperRecord};
+use crate::setup::{IssuerSetup, RoleSetup, Setup};
+
+/// How long what was taken out is kept when nothing else is configured: a week.
+const KEPT: Seconds = Seconds(7 * 86_400);
+/// Credentials deleted in one go.
+const AT_ONCE: usize = 5_000;
+
+/// What a credential of a removed role or issuer is deleted by.
+const BY: &str = "configuration";
+
+impl Setup {
+    /// How long what was taken out is kept.
+    pub fn removed_kept(&self) -> Seconds {
+        self.keep_removed.unwrap_or(KEPT)
+    }
+
+    fn still_kept(&self, since: i64, now: UnixSeconds) -> bool {
+        now.0.saturating_sub(since) < i64::try_from(self.removed_kept().0).unwrap_or(i64::MAX)
+    }
+
+    fn told(&self, what: &str, since: i64, now: UnixSeconds) -> String {
+        let (days, kept) = ((now.0 - since) / 86_400, self.removed_kept().0 / 86_400);
+        format!(
+            "{what} was taken out of this server's configuration {days} days ago; its logins are kept for {kept} days; ask the operators of this server whether it comes back"
+        )
+    }
+}
+
+/// The configured issuer `issuer`, or why it cannot be used.
+pub(crate) fn known_issuer<'a>(
+    setup: &'a Setup,
+    issuer: &str,
+    now: UnixSeconds,
+) -> Result<&'a IssuerSetup, Failure> {
+    if let Some(found) = setup.issuer(issuer) {
+        return Ok(found);
+    }
+    match setup.removed_issuers.get(issuer) {
+        Some(since) if setup.still_kept(*since, now) => {
+            let text = setup.told(&format!("issuer \"{issuer}\""), *since, now);
+            Err(Later::new(LaterKind::IssuerRemoved, text).into())
+        }
+        _ => Err(BadInput::UnknownIssuer {
+            issuer: issuer.to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// The role called `role` of a configured issuer, or why it cannot be used.
+pub(crate) fn known_role<'a>(
+    setup: &Setup,
+    issuer: &'a IssuerSetup,
+    role: &str,
+    now: UnixSeconds,
+) -> Result<&'a RoleSetup, Failure> {
+    if let Some(found) = issuer.role(role) {
+        return Ok(found);
+    }
+    match setup.removed_roles.get(&role_key(&issuer.name, role)) {
+        Some(since) if setup.still_kept(*since, now) => {
+            let what = format!("role \"{role}\" of issuer \"{}\"", issuer.name);
+            let text = setup.told(&what, *since, now);
+            Err(Later::new(LaterKind::RoleRemoved, text).into())
+        }
+        _ => Err(BadInput::UnknownRole {
+            role: role.to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// Issuers have no slash in their names, so that no two roles have the same key.
+fn role_key(issuer: &str, role: &str) -> String {
+    format!("{issuer}/{}", role.to_ascii_lowercase())
+}
+
+/// Notes in the keeper's record what `setup` no longer has, and what came back.
+pub(crate) fn note(record: &mut KeeperRecord, setup: &Setup, now: UnixSeconds) {
+    let issuers: Vec<String> = setup
+        .issuers
+        .iter()
+        .map(|issuer| issuer.name.clone())
+        .collect();
+    let roles: Vec<String> = setup
+        .issuers
+        .iter()
+        .flat_map(|issuer| {
+            issuer
+                .roles
+                .iter()
+                .map(|role| role_key(&issuer.name, &role.name))
+        })
+        .collect();
+    for gone in record.issuers.iter().filter(|old| !issuers.contains(old)) {
+        record.removed_issuers.entry(gone.clone()).or_insert(now.0);
+    }
+    record
+        .removed_issuers
+        .retain(|issuer, _| !issuers.contains(issuer));
+    for gone in record.roles.iter().filter(|old| !roles.contains(old)) {
+        // The roles of an issuer that is gone altogether go with it.
+        let whole = gone.split('/').next().unwrap_or_default();
+        if setup.issuer(whole).is_some() {
+            record.removed_roles.entry(gone.clone()).or_insert(now.0);
+        }
+    }
+    record.removed_roles.retain(|role, _| !roles.contains(role));
+    (record.issuers, record.roles) = (issuers, roles);
+}
+
+impl Keeper {
+    /// Deletes the credentials of what was taken out long enough ago. Nothing while the clock is in doubt.
+    pub(crate) async fn forget_removed(&self) -> Result<(), Failure> {
+        let key = name(KEEPER, &[]);
+        let Some(stored) = self.inner.db.get::<KeeperRecord>(&key).await? else {
+            return Ok(());
+        };
+        let (setup, now) = (self.setup(), self.now());
+        if self.clock_doubtful() {
+            return Ok(());
+        }
+        let over = |since: &i64| !setup.still_kept(*since, now);
+        for (issuer, since) in &stored.value.removed_issuers {
+            if over(since) && setup.issuer(issuer).is_none() && self.forget(issuer, None).await? {
+                self.settled(|record| record.removed_issuers.remove(issuer).is_some())
+                    .await?;
+            }
+        }
+        for (role, since) in &stored.value.removed_roles {
+            let Some((issuer, name)) = role.split_once('/') else {
+                continue;
+            };
+            let present = setup
+                .issuer(issuer)
+                .is_some_and(|issuer| issuer.role(name).is_some());
+            if over(since) && !present && self.forget(issuer, Some(name)).await? {
+                self.settled(|record| record.removed_roles.remove(role).is_some())
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes credentials of an issuer, or of one of its roles; tells whether that was all of them.
+    async fn forget(&self, issuer: &str, role: Option<&str>) -> Result<bool, Failure> {
+        let mut names = Vec::new();
+        self.inner
+            .db
+            .each::<CredentialRecord>(CREDENTIAL, &[issuer.as_bytes()], |stored| {
+                if let Some(name) = CredentialName::of_record(&stored.name)
+                    && role.is_none_or(|role| name.role.eq_ignore_ascii_case(role))
+                {
+                    names.push(name);
+                }
+                if names.len() < AT_ONCE {
+                    std::ops::ControlFlow::Continue(())
+                } else {
+                    std::ops::ControlFlow::Break(())
+                }
+            })
+            .await?;
+        for name in &names {
+            if *self.stopping().borrow() {
+                return Ok(false);
+            }
+            self.delete_as(BY, None, name).await?;
+        }
+        if !names.is_empty() {
+            let count = names.len();
+            tracing::info!(
+                issuer,
+                role,
+                count,
+                "credentials of what was taken out of the configuration were deleted"
+            );
+        }
+        Ok(names.len() < AT_ONCE)
+    }
+
+    /// Writes the keeper's record if `change_record` says that it changed something.
+    async fn settled(
+        &self,
+        change_record: impl Fn(&mut KeeperRecord) -> bool,
+    ) -> Result<(), Failure> {
+        let key = name(KEEPER, &[]);
+        loop {
+            let Some(stored) = self.inner.db.get::<KeeperRecord>(&key).await? else {
+                return Ok(());
+            };
+            let mut record = stored.value.clone();
+            if !change_record(&mut record) {
+                return Ok(());
+            }
+            let mut change = Change::new();
+            change
+                .guard(stored.unchanged())
+                .put(key.clone(), &record, None)?;
+            match self.inner.db.commit(change).await {
+                Ok(()) => return Ok(()),
+                Err(NotCommitted::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+}
+
+/// How often removed issuers and roles are looked after.
+pub(crate) const PERIOD: Duration = Duration::from_secs(600);

@@ -1,0 +1,151 @@
+//! What was taken out of the configuration: explained, kept for a time, then deleted; and who has what.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::issuer::Rotation;
+use super::support::*;
+use crate::*;
+
+const WEEK: u64 = 7 * 86_400;
+
+fn without_default(house: &House) -> Setup {
+    let mut setup = house.setup();
+    setup.issuers[0].roles.remove(0);
+    setup
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_role_is_explained_for_a_week_and_may_come_back() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let alice = login(&house, &keeper, "alice").await;
+    let by = bearer(&keeper, &alice.issued.secret).await;
+    put(&keeper, &by, "dune/alice/cron:default", &alice.handle)
+        .await
+        .unwrap();
+    let names = ["dune/alice:default", "dune/alice/cron:default"];
+    keeper.reconfigure(without_default(&house)).await.unwrap();
+    let all = async |wanted: Option<LaterKind>| {
+        for name in names {
+            let path = format!("secret/oauth/creds/{name}");
+            let none = serde_json::Map::new();
+            let outcomes = [
+                access(&keeper, &by, name).await.map(|_| ()),
+                put(&keeper, &by, name, &SecretString::from("x")).await,
+                keeper.login_start(start("dune")).await.map(|_| ()),
+                keeper
+                    .authorize(&by, Operation::Read, &path, &none)
+                    .map(|_| ()),
+            ];
+            for (at, outcome) in outcomes.into_iter().enumerate() {
+                match wanted {
+                    Some(wanted) => assert_eq!(kind(outcome), wanted, "{name} {at}"),
+                    None => drop(bad(outcome)),
+                }
+            }
+        }
+    };
+    all(Some(LaterKind::RoleRemoved)).await;
+    house.clock.pass(Duration::from_secs(WEEK - 60));
+    keeper.forget_removed().await.unwrap();
+    all(Some(LaterKind::RoleRemoved)).await;
+    // A slip of the pen costs nobody a login.
+    keeper.reconfigure(house.setup()).await.unwrap();
+    house.clock.pass(Duration::from_secs(120));
+    keeper.forget_removed().await.unwrap();
+    for name in names {
+        access(&keeper, &by, name).await.unwrap();
+    }
+    // Taken out again, the week begins again.
+    keeper.reconfigure(without_default(&house)).await.unwrap();
+    house.clock.pass(Duration::from_secs(WEEK - 60));
+    all(Some(LaterKind::RoleRemoved)).await;
+    house.clock.pass(Duration::from_secs(60));
+    all(None).await;
+    assert!(house.issuer.books().revoked.is_empty());
+    keeper.forget_removed().await.unwrap();
+    for name in names {
+        assert!(credential(&keeper, name).await.is_none());
+    }
+    revoke_all(&keeper).await;
+    assert_eq!(house.issuer.books().revoked, ["rt-1"]);
+    keeper.reconfigure(house.setup()).await.unwrap();
+    assert_eq!(access(&keeper, &by, names[0]).await, Err(Failure::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_of_a_removed_issuer_go_after_the_time_that_was_set() {
+    let house = House::new(Rotation::Never);
+    let mut both = house.setup();
+    both.issuers.push(house.issuer_setup("cms", &house.issuer));
+    let keeper = house.open_with(both.clone()).await;
+    login_at(&keeper, "cms").await;
+    login_at(&keeper, "dune").await;
+    let mut one = house.setup();
+    one.keep_removed = Some(Seconds(3600));
+    keeper.reconfigure(one.clone()).await.unwrap();
+    house.clock.pass(Duration::from_secs(3599));
+    keeper.forget_removed().await.unwrap();
+    assert!(credential(&keeper, "cms/alice:default").await.is_some());
+    // While the clock is in doubt nothing is deleted.
+    house.clock.jump_to(START + 10 * 86_400);
+    keeper.forget_removed().await.unwrap();
+    assert!(credential(&keeper, "cms/alice:default").await.is_some());
+    keeper.confirm_clock();
+    keeper.forget_removed().await.unwrap();
+    assert!(credential(&keeper, "cms/alice:default").await.is_none());
+    assert!(credential(&keeper, "dune/alice:default").await.is_some());
+    // What comes back later is a new issuer.
+    keeper.reconfigure(both).await.unwrap();
+    keeper.forget_removed().await.unwrap();
+    login_at(&keeper, "cms").await;
+    keeper.forget_removed().await.unwrap();
+    assert!(credential(&keeper, "cms/alice:default").await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_claim_leaves_old_credentials_under_their_old_names() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let old = login(&house, &keeper, "alice").await;
+    let by = bearer(&keeper, &old.issued.secret).await;
+    let mut setup = house.setup();
+    setup.issuers[0].credclaim = "sub".into();
+    keeper.reconfigure(setup).await.unwrap();
+    access(&keeper, &by, "dune/alice:default").await.unwrap();
+    let new = login_at(&keeper, "dune").await;
+    assert_eq!(new.owner, "sub-alice");
+    let may = |bearer: &Bearer, owner: &str| {
+        let path = format!("secret/oauth/creds/dune/{owner}:default");
+        keeper
+            .authorize(bearer, Operation::Read, &path, &serde_json::Map::new())
+            .is_ok()
+    };
+    let now = bearer(&keeper, &new.issued.secret).await;
+    assert!(may(&by, "alice") && !may(&by, "sub-alice"));
+    assert!(may(&now, "sub-alice") && !may(&now, "alice"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn holders_are_counted_by_role() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    for owner in ["alice", "bob"] {
+        let login = login(&house, &keeper, owner).await;
+        let by = bearer(&keeper, &login.issued.secret).await;
+        if owner == "bob" {
+            put(&keeper, &by, "dune/bob/cron:production", &login.handle)
+                .await
+                .unwrap();
+        }
+    }
+    let holders = keeper.holders("dune").await.unwrap();
+    assert_eq!(holders["default"].count, 2);
+    let mut examples = holders["default"].examples.clone();
+    examples.sort();
+    assert_eq!(examples, ["alice", "bob"]);
+    assert_eq!(holders["production"].examples, ["bob/cron"]);
+    assert!(keeper.holders("cms").await.unwrap().is_empty());
+}

@@ -1,0 +1,147 @@
+"""What the configuration files can say beyond the original, and what a change of them does to people."""
+
+import pytest
+
+from support.processes import wait_until
+from support.vault import Vault
+from test_running import gridkeep
+
+def role(name, **terms):
+    return {"name": name, "scopes": ["profile", "offline_access", "wlcg", "storage.read:/"], **terms}
+
+
+def begin(server, issuer="dune", role="default", headers=None):
+    body = {"role": role, "client_nonce": "n" * 43, "redirect_uri": ""}
+    return server.call("POST", f"auth/oidc-{issuer}/oidc/auth_url", body=body, headers=headers)
+
+
+def poll_until_decided(server, state):
+    body = {"state": state, "client_nonce": "n" * 43}
+
+    def decided():
+        status, answer = server.call("POST", "auth/oidc-dune/oidc/poll", body=body)
+        return None if status == 400 and answer["errors"] == ["authorization_pending"] else (status, answer)
+
+    return wait_until(decided, "the login is decided", server.process)
+
+
+def remote_addresses(server, path):
+    return [line["request"]["remote_address"] for line in server.audit() if line["type"] == "request" and line["request"]["path"] == path]
+
+
+def test_the_terms_of_a_role(make_issuer, make_server, entry):
+    issuer = make_issuer(auto_login="alice")
+    roles = [
+        role("default", token_ttl="2h", bound_claims={"wlcg.credkey": ["alice", "carol"]}),
+        role("production", bound_claims={"wlcg.credkey": "bob"}),
+        role("robots", token_period="1h"),
+    ]
+    server = make_server([entry(issuer, roles=roles)], own={"tokens": {"default_ttl": "4h", "max_ttl": "5h"}})
+    client = Vault(server)
+    look = lambda token: client.request("GET", "auth/token/lookup-self", token)[1]["data"]  # noqa: E731
+    token, key = client.login()
+    assert look(token)["creation_ttl"] == 2 * 3600
+    assert client.read(token, key)[0] == 200
+    made = client.request("POST", "auth/token/create", token, {"ttl": "100h"})[1]
+    assert made["auth"]["lease_duration"] == 5 * 3600, made
+    robot, _ = client.login(role="robots")
+    assert (look(robot)["period"], look(robot)["creation_ttl"]) == (3600, 3600)
+
+    status, started = begin(server, role="production")
+    assert status == 200
+    status, answer = poll_until_decided(server, started["data"]["state"])
+    assert status == 400 and 'claim "wlcg.credkey" does not match' in answer["errors"][0], answer
+    assert "permission denied" not in answer["errors"][0]
+
+    shown = server.call("GET", "auth/oidc-dune/role/production", server.operator_token())[1]["data"]
+    assert shown["bound_claims"] == {"wlcg.credkey": ["bob"]}
+
+
+def test_a_forged_x_forwarded_for_is_ignored_and_a_front_servers_is_believed(make_issuer, make_server, entry):
+    issuer = make_issuer(auto_login="alice")
+    roles = [role("default", token_bound_cidrs=["127.0.0.1", "198.51.100.0/24"])]
+    limits = {"ratelimits": [{"name": "logins", "path": "auth/oidc-dune/oidc/auth_url", "rate": 2, "interval": "1h"}]}
+    server = make_server([entry(issuer, roles=roles)], extra=limits)
+    token, _ = Vault(server).login()
+    path = "auth/token/lookup-self"
+    via = lambda address: server.call("GET", path, token, headers={"X-Forwarded-For": address})[0]  # noqa: E731
+    assert via("203.0.113.9") == 200, "nobody is trusted, so nobody is believed"
+    assert set(remote_addresses(server, path)) == {"127.0.0.1"}
+    assert [begin(server, headers={"X-Forwarded-For": f"198.51.100.{n}"})[0] for n in (1, 2)] == [200, 429]
+
+    server.config["gridkeep"]["trusted_proxies"] = ["127.0.0.1"]
+    server.reload()
+    assert via("203.0.113.9") == 403, "the client's own address counts"
+    assert via("198.51.100.7") == 200
+    assert via("198.51.100.7, 203.0.113.9") == 403, "what stands left of the client may be forged"
+    assert via("not an address") == 400
+    assert remote_addresses(server, path)[-3:] == ["203.0.113.9", "198.51.100.7", "203.0.113.9"]
+    assert [begin(server, headers={"X-Forwarded-For": f"198.51.100.{n}"})[0] for n in (1, 1, 1, 2)] == [200, 200, 429, 200]
+
+
+def test_a_renamed_service_takes_logins_under_both_names(make_issuer, make_server, entry):
+    issuer = make_issuer(auto_login="alice")
+    server = make_server([entry(issuer, mode="direct")], own={"public_url": "https://tokens.example.org", "other_urls": ["https://former.example.org:8200"]})
+    for base, known in (("https://tokens.example.org", True), ("https://former.example.org:8200", True), ("https://other.example.org", False)):
+        body = {"role": "default", "client_nonce": "n" * 43, "redirect_uri": f"{base}/v1/auth/oidc-dune/oidc/callback"}
+        status, answer = server.call("POST", "auth/oidc-dune/oidc/auth_url", body=body)
+        assert status == 200 and bool(answer["data"]["auth_url"]) == known, answer
+
+
+def test_a_removed_role_is_explained_and_the_diff_says_who_is_met(world):
+    issuer, server, client, token, key = world
+    server.config["issuers"][0]["roles"] = [role("production")]
+    server.write_config()
+    told = gridkeep(server, "config", "diff")
+    assert "[access ends] issuers[dune].roles[default]" in told.stdout, told
+    assert f"It is about 1 user of role `default` ({key})." in told.stdout, told
+    server.reload()
+    status, body = client.read(token, key)
+    assert status == 503 and 'role "default" of issuer "dune" was taken out' in body["errors"][0], body
+    assert begin(server)[0] == 503
+    server.config["issuers"][0]["roles"].append(role("default"))
+    server.reload()
+    assert client.read(token, key)[0] == 200, "a slip of the pen costs nobody a login"
+
+
+def test_a_changed_url_asks_for_a_new_login_and_the_old_token_is_not_sent_there(world, make_issuer):
+    issuer, server, client, token, key = world
+    other = make_issuer("other", auto_login="alice")
+    for member, value in (("url", other.url), ("ca_file", other.ca)):
+        server.config["issuers"][0][member] = value
+    server.write_config()
+    told = gridkeep(server, "config", "diff")
+    assert "[login again] issuers[dune].url" in told.stdout and f"1 user of role `default` ({key})" in told.stdout, told
+    server.reload()
+    status, body = client.read(token, key)
+    assert status == 400 and "log in again" in body["errors"][0].lower(), body
+    assert "refresh_token" not in other.admin("counters")["grant_types"]
+    again, key = client.login()
+    assert client.read(again, key)[0] == 200
+
+
+@pytest.mark.parametrize("trouble", ["refused", "unknown-name", "garbage", "not-found"])
+def test_an_issuer_in_trouble_at_the_start_keeps_no_other_from_service(trouble, make_issuer, make_server, entry):
+    good, bad = make_issuer(auto_login="alice"), make_issuer("bad", auto_login="alice")
+    broken = entry(bad, name="helix")
+    if trouble == "refused":
+        # A port of loopback that nobody listens on: that of an issuer that is gone.
+        gone = make_issuer("gone")
+        broken["url"] = gone.url
+        gone.stop()
+    elif trouble == "unknown-name":
+        broken["url"] = "https://issuer.invalid/"
+    elif trouble == "garbage":
+        bad.admin("faults", {"endpoint": "discovery", "kind": "garbage"})
+    else:
+        bad.admin("faults", {"endpoint": "discovery", "kind": "status", "status": 404})
+    server = make_server([entry(good), broken])
+    client = Vault(server)
+    token, key = client.login()
+    assert client.read(token, key)[0] == 200
+    status, body = begin(server, issuer="helix")
+    assert status == 503 and "permission denied" not in body["errors"][0], body
+    wait_until(lambda: "the issuer does not answer yet" in server.log(), "the log names it", server.process)
+    if trouble in ("garbage", "not-found"):
+        bad.admin("faults", method="DELETE")
+        wait_until(lambda: begin(server, issuer="helix")[0] == 200, "it is served as soon as it answers", server.process)
