@@ -48,6 +48,12 @@ impl Keeper {
         });
         let keeper = self.clone();
         self.own(async move {
+            if let Err(failure) = keeper.index_names().await {
+                tracing::warn!(%failure, "the names of credentials are indexed at the next start; until then lists look through all of an issuer's");
+            }
+        });
+        let keeper = self.clone();
+        self.own(async move {
             if let Err(failure) = keeper.take_up_intents().await {
                 tracing::warn!(%failure, "refreshes that an earlier run left unfinished are taken up when their credentials are next asked for");
             }

@@ -439,6 +439,7 @@ async fn open_record(db: &Database, clock: &Arc<dyn Clock>) -> Result<KeeperReco
             ),
             high_water: i64::try_from(clock.wall().as_secs()).unwrap_or(0),
             level: 1,
+            names_indexed: true,
             ..KeeperRecord::default()
         };
         let mut change = Change::new();

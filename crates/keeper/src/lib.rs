@@ -41,7 +41,8 @@ mod tokens;
 
 pub use anchors::{AuditAnchor, AuditEvidence};
 pub use credentials::{
-    AccessToken, CredentialName, CredentialSummary, Holders, PutCredential, Want,
+    AccessToken, CredentialName, CredentialSummary, Holders, NamesPage, NamesWanted, PutCredential,
+    Want,
 };
 pub use delegation::{Delegate, Delegated, Delegation, Holder, UseLimits};
 pub use events::Event;

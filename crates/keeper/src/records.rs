@@ -30,6 +30,7 @@ pub(crate) const AUDIT_ANCHOR: Kind = Kind(30);
 pub(crate) const PROOF: Kind = Kind(31);
 pub(crate) const TOKEN_ROLE: Kind = Kind(40);
 pub(crate) const DELEGATION: Kind = Kind(41);
+pub(crate) const NAMED: Kind = Kind(42);
 pub(crate) const NODE: Kind = Kind(90);
 /// The mark that is written along with every policy.
 pub(crate) const POLICIES: Kind = Kind(91);
@@ -460,6 +461,9 @@ pub(crate) struct KeeperRecord {
     /// Level in which records are written.
     #[serde(default = "first_level")]
     pub level: u16,
+    /// Whether the names of all credentials are indexed by person.
+    #[serde(default)]
+    pub names_indexed: bool,
 }
 
 fn first_level() -> u16 {

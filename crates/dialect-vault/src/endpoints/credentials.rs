@@ -1,6 +1,6 @@
 //! `secret/oauth/creds/*` and `secret/oauth/sts/*`: access tokens of stored credentials, and the credentials themselves.
 
-use gridkeep_keeper::{Operation, PutCredential, Want};
+use gridkeep_keeper::{NamesWanted, Operation, PutCredential, Want};
 use secrecy::SecretString;
 
 use crate::answer::{Answer, Data, TokenData};
@@ -9,6 +9,9 @@ use crate::fields::Fields;
 use crate::route::CredentialKind;
 use crate::service::{Call, Caller, Inner};
 use crate::time;
+
+/// Most names in one answer.
+const MOST_NAMES: usize = 10_000;
 
 pub(super) async fn answer(
     inner: &Inner,
@@ -40,7 +43,7 @@ pub(super) async fn answer(
             write(inner, name, fields, caller).await
         }
         (CredentialKind::Base, Operation::List | Operation::Scan) => {
-            list(inner, name, caller).await
+            list(inner, name, fields, caller).await
         }
         _ => Err(Trouble::unsupported()),
     }
@@ -111,7 +114,12 @@ async fn write(
 }
 
 /// The names below `issuer/` that the caller's policies show it, relative to what was asked.
-async fn list(inner: &Inner, asked: &str, caller: &Caller<'_>) -> Result<Answer, Trouble> {
+async fn list(
+    inner: &Inner,
+    asked: &str,
+    fields: &mut Fields,
+    caller: &Caller<'_>,
+) -> Result<Answer, Trouble> {
     let asked = asked.trim_end_matches('/');
     if asked.is_empty() {
         let keys = inner
@@ -123,32 +131,34 @@ async fn list(inner: &Inner, asked: &str, caller: &Caller<'_>) -> Result<Answer,
             .collect();
         return Ok(Answer::keys(keys));
     }
-    let issuer = asked.split('/').next().unwrap_or(asked);
-    let below = format!("{asked}/");
-    let visible = |name: &gridkeep_keeper::CredentialName| {
-        let text = name.to_string();
-        text.starts_with(&below) && {
-            let capabilities = inner
-                .keeper
-                .capabilities(&caller.bearer.token, &format!("secret/oauth/creds/{text}"));
-            capabilities
-                .iter()
-                .any(|word| matches!(word.as_str(), "list" | "root"))
-        }
+    let (issuer, below) = asked.split_once('/').unwrap_or((asked, ""));
+    let after = fields.text("after")?.filter(|after| !after.is_empty());
+    let most = fields.integer("limit")?.filter(|limit| *limit > 0);
+    let most = most.and_then(|limit| usize::try_from(limit).ok());
+    let begin = format!("{asked}/");
+    let after = after.map(|after| format!("{begin}{after}"));
+    let wanted = NamesWanted {
+        issuer,
+        below,
+        after: after.as_deref(),
+        most: most.unwrap_or(MOST_NAMES).min(MOST_NAMES),
     };
-    let found = inner.keeper.list_credentials(issuer, visible).await?;
-    let mut keys: Vec<String> = found
-        .iter()
-        .filter_map(|summary| {
-            summary
-                .name
-                .to_string()
-                .strip_prefix(&below)
-                .map(str::to_owned)
-        })
+    let page = inner
+        .keeper
+        .list_names(&caller.bearer.token, &wanted)
+        .await?;
+    let names = page.names.iter().map(ToString::to_string);
+    let keys = names
+        .filter_map(|name| name.strip_prefix(&begin).map(str::to_owned))
         .collect();
-    keys.sort_unstable();
-    Ok(Answer::keys(keys))
+    let answer = Answer::keys(keys);
+    Ok(if page.more && most.is_none() {
+        answer.with_warnings(vec![format!(
+            "there are more than these {MOST_NAMES}; go on with ?after=<the last of them>"
+        )])
+    } else {
+        answer
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod bypass;
 #[path = "../common/mod.rs"]
 mod common;
 mod credentials;

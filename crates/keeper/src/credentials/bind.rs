@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use gridkeep_store::Guard;
 
 use super::CredentialName;
+use super::named::{enter, leave};
 use crate::database::{Change, NotCommitted, Stored, name};
 use crate::events::{self, Event};
 use crate::failure::{BadInput, Failure};
@@ -112,6 +113,7 @@ impl Keeper {
             Some(standing) => change.guard(standing.unchanged()),
         };
         change.put(credential.key(), &record, None)?;
+        enter(change, credential)?;
         if let Some(standing) = standing.filter(|standing| standing.value.grant != grant.id) {
             self.unreference(change, &standing.value.grant, credential)
                 .await?;
@@ -211,6 +213,7 @@ impl Keeper {
             };
             let mut change = Change::new();
             change.guard(standing.unchanged()).delete(credential.key());
+            leave(&mut change, credential);
             self.unreference(&mut change, &standing.value.grant, credential)
                 .await?;
             events::record(

@@ -6,6 +6,7 @@
 mod bind;
 mod holders;
 mod name;
+mod named;
 mod put;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::tokens::Bearer;
 
 pub use holders::Holders;
 pub use name::CredentialName;
+pub use named::{NamesPage, NamesWanted};
 pub use put::PutCredential;
 
 /// The least life of a token that is handed out, in seconds.

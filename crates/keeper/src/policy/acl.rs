@@ -308,6 +308,34 @@ impl Acl<'_> {
         })
     }
 
+    /// The literal beginnings, behind `base`, of the paths that allow listing, and whether each is a whole path; `None` when one
+    /// covers all below `base`.
+    pub fn listed_below(&self, base: &str) -> Option<Vec<(String, bool)>> {
+        let mut starts = Vec::new();
+        for policy in &self.policies {
+            for block in &policy.rules {
+                if !block.capabilities.has(Capability::List) {
+                    continue;
+                }
+                let Some(path) = self.subject.fill(&block.path, policy) else {
+                    continue;
+                };
+                let pattern = is_pattern(&path);
+                let literal = if pattern {
+                    &path[..path.find(['*', '+']).unwrap_or(path.len())]
+                } else {
+                    &path
+                };
+                if let Some(rest) = literal.strip_prefix(base) {
+                    starts.push((rest.to_owned(), !pattern));
+                } else if pattern && base.starts_with(literal) {
+                    return None;
+                }
+            }
+        }
+        Some(starts)
+    }
+
     fn candidates(&self, path: &str, bare: Option<&str>) -> Vec<Candidate<'_>> {
         let mut candidates = Vec::new();
         for policy in &self.policies {

@@ -416,6 +416,22 @@ impl Keeper {
         login_policies(&self.setup(), issuer, role, false, &[])
     }
 
+    /// What stands behind `base` in the paths that let `token` list, each as far as it is literal, and whether that is the whole of
+    /// it; `None` when a path covers all below `base`.
+    pub(crate) fn path_starts(
+        &self,
+        token: &KeeperToken,
+        base: &str,
+    ) -> Option<Vec<(String, bool)>> {
+        if token.policies.iter().any(|policy| policy == ROOT) {
+            return None;
+        }
+        self.inner
+            .policies
+            .acl(token, self.now())
+            .listed_below(base)
+    }
+
     /// Names of all policies, sorted.
     ///
     /// # Errors
