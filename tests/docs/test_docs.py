@@ -88,7 +88,7 @@ def command_of(line: str):
         return ALIASES[words[0]]
     if words[0] != "gridkeep" or len(words) < 2:
         return None
-    if words[1] in ("audit", "config", "operator"):
+    if words[1] in ("audit", "config", "operator", "store"):
         return " ".join(words[1:3])
     return words[1]
 
@@ -99,7 +99,7 @@ def test_commands_and_options_exist(known):
         command = command_of(line)
         if command is None or not re.fullmatch(r"[a-z -]+", command) or line.split()[0] == "gridkeep" and command.startswith("-"):
             continue
-        if line.split()[0] == "gridkeep" and command in ("audit", "config", "operator"):
+        if line.split()[0] == "gridkeep" and command in ("audit", "config", "operator", "store"):
             continue
         if line.split()[0] == "gridkeep" and not (command in known):
             # Words such as "gridkeep config and" in prose are not in code spans; here a command is meant.
@@ -132,6 +132,10 @@ PLACES = {
     "gridkeep.tls": "{gridkeep: {tls: {nobody-knows: 1}}}",
     "gridkeep.seal": "{gridkeep: {seal: {nobody-knows: 1}}}",
     "gridkeep.audit": "{gridkeep: {audit: {nobody-knows: 1}}}",
+    "gridkeep.store": "{gridkeep: {store: {nobody-knows: 1}}}",
+    "gridkeep.store.etcd": "{gridkeep: {store: {etcd: {nobody-knows: 1}}}}",
+    "gridkeep.store.etcd.tls": "{gridkeep: {store: {etcd: {tls: {nobody-knows: 1}}}}}",
+    "gridkeep.ssh": "{gridkeep: {ssh: {nobody-knows: 1}}}",
     "gridkeep.compat": "{gridkeep: {compat: {nobody-knows: 1}}}",
     "gridkeep.tokens": "{gridkeep: {tokens: {nobody-knows: 1}}}",
     "gridkeep.operators": "{gridkeep: {operators: [{nobody-knows: 1}]}}",
@@ -161,18 +165,18 @@ def keys_of_the_document() -> dict:
         found[""].add(heading[1])
         place = heading[1]
         for line in section.splitlines():
-            inner = re.match(r"Keys of an item in `([\w.\[\]]+)`", line)
+            inner = re.match(r"Keys of (?:an item in )?`([\w.\[\]]+)`", line)
             if inner:
                 place = inner[1]
             if line.startswith("| `"):
                 for key in re.findall(r"`([\w.-]+)`", line.split("|")[1]):
                     found.setdefault(place, set()).add(key)
-    for key in list(found["gridkeep"]):
-        if "." in key:
-            found["gridkeep"].remove(key)
+    for place in ("gridkeep", "gridkeep.store.etcd"):
+        for key in [key for key in found[place] if "." in key]:
+            found[place].remove(key)
             outer, inner = key.split(".")
-            found["gridkeep"].add(outer)
-            found[f"gridkeep.{outer}"].add(inner)
+            found[place].add(outer)
+            found[f"{place}.{outer}"].add(inner)
     return found
 
 
@@ -195,7 +199,7 @@ def test_yaml_of_the_documents_is_known(tmp_path):
 def test_keys_named_in_prose_exist(tmp_path):
     keys = keys_of_the_program(tmp_path)
     dotted = {f"{place}.{key}" for place in ("gridkeep", "cluster") for key in keys[place]} | {
-        f"gridkeep.{inner}.{key}" for inner in ("tls", "seal", "audit", "compat", "tokens") for key in keys[f"gridkeep.{inner}"]
+        f"gridkeep.{inner}.{key}" for inner in ("tls", "seal", "store", "audit", "ssh", "compat", "tokens") for key in keys[f"gridkeep.{inner}"]
     }
     for page in PAGES:
         for name in re.findall(r"`((?:gridkeep|cluster)\.[a-z_.]+?)(?:: [^`]*)?`", page.read_text()):

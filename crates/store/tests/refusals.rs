@@ -141,7 +141,7 @@ async fn a_key_without_data() {
         || place.open().map(drop),
         &[
             "root key, but no data",
-            "not mounted or was lost",
+            "a directory that is not mounted",
             "Mount or restore",
         ],
     );

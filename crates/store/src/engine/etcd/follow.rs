@@ -85,8 +85,11 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
                 }
             }
         }
-        shared.progress.update(|at| at.connected = false);
-        shared.hub.gap();
+        // Once for each break: what happens until the watch goes on is told then, or there is another gap.
+        if shared.progress.state.borrow().connected {
+            shared.progress.update(|at| at.connected = false);
+            shared.hub.gap();
+        }
         tokio::time::sleep(PAUSE).await;
     }
 }
