@@ -39,6 +39,7 @@ def test_a_server_keeps_everything_in_etcd_and_nothing_readable(etcd, make_issue
 
     server.stop()
     server.start()
+    client = Vault(server)
     assert client.read(token, key)[0] == 200, "a token outlives its server"
 
     etcd.process.signal(signal.SIGSTOP)
@@ -88,6 +89,7 @@ def test_a_store_is_copied_to_etcd_and_back(etcd, make_issuer, make_server, entr
     server.config["gridkeep"]["store"] = in_etcd(etcd)
     server.write_config()
     server.start()
+    client = Vault(server)
     assert client.read(token, key)[0] == 200, "the token made before works on the copy"
     second, _ = client.login()
     server.stop()
@@ -98,5 +100,6 @@ def test_a_store_is_copied_to_etcd_and_back(etcd, make_issuer, make_server, entr
     server.config["gridkeep"]["data"] = str(tmp_path / "back")
     server.write_config()
     server.start()
+    client = Vault(server)
     for each in (token, second):
         assert client.read(each, key)[0] == 200

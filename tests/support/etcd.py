@@ -40,7 +40,7 @@ class Etcd:
 
     def ctl(self, *words: str) -> str:
         done = subprocess.run(
-            ["etcdctl", "--endpoints", self.client, *words], capture_output=True, text=True, timeout=PATIENCE,
+            ["etcdctl", "--endpoints", self.client, *words], capture_output=True, text=True, errors="replace", timeout=PATIENCE,
             env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
         )
         assert done.returncode == 0, done
