@@ -40,6 +40,7 @@ from support.processes import CACHE, GRIDKEEP, PATIENCE, NotifySocket, Process, 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ELLIPSIS = "…"
 SERVICE = "gk.example.org"
+METRICS = "127.0.0.1:9464"
 ISSUERS = {"https://iam.example.org": "iam", "https://login.helix.example": "helix"}
 # What the documents call a place, and where it is in the laboratory.
 PLACES = [
@@ -166,6 +167,9 @@ exec {GRIDKEEP} "$@"
         for url, issuer in self.issuers.items():
             text = text.replace(url, issuer.url)
         text = text.replace("_u1000", f"_u{os.getuid()}")
+        if METRICS in text:
+            log = (self.root / "server.log").read_text()
+            text = text.replace(METRICS, re.findall(r"metrics on http://([\d.:]+)/metrics", log)[-1])
         return text.replace(f"{SERVICE}:8200", SERVICE).replace(SERVICE, f"127.0.0.1:{self.port}")
 
     def there(self, text: str) -> str:
@@ -173,6 +177,7 @@ exec {GRIDKEEP} "$@"
         text = text.replace(f"{self.root}/at/", "/").replace(str(GRIDKEEP), "gridkeep")
         for url, issuer in self.issuers.items():
             text = text.replace(issuer.url, url)
+        text = re.sub(r"http://127\.0\.0\.1:\d+/metrics", f"http://{METRICS}/metrics", text)
         text = text.replace(f"serving on 127.0.0.1:{self.port}", "serving on [::]:8200")
         text = re.sub(rf"127\.0\.0\.1(:|%3A){self.port}", rf"{SERVICE}\g<1>8200", text).replace("`127.0.0.1`", f"`{SERVICE}`")
         text = text.replace("Service name 127.0.0.1", f"Service name {SERVICE}")
@@ -212,6 +217,7 @@ exec {GRIDKEEP} "$@"
             "listen": [f"127.0.0.1:{self.port or 0}"],
             "data": str(self.place("/var/lib/gridkeep")),
             "run_directory": str(self.place("/run/gridkeep")),
+            "telemetry": {"metrics": {"listen": ["127.0.0.1:0"]}},
         }
         lines = "".join(f"  {key}: {value!r}\n".replace("'", '"') for key, value in own.items())
         text = self._site(self.etc)

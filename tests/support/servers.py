@@ -30,6 +30,7 @@ class Server:
                 "data": str(directory / "data"),
                 "seal": {"key_file": str(directory / "etc" / "root.key")},
                 "run_directory": str(directory / "run"),
+                "telemetry": {"metrics": {"listen": []}},
                 **(own or {}),
             },
             **(extra or {}),

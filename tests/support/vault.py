@@ -65,6 +65,18 @@ class Vault:
     def read(self, token, key, issuer="dune", role="default", minimum=60):
         return self.request("GET", f"secret/oauth/creds/{issuer}/{key}:{role}?minimum_seconds={minimum}", token)
 
+    def refreshed(self, token, key) -> dict:
+        """The answer of a read for which the server had to ask the issuer: of a token, or of why there is none."""
+        first = self.read(token, key)[1]["data"]["access_token"]
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            # Nearly all the life a token of the test bed has: true for its first second only.
+            status, body = self.read(token, key, minimum=3599)
+            if status != 200 or body["data"]["access_token"] != first:
+                return {"status": status, **(body or {})}
+            threading.Event().wait(0.1)
+        raise AssertionError("the token was never refreshed")
+
 
 def at_once(number, work, *arguments):
     """Runs `work(i, *arguments)` for each i below `number` in threads of their own; returns the results in order."""

@@ -59,6 +59,8 @@ pub(crate) enum Body {
     Bare(Map<String, Value>),
     /// The error shape.
     Errors(Vec<String>),
+    /// Metrics in Prometheus' text format.
+    Metrics(String),
     /// A page for a person.
     Page(Page),
     /// A redirect, outside of the API only.
@@ -146,6 +148,13 @@ impl Answer {
             retry_after: None,
             limit: None,
             challenge: None,
+        }
+    }
+
+    pub(crate) fn metrics(text: String) -> Self {
+        Answer {
+            body: Body::Metrics(text),
+            ..Answer::done()
         }
     }
 
@@ -259,6 +268,7 @@ impl Answer {
             challenge,
         } = self;
         let mut bytes = Vec::new();
+        let mut content_type = "application/json";
         let mut page = false;
         let mut location = None;
         match body {
@@ -288,6 +298,10 @@ impl Answer {
                 json::value(&mut bytes, &texts);
                 bytes.extend_from_slice(b"}\n");
             }
+            Body::Metrics(text) => {
+                bytes = text.into_bytes();
+                content_type = "text/plain; version=0.0.4; charset=utf-8";
+            }
             Body::Page(shown) => {
                 bytes = shown.html.into_bytes();
                 page = true;
@@ -307,7 +321,7 @@ impl Answer {
             }
         } else {
             if status != StatusCode::NO_CONTENT {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             }
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }

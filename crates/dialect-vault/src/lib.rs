@@ -16,11 +16,13 @@ mod failure;
 mod fields;
 mod json;
 pub mod listener;
+mod measure;
 mod params;
 mod path;
 mod quota;
 mod route;
 mod service;
+mod template;
 mod time;
 #[doc(hidden)]
 pub mod untrusted;
@@ -28,4 +30,5 @@ pub mod untrusted;
 pub use audit::{
     AuditChain, AuditError, AuditFailure, AuditSink, AuditVerifier, FileAudit, FileAuditOptions,
 };
-pub use service::{DialectLimits, DialectOptions, VaultService};
+pub use measure::{describe_metrics, measure};
+pub use service::{DialectLimits, DialectOptions, MetricsSource, VaultService};

@@ -95,6 +95,7 @@ pub(crate) enum Route<'p> {
     Quota(QuotaRoute<'p>),
     Ssh(SshRoute<'p>),
     FromFiles(FromFiles<'p>),
+    Metrics,
     Unknown,
 }
 
@@ -381,6 +382,7 @@ fn system(rest: &str) -> Route<'_> {
         "internal/ui/mounts" => return Route::UiMounts,
         "host-info" => return Route::HostInfo,
         "quotas/config" => return Route::Quota(QuotaRoute::Options),
+        "metrics" => return Route::Metrics,
         "capabilities" => return Route::Capabilities(Whose::Given),
         "capabilities-self" => return Route::Capabilities(Whose::Own),
         "capabilities-accessor" => return Route::Capabilities(Whose::ByAccessor),
@@ -639,6 +641,23 @@ mod tests {
             ("", Route::Unknown),
         ] {
             assert_eq!(Route::of(path), route, "{path}");
+            // A template is made of the path's own words (the old paths of leases have those of the new), and of nothing that
+            // somebody can choose.
+            let template = route.template();
+            let mut words = template.split('/').filter(|word| !word.contains('{'));
+            assert!(
+                template == "other"
+                    || words.all(|word| word == "leases" || path.split('/').any(|own| own == word)),
+                "{path} {template}"
+            );
+            let fixed = template.split('/').filter(|part| !part.contains('{'));
+            assert!(
+                template == "other"
+                    || fixed
+                        .into_iter()
+                        .all(|part| path.split('/').any(|own| own == part)),
+                "{path} {template}"
+            );
         }
     }
 }

@@ -90,7 +90,7 @@ struct ServerArguments {
     log_format: gridkeep_telemetry::Format,
     /// Which log lines: a level, or items like gridkeep_keeper=debug separated by commas
     #[arg(long, value_name = "FILTER", default_value = "info")]
-    log: String,
+    log: gridkeep_telemetry::Filter,
 }
 
 #[derive(Debug, Subcommand)]
@@ -178,23 +178,18 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
 fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     match command {
         Command::Server(arguments) => {
-            let options = gridkeep_telemetry::Options {
-                format: arguments.log_format,
-                filter: arguments.log.clone(),
-            };
-            if let Err(error) = gridkeep_telemetry::start(&options) {
-                return said(err, &error, 2);
-            }
             match server::run(&server::Options {
                 paths: arguments.files.paths(),
                 strict: arguments.strict,
                 initialise: arguments.initialise,
+                logs: gridkeep_telemetry::Options {
+                    format: arguments.log_format,
+                    filter: arguments.log,
+                },
             }) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    tracing::error!("{error:#}");
-                    ExitCode::FAILURE
-                }
+                // What it was stands in the log.
+                Err(_) => ExitCode::FAILURE,
             }
         }
         Command::Config { command } => match configuration(command, out, err) {

@@ -33,6 +33,7 @@ mod form;
 mod gate;
 mod id_token;
 mod kept;
+mod measured;
 mod options;
 mod roots;
 mod transport;
@@ -44,4 +45,6 @@ pub use api::{
 pub use client::{Client, WallClock};
 pub use discovery::Metadata;
 pub use error::{ConfigError, IssuerError, Sent};
+pub use measured::{Measured, describe_metrics};
 pub use options::{BreakerOptions, Budget, ClientAuth, ClientOptions};
+pub use roots::tls as trust;

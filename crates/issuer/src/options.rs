@@ -28,6 +28,8 @@ pub struct ClientOptions {
     pub breaker: BreakerOptions,
     /// Whether `http` is accepted for issuers on the loopback interface. Only for tests.
     pub allow_http_loopback: bool,
+    /// Gives the `traceparent` header (W3C Trace Context) for a request made now; absent: none is sent.
+    pub traceparent: Option<fn() -> Option<String>>,
 }
 
 impl ClientOptions {
@@ -45,6 +47,7 @@ impl ClientOptions {
             budget: Budget::default(),
             breaker: BreakerOptions::default(),
             allow_http_loopback: false,
+            traceparent: None,
         }
     }
 }

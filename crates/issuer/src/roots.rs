@@ -26,11 +26,11 @@ const BUNDLES: [&str; 5] = [
 
 /// TLS towards one issuer: 1.2 or 1.3, host name checked, system CAs and `ca_pem` trusted. `needs_roots` is false for
 /// an issuer that is not spoken to over TLS.
-pub(crate) fn tls(
-    url: &str,
-    ca_pem: &[Vec<u8>],
-    needs_roots: bool,
-) -> Result<ClientConfig, ConfigError> {
+/// Public under the name `trust`, so that other addresses of the same operator are trusted in the same way.
+///
+/// # Errors
+/// [`ConfigError::Ca`] for a `ca_pem` that cannot be used, [`ConfigError::NoRoots`] when there is nothing to trust.
+pub fn tls(url: &str, ca_pem: &[Vec<u8>], needs_roots: bool) -> Result<ClientConfig, ConfigError> {
     let mut roots = RootCertStore::empty();
     if let Some(bundle) = system_bundle() {
         // Bundles hold certificates that no library can use; those are left out, as everywhere.

@@ -29,6 +29,7 @@ const MAX_REDIRECTS: usize = 4;
 /// See the module.
 pub(crate) struct Transport {
     http: reqwest::Client,
+    traceparent: Option<fn() -> Option<String>>,
 }
 
 /// An answer with all of its body.
@@ -96,7 +97,10 @@ impl Transport {
             url: options.url.clone(),
             why: deepest(&error),
         })?;
-        Ok(Self { http })
+        Ok(Self {
+            http,
+            traceparent: options.traceparent,
+        })
     }
 
     /// Reads a document.
@@ -161,10 +165,13 @@ impl Transport {
         url: &str,
         authorization: Option<HeaderValue>,
     ) -> reqwest::RequestBuilder {
-        let request = self
+        let mut request = self
             .http
             .request(method, url)
             .header(ACCEPT, "application/json");
+        if let Some(value) = self.traceparent.and_then(|current| current()) {
+            request = request.header("traceparent", value);
+        }
         match authorization {
             Some(value) => request.header(AUTHORIZATION, value),
             None => request,

@@ -46,6 +46,7 @@ impl Keeper {
         self.every(crate::removed::PERIOD, |keeper| async move {
             keeper.forget_removed().await
         });
+        self.start_census();
         let keeper = self.clone();
         self.own(async move {
             if let Err(failure) = keeper.index_names().await {
@@ -314,6 +315,7 @@ impl Keeper {
         if self.clock_doubtful() {
             return Ok(());
         }
+        self.count_expired_logins().await?;
         let key = name(KEEPER, &[]);
         let stored = self
             .inner

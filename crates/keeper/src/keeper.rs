@@ -12,8 +12,10 @@ use gridkeep_store::{Guard, Store};
 use gridkeep_token::time::UnixSeconds;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
+use crate::census::LastCensus;
 use crate::clock::{Clock, Time};
 use crate::cluster::{Cluster, ClusterOptions, Intents, LEVEL, Level};
 use crate::database::{Change, Database, NotCommitted, name};
@@ -128,6 +130,7 @@ pub(crate) struct Inner {
     pub revoking: tokio::sync::Mutex<()>,
     /// Whether there may be something to revoke that the one at it has not seen.
     pub revoke_again: AtomicBool,
+    pub census: LastCensus,
     /// The day (since the epoch) on which the whole keep-alive index was last looked through.
     pub kept_alive: Mutex<Option<i64>>,
     tasks: Mutex<JoinSet<()>>,
@@ -191,6 +194,7 @@ impl Keeper {
                 exchanges: Exchanges::default(),
                 revoking: tokio::sync::Mutex::default(),
                 revoke_again: AtomicBool::new(false),
+                census: LastCensus::default(),
                 kept_alive: Mutex::default(),
                 used: Mutex::default(),
                 tasks: Mutex::default(),
@@ -243,6 +247,7 @@ impl Keeper {
         }
         let setup = Arc::new(setup);
         self.inner.policies.rebuild(&setup, &self.inner.mint);
+        crate::measure::appear(&setup);
         *self
             .inner
             .setup
@@ -412,7 +417,8 @@ impl Keeper {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(work);
+        // What is logged and traced in there belongs to the request that brought it about.
+        tasks.spawn(work.in_current_span());
     }
 
     /// Becomes true when the keeper stops.

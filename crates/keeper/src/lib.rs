@@ -21,6 +21,7 @@ pub mod setup;
 
 mod anchors;
 mod background;
+mod census;
 mod credentials;
 mod database;
 mod delegation;
@@ -29,6 +30,7 @@ mod exchange;
 mod grants;
 mod keeper;
 mod login;
+mod measure;
 mod network;
 mod rate_limits;
 mod refresh;
@@ -53,6 +55,7 @@ pub use login::{
     Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome, TicketLogin,
     network,
 };
+pub use measure::describe_metrics;
 pub use network::{Network, NotANetwork};
 pub use policy::{Granted, Operation, Policy, PolicyWrite};
 pub use rate_limits::{CountedBy, RateLimit, RateLimitOptions, RateLimitTable};

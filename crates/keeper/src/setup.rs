@@ -14,6 +14,9 @@ use crate::terms::LoginTerms;
 /// Longest life of a token, in seconds: 672 hours, the system limit that clients of the original count on.
 pub const SYSTEM_MAX_TTL: Seconds = Seconds(2_419_200);
 
+/// How long an issuer is believed to keep an unused refresh token: 30 days, what INDIGO IAM does.
+pub const ISSUER_KEEPS: Seconds = Seconds(30 * 86_400);
+
 /// How a person logs in at an issuer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallbackMode {
@@ -161,6 +164,8 @@ pub struct KeepAlive {
     pub after: Seconds,
     /// Stop when nobody used the grant for this long.
     pub limit: Seconds,
+    /// How long issuers keep a refresh token that is not used. Only to tell how much time is left: it makes nothing happen.
+    pub issuer_keeps: Seconds,
 }
 
 impl Default for KeepAlive {
@@ -168,6 +173,7 @@ impl Default for KeepAlive {
         KeepAlive {
             after: Seconds(7 * 86_400),
             limit: Seconds(180 * 86_400),
+            issuer_keeps: ISSUER_KEEPS,
         }
     }
 }

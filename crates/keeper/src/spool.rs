@@ -74,6 +74,16 @@ impl Spool {
         }
     }
 
+    /// How many answers lie here.
+    pub fn count(&self) -> usize {
+        std::fs::read_dir(&self.directory).map_or(0, |entries| {
+            entries
+                .flatten()
+                .filter(|entry| entry.path().extension().is_some_and(|it| it == "sealed"))
+                .count()
+        })
+    }
+
     /// Everything an earlier run left, with its file.
     pub fn left_over(&self) -> Result<Vec<(PathBuf, Received)>, Failure> {
         let mut found = Vec::new();

@@ -5,6 +5,7 @@
 //! expired record: that is for readers, who have the clock.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
@@ -15,7 +16,7 @@ use crate::keyring::Keyring;
 use crate::name::NameHasher;
 use crate::{
     CommitError, Committed, Entry, Guard, Kind, Name, RootKey, StoreError, Transaction, Version,
-    sealing,
+    measure, sealing,
 };
 
 /// Most entries a page of a scan has.
@@ -180,6 +181,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; [`StoreError::Corrupt`] if any of them is damaged.
     pub async fn get_many(&self, names: &[Name]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let since = Instant::now();
+        let outcome = self.read(names).await;
+        measure::read(since, &outcome);
+        outcome
+    }
+
+    async fn read(&self, names: &[Name]) -> Result<Vec<Option<Entry>>, StoreError> {
         // Taken before reading, so that it knows every generation that what is read can be sealed under.
         let keyring = self.inner.keyring();
         let keys: Vec<_> = names
@@ -201,6 +209,18 @@ impl Store {
     /// # Errors
     /// [`StoreError`]. A damaged record is no error of the page: see [`ScanPage::damaged`].
     pub async fn scan(
+        &self,
+        kind: Kind,
+        prefix: &[&[u8]],
+        page: Page,
+    ) -> Result<ScanPage, StoreError> {
+        let since = Instant::now();
+        let outcome = self.scan_page(kind, prefix, page).await;
+        measure::scan(since, &outcome);
+        outcome
+    }
+
+    async fn scan_page(
         &self,
         kind: Kind,
         prefix: &[&[u8]],
@@ -238,7 +258,7 @@ impl Store {
     /// # Errors
     /// [`CommitError`]. On all but [`crate::Outcome::Unknown`] nothing was recorded.
     pub async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
-        self.commit_as(transaction, false).await
+        self.commit_measured(transaction, false).await
     }
 
     /// As [`Store::commit`], but on a full disk takes from the space set aside. For what can not be had again, such as a rotated
@@ -250,7 +270,18 @@ impl Store {
         &self,
         transaction: Transaction,
     ) -> Result<Committed, CommitError> {
-        self.commit_as(transaction, true).await
+        self.commit_measured(transaction, true).await
+    }
+
+    async fn commit_measured(
+        &self,
+        transaction: Transaction,
+        critical: bool,
+    ) -> Result<Committed, CommitError> {
+        let since = Instant::now();
+        let outcome = self.commit_as(transaction, critical).await;
+        measure::commit(since, &outcome);
+        outcome
     }
 
     async fn commit_as(

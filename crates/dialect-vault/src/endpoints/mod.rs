@@ -10,6 +10,7 @@ pub(crate) mod help;
 mod host;
 mod kerberos;
 mod leases;
+mod metrics;
 mod mounts;
 mod oidc;
 mod policies;
@@ -76,6 +77,7 @@ pub(crate) async fn guarded(
         Route::Ssh(route) => ssh::answer(inner, route, call, caller).await,
         Route::Capabilities(whose) => capabilities::answer(inner, whose, call, caller).await,
         Route::Unknown if inner.is_mounted(call.path) => Err(Trouble::unsupported_path()),
+        Route::Metrics => metrics::answer(inner, call),
         Route::Status(_) | Route::Login(_) | Route::UiMounts | Route::Unknown => {
             Err(missing(call.path))
         }

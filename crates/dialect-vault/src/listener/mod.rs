@@ -32,6 +32,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::measure;
 use own_errors::OwnErrors;
 pub use proxies::TrustedProxies;
 use stall::Stall;
@@ -156,6 +157,7 @@ async fn serve_with<S: HttpService>(
         let seat = Addresses::enter(&addresses, peer.ip());
         if seat.is_none() && !trusted {
             tracing::debug!(%peer, "too many connections from this address");
+            measure::refused("address_limit");
             continue;
         }
         let idle = if room.available_permits() < limits.connections / 4 {
@@ -171,8 +173,9 @@ async fn serve_with<S: HttpService>(
             shutdown: shutdown.clone(),
         };
         connections.spawn(async move {
+            let open = measure::Open::counted();
             connection.run(stream, peer).await;
-            drop((permit, seat));
+            drop((permit, seat, open));
         });
     }
     drop(listener);
@@ -231,9 +234,13 @@ impl<S: HttpService> Connection<S> {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "TLS handshake");
+                measure::refused("handshake");
                 return;
             }
-            Err(_) => return,
+            Err(_) => {
+                measure::refused("handshake");
+                return;
+            }
         };
         self.talk(stream, peer).await;
     }

@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use secrecy::SecretString;
+use tracing::{Instrument as _, field};
 
 use crate::answer::{Answer, Body as AnswerBody};
 use crate::audit::{
@@ -28,6 +29,7 @@ use crate::endpoints;
 use crate::failure::Trouble;
 use crate::fields::Fields;
 use crate::listener::{HttpService, TrustedProxies};
+use crate::measure::{self, Asked};
 use crate::params::{self, Params};
 use crate::path;
 use crate::quota::{Exceeded, Pass, Quotas};
@@ -72,6 +74,16 @@ pub struct DialectOptions {
     pub limits: DialectLimits,
     /// Front servers whose word about a client's address is taken.
     pub proxies: TrustedProxies,
+    /// What `sys/metrics` answers; without it the endpoint does not exist.
+    pub metrics: Option<Arc<dyn MetricsSource>>,
+}
+
+/// The numbers of the process.
+pub trait MetricsSource: Send + Sync {
+    /// In Prometheus' text format.
+    fn prometheus(&self) -> String;
+    /// As the object that Vault gives.
+    fn json(&self) -> serde_json::Value;
 }
 
 impl std::fmt::Debug for DialectOptions {
@@ -172,14 +184,25 @@ impl VaultService {
         let id = head::request_id();
         // What lies between this message and the next is where front servers and we might disagree: do not go on from there.
         let close = request.headers().contains_key(TRANSFER_ENCODING);
+        let asked = Asked::now(request.method());
+        let span = tracing::info_span!(
+            "request",
+            otel.kind = "server",
+            otel.name = field::Empty,
+            otel.status_code = field::Empty,
+            request_id = id,
+            method = asked.method(),
+            route = field::Empty,
+            status = field::Empty,
+        );
         let client = self.inner.options.proxies.client(peer, request.headers());
         let answering = async {
             match client {
-                Ok(client) => self.inner.answer(request, client, &id).await,
+                Ok(client) => self.inner.answer(request, client, &id, &asked).await,
                 Err(error) => Answer::error(StatusCode::BAD_REQUEST, error.to_string()),
             }
         };
-        let answering = AssertUnwindSafe(answering).catch_unwind();
+        let answering = AssertUnwindSafe(answering.instrument(span.clone())).catch_unwind();
         let answer = answering.await.unwrap_or_else(|_| {
             tracing::error!(request_id = id, "a request ended in a panic");
             Answer::error(
@@ -188,6 +211,12 @@ impl VaultService {
             )
         });
         let mut response = answer.into_response(&id);
+        asked.answered(response.status());
+        span.record("route", asked.route());
+        span.record("status", response.status().as_u16());
+        if response.status().is_server_error() {
+            span.record("otel.status_code", "ERROR");
+        }
         if close {
             response
                 .headers_mut()
@@ -198,7 +227,13 @@ impl VaultService {
 }
 
 impl Inner {
-    async fn answer<B>(&self, request: Request<B>, peer: SocketAddr, id: &str) -> Answer
+    async fn answer<B>(
+        &self,
+        request: Request<B>,
+        peer: SocketAddr,
+        id: &str,
+        asked: &Asked,
+    ) -> Answer
     where
         B: Body<Data = Bytes>,
     {
@@ -207,7 +242,7 @@ impl Inner {
         let Some(raw) = raw.strip_prefix("/v1/") else {
             return self.outside(&parts.method, raw);
         };
-        self.api(raw, &parts, body, peer, id)
+        self.api(raw, &parts, body, peer, id, asked)
             .await
             .unwrap_or_else(Answer::from)
     }
@@ -233,12 +268,17 @@ impl Inner {
         body: B,
         peer: SocketAddr,
         id: &str,
+        asked: &Asked,
     ) -> Result<Answer, Trouble>
     where
         B: Body<Data = Bytes>,
     {
         let decoded = path::decode(raw)?;
         let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
+        // Also of what is refused before anybody looks at it, and before a span below this one begins.
+        let template = Route::of(trimmed).template();
+        asked.route.get_or_init(|| template);
+        tracing::Span::current().record("otel.name", template);
         let mut pass = match self.quotas.arrive(&self.keeper, trimmed, peer.ip()) {
             Ok(pass) => pass,
             Err(exceeded) => return Ok(self.too_many(exceeded, trimmed, parts, peer, id).await),
@@ -474,7 +514,8 @@ impl Inner {
         passes: bool,
     ) -> Result<(), AuditError> {
         let line = || common.request_line(&self.hasher, self.wall(), error);
-        match self.options.audit.write(line()).await {
+        let written = self.options.audit.write(line()).await;
+        match written.inspect_err(|_| measure::unaudited("request")) {
             Err(AuditError::Write { .. } | AuditError::Overloaded) if passes => {
                 // A log that has no room for it says so by itself.
                 let _ = self.options.audit.queue(line());
@@ -573,7 +614,8 @@ impl Inner {
 
     /// Hands over the second audit line; without it nothing is told of what was done.
     fn conclude(&self, line: Vec<u8>, answer: Answer, passes: bool) -> Answer {
-        match self.options.audit.queue(line) {
+        let queued = self.options.audit.queue(line);
+        match queued.inspect_err(|_| measure::unaudited("response")) {
             Err(error) if !passes || error == AuditError::Closed => unaudited(&error),
             _ => answer,
         }

@@ -284,6 +284,7 @@ fn service(
         build_date: "2026-08-18T10:00:00Z".into(),
         limits: DialectLimits::default(),
         proxies,
+        metrics: None,
     };
     VaultService::new(keeper.clone(), options)
 }

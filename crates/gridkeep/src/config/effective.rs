@@ -6,6 +6,7 @@
 use super::etcd::EtcdConfig;
 use super::finding::{Origin, Setting};
 use super::model::{AuditLog, Config, IssuerConfig, TermsConfig};
+use super::telemetry::{CollectorConfig, TelemetryConfig};
 use super::yaml11::{Reading, resolve};
 use aws_lc_rs::digest::{Context, SHA256};
 use secrecy::{ExposeSecret, SecretString};
@@ -494,6 +495,7 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .with_some("robots", robots)
         .with("run_directory", path(&own.run_directory))
         .with("ssh", ssh)
+        .with("telemetry", telemetry(&own.telemetry))
         .with(
             "compat",
             entries()
@@ -522,4 +524,75 @@ fn store(etcd: &EtcdConfig) -> Tree<'static> {
         .with("upkeep", text(&etcd.upkeep))
         .with("quota_backend_bytes", text(&etcd.quota));
     entries().with("etcd", etcd.tree()).tree()
+}
+
+/// Every value of `gridkeep.telemetry` with its whole key.
+pub(super) fn telemetry_lines(config: &Config) -> Vec<(String, String, Origin)> {
+    let mut lines = Vec::new();
+    flatten(
+        "gridkeep.telemetry",
+        &telemetry(&config.gridkeep.telemetry),
+        &mut lines,
+    );
+    lines
+}
+
+fn flatten(key: &str, tree: &Tree<'_>, lines: &mut Vec<(String, String, Origin)>) {
+    match tree {
+        Tree::Map(entries) => {
+            for (name, value) in entries {
+                flatten(&format!("{key}.{name}"), value, lines);
+            }
+        }
+        Tree::List(items) => {
+            for (at, item) in items.iter().enumerate() {
+                flatten(&format!("{key}[{at}]"), item, lines);
+            }
+        }
+        Tree::Text(text, origin) => lines.push((key.to_owned(), quote(text), origin.clone())),
+        Tree::Secret(_, origin) => lines.push((key.to_owned(), MASK.to_owned(), origin.clone())),
+    }
+}
+
+fn telemetry(telemetry: &TelemetryConfig) -> Tree<'static> {
+    let listen = telemetry.metrics_listen.iter().map(text).collect();
+    let metrics = entries()
+        .with("listen", Tree::List(listen))
+        .with(
+            "refresh_token_life",
+            duration(&telemetry.refresh_token_life),
+        )
+        .tree();
+    let traces = telemetry.traces.as_ref().map(|traces| {
+        collector(&traces.to)
+            .with("sample", text(&traces.sample))
+            .with("propagate", text(&traces.propagate))
+            .tree()
+    });
+    let loki = telemetry.loki.as_ref().map(|loki| {
+        let labels = loki
+            .labels
+            .iter()
+            .map(|(name, value)| (name.clone(), text(value)));
+        collector(&loki.to)
+            .with_some("tenant", loki.tenant.as_ref().map(text))
+            .with("labels", Tree::Map(labels.collect()))
+            .tree()
+    });
+    entries()
+        .with("metrics", metrics)
+        .with_some("traces", traces)
+        .with_some("loki", loki)
+        .tree()
+}
+
+fn collector(to: &CollectorConfig) -> Entries<'static> {
+    let user = to.password.as_ref().map(|(user, _)| text(user));
+    let password = to.password.as_ref().map(|(_, file)| path(file));
+    entries()
+        .with("url", text(&to.url))
+        .with_some("ca_file", to.ca_file.as_ref().map(path))
+        .with_some("token_file", to.token_file.as_ref().map(path))
+        .with_some("user", user)
+        .with_some("password_file", password)
 }

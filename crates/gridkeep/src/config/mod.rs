@@ -24,6 +24,7 @@ mod read;
 mod robots;
 mod sections;
 mod source;
+mod telemetry;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use model::{
 };
 pub use published::against_discovery;
 pub use source::{Sources, default_paths};
+pub use telemetry::CollectorConfig;
 pub use terms::of_role as terms_of_role;
 
 use finding::{Findings, Refusal};

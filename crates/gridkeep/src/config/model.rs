@@ -7,6 +7,7 @@
 use super::etcd::EtcdConfig;
 use super::finding::Setting;
 use super::robots::RobotConfig;
+use super::telemetry::TelemetryConfig;
 use gridkeep_keeper::{CountedBy, Network};
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -271,6 +272,8 @@ pub struct GridkeepConfig {
     pub ssh_rsa_sha1: Setting<bool>,
     /// `compat.shell_unescape`: values were written for the original's shell quoting.
     pub shell_unescape: Setting<bool>,
+    /// `telemetry`: metrics, traces, logs.
+    pub telemetry: TelemetryConfig,
 }
 
 /// What is done while the audit log cannot be written.

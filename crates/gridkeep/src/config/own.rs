@@ -6,12 +6,13 @@
 use super::finding::{Finding, Setting, Severity, quoted};
 use super::model::{GridkeepConfig, IssuerConfig, OnAuditFailure, OperatorConfig};
 use super::read::{Item, Reader};
+use super::telemetry::{self, TelemetryConfig};
 use super::terms;
 use super::yaml::{Mapping, Value};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "listen",
     "plain_listen",
     "callback_port",
@@ -30,6 +31,7 @@ const KEYS: [&str; 18] = [
     "run_directory",
     "ssh",
     "compat",
+    "telemetry",
 ];
 const MEANS: &str = "Nothing of the configuration is used until this is corrected.";
 const NO_OPERATOR: &str = "Nobody becomes operator by this entry.";
@@ -130,6 +132,7 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
             config.shell_unescape = flag;
         }
     });
+    config.telemetry = telemetry::read(&mut item);
     config.operators = operators(&mut item);
     config.robots = super::robots::read(&mut item);
     config
@@ -161,6 +164,7 @@ fn defaults(base: &Path) -> GridkeepConfig {
         ssh_authorized_keys: None,
         ssh_rsa_sha1: Setting::builtin(true),
         shell_unescape: Setting::builtin(false),
+        telemetry: TelemetryConfig::default(),
     }
 }
 
@@ -190,6 +194,7 @@ fn service_url(
     Some(Setting::new(text.to_owned(), url.origin))
 }
 
+/// Reads the mapping under `key`, whose keys are `known`, if it is there.
 pub(super) fn with_mapping(
     item: &mut Item<'_, '_, '_>,
     key: &str,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gridkeep_identity::kerberos::Acceptor;
-use gridkeep_issuer::{Client, ClientAuth, ClientOptions, TokenIssuer};
+use gridkeep_issuer::{Client, ClientAuth, ClientOptions, Measured, TokenIssuer};
 use gridkeep_keeper::{
     CallbackMode, IssuerSetup, KerberosSetup, Lifetimes, OperatorRule, RateLimit, RobotRule,
     RoleSetup, Seconds, Setup, SshSetup,
@@ -49,6 +49,8 @@ struct MadeFrom {
     request_timeout: Option<Duration>,
     /// Bits of the number, which compare as equal or not.
     requests_per_second: Option<u64>,
+    /// Whether the issuer is told which trace a request belongs to.
+    propagate: bool,
 }
 
 impl Issuers {
@@ -99,8 +101,8 @@ impl Issuers {
         }
     }
 
-    fn client(&mut self, issuer: &IssuerConfig) -> anyhow::Result<Arc<Client>> {
-        let made_from = MadeFrom::read(issuer)?;
+    fn client(&mut self, issuer: &IssuerConfig, propagate: bool) -> anyhow::Result<Arc<Client>> {
+        let made_from = MadeFrom::read(issuer, propagate)?;
         let name = &issuer.name.value;
         if let Some(known) = self
             .clients
@@ -122,6 +124,9 @@ impl Issuers {
             // Five seconds' worth at once, as in the default.
             options.budget.burst = (rate * 5.0).ceil().max(1.0) as u32;
         }
+        options.traceparent = made_from
+            .propagate
+            .then_some(gridkeep_telemetry::traceparent);
         let client = Arc::new(Client::new(options)?);
         let (stop, stopping) = watch::channel(false);
         let renewed = client.clone();
@@ -142,7 +147,7 @@ impl Issuers {
 }
 
 impl MadeFrom {
-    fn read(issuer: &IssuerConfig) -> anyhow::Result<MadeFrom> {
+    fn read(issuer: &IssuerConfig, propagate: bool) -> anyhow::Result<MadeFrom> {
         let file = |setting: &Option<config::Setting<std::path::PathBuf>>| {
             setting
                 .as_ref()
@@ -183,6 +188,7 @@ impl MadeFrom {
                 .requests_per_second
                 .as_ref()
                 .map(|rate| rate.value.to_bits()),
+            propagate,
         })
     }
 }
@@ -322,12 +328,18 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
             .collect(),
         ..Setup::default()
     };
+    let telemetry = &config.gridkeep.telemetry;
+    setup.keep_alive.issuer_keeps = Seconds(telemetry.refresh_token_life.value.as_secs());
+    let propagate = telemetry
+        .traces
+        .as_ref()
+        .is_some_and(|traces| traces.propagate.value);
     for issuer in &config.issuers {
         if let Some(service) = config.kerberos_service(issuer) {
             let (name, service) = (issuer.name.value.clone(), kerberos(config, service));
             setup.kerberos.insert(name, service);
         }
-        let client: Arc<dyn TokenIssuer> = match issuers.client(issuer) {
+        let client: Arc<dyn TokenIssuer> = match issuers.client(issuer, propagate) {
             Ok(client) => client,
             Err(error) => {
                 tracing::error!(
@@ -344,7 +356,7 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
             name: issuer.name.value.clone(),
             url: issuer.url.value.clone(),
             client_id: issuer.clientid.value.clone(),
-            client,
+            client: Arc::new(Measured::new(&issuer.name.value, client)),
             callback_mode: match issuer.callback_mode.value {
                 config::CallbackMode::Device => CallbackMode::Device,
                 config::CallbackMode::Direct => CallbackMode::Direct,

@@ -9,10 +9,12 @@ mod no_audit;
 mod notify;
 pub mod operator;
 mod place;
+mod telemetry;
 mod unusable;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use gridkeep_dialect_vault::listener::{
 use gridkeep_dialect_vault::{DialectLimits, DialectOptions, VaultService};
 use gridkeep_keeper::clock::SystemClock;
 use gridkeep_keeper::{AuditEvidence, Keeper, KeeperOptions, Network};
+use gridkeep_telemetry::Measures;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -34,6 +37,8 @@ use audit::Audit;
 
 /// How long a stop waits for requests to issuers; they are bounded by 60 s themselves.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long a stop waits for the last log lines and spans to be taken.
+const LAST_TELEMETRY: Duration = Duration::from_secs(3);
 /// Days before its end from which on the certificate is warned about.
 const CERTIFICATE_WARNING: i64 = 14;
 /// How often certificate files are looked at.
@@ -48,6 +53,8 @@ pub struct Options {
     pub strict: bool,
     /// Whether a new store may be made for a root key that exists already.
     pub initialise: bool,
+    /// The log on standard error.
+    pub logs: gridkeep_telemetry::Options,
 }
 
 /// A server that is up, as far as reloading and operators need it.
@@ -70,17 +77,33 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the system did not give the threads the server needs")?;
-    let outcome = runtime.block_on(serve(options));
+    let outcome = runtime.block_on(observed(options));
     // Threads that hang in a system call do not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
 }
 
-async fn serve(options: &Options) -> anyhow::Result<()> {
+/// Starts telemetry around the server. Where logs are sent is in the configuration, so that is read before anything is logged.
+async fn observed(options: &Options) -> anyhow::Result<()> {
+    let loaded = load(&options.paths).await?;
+    let (settings, troubles) = telemetry::settings(options.logs.clone(), loaded.config.as_ref());
+    let telemetry = gridkeep_telemetry::start(settings).map_err(anyhow::Error::msg)?;
+    for trouble in troubles {
+        tracing::error!("{trouble}");
+    }
+    telemetry::describe(&telemetry.measures);
+    let outcome = serve(options, loaded, &telemetry.measures).await;
+    if let Err(error) = &outcome {
+        tracing::error!("{error:#}");
+    }
+    telemetry.finish(LAST_TELEMETRY).await;
+    outcome
+}
+
+async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let loaded = load(&options.paths).await?;
     let config = accepted(&loaded, options.strict)?.clone();
     let files = raise_file_limit();
 
@@ -91,6 +114,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     })?;
     let listeners = bind(&config.gridkeep.listen)?;
     let plain_listeners = bind(&config.gridkeep.plain_listen)?;
+    let scraped = telemetry::bind(&config)?;
     let store = place::open(&config, &loaded, options.initialise).await?;
     let mut issuers = Issuers::default();
     let setup = assemble::setup(&config, &mut issuers);
@@ -117,8 +141,10 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
             build_date: BUILD_DATE.to_owned(),
             limits: DialectLimits::default(),
             proxies: proxies.clone(),
+            metrics: Some(Arc::new(telemetry::Source(measures.clone()))),
         },
     );
+    telemetry::collect(measures, &keeper, &tls);
     let run_directory = config.gridkeep.run_directory.value.clone();
     let running = Arc::new(Running {
         options: options.clone(),
@@ -147,6 +173,17 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         keeper.clone(),
         stopping.clone(),
     ));
+    tasks.spawn(measures.clone().upkeep(stopping.clone()));
+    for listener in scraped {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!("metrics on http://{address}/metrics");
+        }
+        tasks.spawn(gridkeep_telemetry::serve(
+            listener,
+            measures.clone(),
+            stopping.clone(),
+        ));
+    }
     let mut addresses = Vec::new();
     let mut limits = limits_of_port(files, listeners.len() + plain_listeners.len());
     limits.trusted = proxies;
@@ -250,7 +287,9 @@ impl Running {
         let tls = self.tls.clone();
         // A panic in there has been reported by itself, and the old certificate stays.
         let _ = tokio::task::spawn_blocking(move || tls.reload_and_report()).await;
-        if let Err(error) = self.reload_configuration().await {
+        let reloaded = self.reload_configuration().await;
+        telemetry::RELOAD_FAILED.store(reloaded.is_err(), Ordering::Relaxed);
+        if let Err(error) = reloaded {
             tracing::error!(
                 "the configuration was not reloaded, the one from before stays in force: {error:#}"
             );

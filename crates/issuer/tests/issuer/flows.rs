@@ -46,6 +46,24 @@ async fn refresh_names_no_scope_and_reads_the_rotated_token() {
 }
 
 #[tokio::test]
+async fn the_trace_is_told_only_where_that_is_wanted() {
+    let server = issuer(|_| Answer::Json(200, tokens())).await;
+    client(&server).refresh(&"rt-1".into()).await.unwrap();
+    assert_eq!(server.only("/token").header("traceparent"), None);
+    let value = || Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+    let telling = client_of(ClientOptions {
+        traceparent: Some(value),
+        ..options(&server)
+    });
+    telling.refresh(&"rt-1".into()).await.unwrap();
+    let requests = server.requests("/token");
+    assert_eq!(
+        requests[1].header("traceparent").map(str::to_owned),
+        value()
+    );
+}
+
+#[tokio::test]
 async fn a_login_by_code_goes_with_pkce() {
     let server = issuer(|_| Answer::Json(200, tokens())).await;
     let client = client_of(ClientOptions {

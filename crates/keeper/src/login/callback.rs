@@ -38,6 +38,7 @@ impl Keeper {
                 "a login was refused at the issuer"
             );
             let error = standard_error(&error);
+            let kind = self.kind_of_login(&stored.value);
             self.advance(
                 &id,
                 &stored,
@@ -46,6 +47,7 @@ impl Keeper {
                 },
             )
             .await?;
+            kind.refused(&error);
             return Ok(CallbackOutcome::Denied { error });
         }
         let code = request.code.ok_or_else(|| BadInput::Other("the issuer sent the browser back with neither a code nor an error; start the login again".into()))?;
@@ -122,7 +124,12 @@ impl Keeper {
             }
         };
         match self.advance(id, stored, step).await {
-            Ok(_) => shown,
+            Ok(_) => {
+                if let Err(code) = &shown {
+                    self.kind_of_login(&stored.value).refused(code);
+                }
+                shown
+            }
             Err(failure) => {
                 tracing::error!(issuer, %failure, "the outcome of a login could not be stored; the person has to log in again");
                 Err("temporarily_unavailable".to_owned())

@@ -17,6 +17,7 @@ use crate::database::{Change, NotCommitted};
 use crate::events::{self, Event};
 use crate::failure::{BadInput, Failure, Later, LaterKind};
 use crate::keeper::Keeper;
+use crate::measure::{self, KERBEROS};
 use crate::policy::{TOKENOPS, kerberos_accessor, kerberos_policy};
 use crate::records::{Identity, PROOF, ProofRecord};
 use crate::setup::{IssuerSetup, KerberosSetup, RoleSetup, Setup};
@@ -108,9 +109,11 @@ impl Keeper {
             };
             return Ok(TicketLogin::NotAccepted(refused.to_string()));
         }
+        measure::login(&issuer.name, KERBEROS, "started");
         let proven = match self.judge(service.acceptor.clone(), token).await? {
             Ok(proven) => proven,
             Err(error) => {
+                measure::login(&issuer.name, KERBEROS, "denied");
                 match &error {
                     AcceptError::Unusable(_) => tracing::error!(mount, "{error}"),
                     AcceptError::Rejected(_) => tracing::info!(mount, ?from, "{error}"),
@@ -146,11 +149,15 @@ impl Keeper {
                 },
             )?;
             match self.inner.db.commit(change).await {
-                Ok(()) => return Ok(TicketLogin::LoggedIn(Box::new(issued))),
+                Ok(()) => {
+                    measure::login(&issuer.name, KERBEROS, "completed");
+                    return Ok(TicketLogin::LoggedIn(Box::new(issued)));
+                }
                 // The other guards are on random names: the second time at the latest, it is the proof.
                 Err(NotCommitted::Conflict)
                     if tries > 0 || self.inner.db.get::<ProofRecord>(&proof).await?.is_some() =>
                 {
+                    measure::login(&issuer.name, KERBEROS, "denied");
                     tracing::warn!(mount, ?from, principal = %proven.principal, "a Kerberos proof was used a second time and is refused");
                     return Ok(TicketLogin::NotAccepted(
                         "the Kerberos ticket is not accepted: this proof was used before; make a new one".to_owned(),

@@ -21,11 +21,14 @@ use secrecy::SecretString;
 use crate::database::{Change, NotCommitted, Stored};
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
+use crate::measure;
 use crate::policy::known_issuer;
 use crate::records::{LOGIN, LoginRecord, LoginStep};
 use crate::secret::Purpose;
 use crate::setup::{IssuerSetup, Setup};
 use crate::tokens::{Issued, later};
+
+use pace::LoginKind;
 
 pub use kerberos::TicketLogin;
 pub(crate) use kerberos::{Tickets, mount_path as kerberos_mount};
@@ -194,6 +197,32 @@ impl Keeper {
             return Err(BadInput::LoginExpired.into());
         }
         Ok(issuer)
+    }
+
+    /// What a login is counted by.
+    fn kind_of_login(&self, login: &LoginRecord) -> LoginKind {
+        LoginKind {
+            issuer: login.issuer.clone(),
+            method: self
+                .setup()
+                .issuer(&login.issuer)
+                .map_or("code", measure::method),
+        }
+    }
+
+    /// Counts the logins whose time was over before they ended. What another node ended is not counted again.
+    pub(crate) async fn count_expired_logins(&self) -> Result<(), Failure> {
+        for over in self.inner.logins.take_over(self.now()) {
+            let stored = self
+                .inner
+                .db
+                .get::<LoginRecord>(&login_name(&over.id))
+                .await?;
+            if stored.is_some_and(|stored| !matches!(stored.value.step, LoginStep::Failed { .. })) {
+                over.kind.came_to("expired");
+            }
+        }
+        Ok(())
     }
 
     /// Moves a login on, if nobody else has.

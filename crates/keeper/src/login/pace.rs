@@ -21,9 +21,40 @@ pub(crate) struct Logins(Arc<Mutex<Remembered>>);
 struct Remembered {
     by_login: HashMap<Vec<u8>, Pace>,
     by_address: HashMap<IpAddr, usize>,
+    /// Logins whose time was over before anybody said that they ended.
+    over: Vec<Over>,
+}
+
+/// A login whose time is over.
+pub(super) struct Over {
+    pub id: Vec<u8>,
+    pub kind: LoginKind,
+}
+
+/// What logins are counted by.
+#[derive(Clone)]
+pub(super) struct LoginKind {
+    pub issuer: String,
+    pub method: &'static str,
+}
+
+impl LoginKind {
+    /// A login came to this step of [`crate::measure`].
+    pub(super) fn came_to(&self, step: &'static str) {
+        crate::measure::login(&self.issuer, self.method, step);
+    }
+
+    /// A login ended without success, for the reason with this code.
+    pub(super) fn refused(&self, code: &str) {
+        crate::measure::login_refused(&self.issuer, self.method, code);
+    }
 }
 
 struct Pace {
+    /// Of a login that this node started: it counts when the time is over. Others are counted by their node.
+    kind: Option<LoginKind>,
+    /// Whether the client has asked for the outcome yet.
+    polled: bool,
     from: Option<IpAddr>,
     ends: UnixSeconds,
     next: Duration,
@@ -69,6 +100,7 @@ impl Logins {
         &self,
         limits: &Limits,
         id: Vec<u8>,
+        kind: LoginKind,
         from: Option<IpAddr>,
         now: UnixSeconds,
         ends: UnixSeconds,
@@ -89,6 +121,8 @@ impl Logins {
         inner.by_login.insert(
             id.clone(),
             Pace {
+                kind: Some(kind),
+                polled: false,
                 from,
                 ends,
                 next: Duration::ZERO,
@@ -116,6 +150,8 @@ impl Logins {
         inner.by_login.insert(
             id.to_vec(),
             Pace {
+                kind: None,
+                polled: false,
                 from,
                 ends,
                 next: Duration::ZERO,
@@ -143,13 +179,7 @@ impl Logins {
     ) -> bool {
         let mut inner = self.lock();
         let interval = Duration::from_secs(interval.max(1));
-        let pace = inner.by_login.entry(id.to_vec()).or_insert(Pace {
-            from: None,
-            ends,
-            next: boot,
-            interval,
-            asking: false,
-        });
+        let pace = inner.of_elsewhere(id, ends, boot, interval);
         // A client that polls exactly at the interval is not made to wait a second one for a hair's breadth.
         if pace.interval.is_zero() {
             // Started on another node.
@@ -160,6 +190,25 @@ impl Logins {
         }
         pace.asking = true;
         true
+    }
+
+    /// Whether the client asks for the outcome for the first time, as far as this node knows.
+    pub(super) fn first_poll(&self, id: &[u8], ends: UnixSeconds, boot: Duration) -> bool {
+        let mut inner = self.lock();
+        let pace = inner.of_elsewhere(id, ends, boot, Duration::ZERO);
+        !std::mem::replace(&mut pace.polled, true)
+    }
+
+    /// Logins under way.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().by_login.len()
+    }
+
+    /// Those whose time is over, each told once.
+    pub(super) fn take_over(&self, now: UnixSeconds) -> Vec<Over> {
+        let mut inner = self.lock();
+        inner.purge(now);
+        std::mem::take(&mut inner.over)
     }
 
     pub(super) fn asked(&self, id: &[u8], slower: bool, boot: Duration) {
@@ -174,6 +223,25 @@ impl Logins {
 }
 
 impl Remembered {
+    /// The pace of a login, which another node may have started.
+    fn of_elsewhere(
+        &mut self,
+        id: &[u8],
+        ends: UnixSeconds,
+        next: Duration,
+        interval: Duration,
+    ) -> &mut Pace {
+        self.by_login.entry(id.to_vec()).or_insert_with(|| Pace {
+            kind: None,
+            polled: false,
+            from: None,
+            ends,
+            next,
+            interval,
+            asking: false,
+        })
+    }
+
     fn is_full(&self, limits: &Limits, from: Option<IpAddr>) -> bool {
         let here = from.and_then(|from| self.by_address.get(&from).copied());
         self.by_login.len() >= limits.login_sessions_total
@@ -188,7 +256,11 @@ impl Remembered {
             .map(|(id, _)| id.clone())
             .collect();
         for id in ended {
+            let kind = self.by_login.get_mut(&id).and_then(|pace| pace.kind.take());
             self.remove(&id);
+            if let Some(kind) = kind {
+                self.over.push(Over { id, kind });
+            }
         }
     }
 

@@ -27,6 +27,12 @@ impl Keeper {
             self.end(&id, &stored).await?;
             return Err(BadInput::WrongNonce.into());
         }
+        let kind = self.kind_of_login(&stored.value);
+        let boot = self.inner.time.boot();
+        let ends = stored.value.deadline;
+        if self.inner.logins.first_poll(&id, ends, boot) {
+            kind.came_to("polled");
+        }
         let stored = match stored.value.step {
             LoginStep::Device { .. } => self.ask_device(&request, &id, stored).await?,
             _ => stored,
@@ -44,6 +50,7 @@ impl Keeper {
                 let ready = login.as_ref().clone();
                 let login = self.complete(&id, &stored, ready, request.from).await?;
                 self.inner.logins.remove(&id);
+                kind.came_to("completed");
                 Ok(PollOutcome::LoggedIn(Box::new(login)))
             }
         }

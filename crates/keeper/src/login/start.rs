@@ -5,10 +5,12 @@ use gridkeep_store::Guard;
 use gridkeep_token::time::Seconds;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::pace::LoginKind;
 use super::{LOGIN_LIFE, LoginStart, LoginStarted, login_name};
 use crate::database::Change;
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
+use crate::measure;
 use crate::policy::known_issuer;
 use crate::records::{LoginRecord, LoginStep};
 use crate::refresh::issuer_failure;
@@ -52,9 +54,14 @@ impl Keeper {
         let mut life = LOGIN_LIFE;
         // The issuer is asked at its own pace, however often the client comes by.
         let mut issuer_interval = POLL_INTERVAL;
+        let kind = LoginKind {
+            issuer: issuer.name.clone(),
+            method: measure::method(issuer),
+        };
         let place = self.inner.logins.admit(
             &setup.limits,
             id.clone(),
+            kind.clone(),
             request.from,
             now,
             later(now, life),
@@ -163,6 +170,7 @@ impl Keeper {
         )?;
         self.inner.db.commit(change).await?;
         place.keep(deadline, issuer_interval, self.inner.time.boot());
+        kind.came_to("started");
         Ok(started)
     }
 }

@@ -17,9 +17,11 @@ use gridkeep_issuer::{IssuerError, Sent};
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::failure::{Failure, Later, LaterKind};
 use crate::keeper::Keeper;
+use crate::measure;
 use crate::records::CachedToken;
 use crate::spool::Received;
 use depart::{Departed, Departure};
@@ -44,6 +46,10 @@ impl Flights {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_empty()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     fn remove(&self, grant: &str) {
@@ -127,7 +133,15 @@ impl Keeper {
     async fn fly(&self, id: &str, mut seen: Option<u64>) -> Landing {
         loop {
             match self.depart(id, &mut seen).await? {
-                Departed::Off(departure) => return self.call(*departure).await,
+                Departed::Off(departure) => {
+                    let span = tracing::info_span!(
+                        "refresh",
+                        issuer = departure.issuer.name,
+                        grant = id,
+                        outcome = tracing::field::Empty
+                    );
+                    return self.call(*departure).instrument(span).await;
+                }
                 Departed::Overtaken(access) => return Ok(access),
                 Departed::Again => {}
             }
@@ -137,6 +151,15 @@ impl Keeper {
     /// Sends the refresh token, and those kept beside it when it is refused. All of it within the time of one flight, after
     /// which another node may take over.
     async fn call(&self, departure: Departure) -> Landing {
+        let since = std::time::Instant::now();
+        let (landing, outcome) = self.send(&departure).await;
+        measure::refresh(&departure.issuer.name, outcome, since.elapsed());
+        tracing::Span::current().record("outcome", outcome);
+        landing
+    }
+
+    /// What [`Keeper::call`] comes to, and the word for it.
+    async fn send(&self, departure: &Departure) -> (Landing, &'static str) {
         let id = &departure.intent.grant;
         let candidates = departure
             .secrets
@@ -155,7 +178,13 @@ impl Keeper {
                 Ok(Ok(response)) => {
                     let answer =
                         received(id, departure.intent.generation, candidate, &response, asked);
-                    return self.land(answer, None).await;
+                    let landing = self.land(answer, None).await;
+                    let outcome = if landing.is_ok() {
+                        "renewed"
+                    } else {
+                        "not_stored"
+                    };
+                    return (landing, outcome);
                 }
                 Ok(Err(IssuerError::Refused {
                     error, description, ..
@@ -164,7 +193,8 @@ impl Keeper {
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(issuer = departure.issuer.name, grant = departure.intent.grant, %error, "a refresh was not answered with a token");
-                    return Err(self.give_up(&departure.intent, &error).await);
+                    let failure = self.give_up(&departure.intent, &error).await;
+                    return (Err(failure), measure::fruitless(&error));
                 }
                 Err(_) => {
                     let error = IssuerError::Temporary {
@@ -175,12 +205,15 @@ impl Keeper {
                         sent: Sent::Maybe,
                         retry_after: None,
                     };
-                    return Err(self.give_up(&departure.intent, &error).await);
+                    let failure = self.give_up(&departure.intent, &error).await;
+                    return (Err(failure), measure::fruitless(&error));
                 }
             }
         }
         let (error, description) = refusal.unwrap_or_else(|| ("invalid_grant".into(), None));
-        self.bury(&departure.intent, error, description).await
+        let landing = self.bury(&departure.intent, error, description).await;
+        let dead = matches!(&landing, Err(Failure::Refused(_)));
+        (landing, if dead { "dead" } else { "failed" })
     }
 
     /// When a flight that starts now has to end.

@@ -83,6 +83,7 @@ async fn idle_grants_are_kept_alive_until_the_limit() {
     setup.keep_alive = KeepAlive {
         after: Seconds(7 * DAY),
         limit: Seconds(30 * DAY),
+        ..KeepAlive::default()
     };
     let keeper = house.open_with(setup).await;
     login(&house, &keeper, "alice").await;

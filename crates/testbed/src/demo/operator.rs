@@ -220,6 +220,9 @@ gridkeep:
   seal:
     key_file: {}
   run_directory: {}
+  telemetry:
+    metrics:
+      listen: []
 cluster:
   auditlog: {}
 ",

@@ -232,6 +232,9 @@ gridkeep:
   seal:
     key_file: {root_key}
   run_directory: {run}
+  telemetry:
+    metrics:
+      listen: []
 ",
         issuer = yaml(issuer),
         secret = yaml(secret),

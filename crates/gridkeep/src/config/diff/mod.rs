@@ -7,6 +7,7 @@
 mod issuers;
 mod sections;
 mod service;
+mod telemetry;
 mod terms;
 
 use super::finding::Origin;
@@ -98,6 +99,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     differ.ratelimits();
     differ.cluster();
     differ.own();
+    differ.telemetry();
     differ.changes
 }
 
