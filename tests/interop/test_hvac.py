@@ -153,3 +153,113 @@ def test_rate_limits_are_read_written_and_met(world):
     for code in (0, 1):
         done = user.run("--nokerberos", "--nossh", "--credkey", "nobody")
     assert done.code != 0 and "rate limit quota exceeded" in done.err, done
+
+
+def test_token_roles(world):
+    _, server, _ = world
+    operator = as_user(server, server.operator_token())
+    tokens = operator.auth.token
+    tokens.create_or_update_role("nightly", allowed_policies=["default"], orphan=True, renewable=True, path_suffix="x")
+    operator.write("auth/token/roles/nightly", token_period="12h", token_bound_cidrs=["127.0.0.0/8"])
+    role = tokens.read_role("nightly")["data"]
+    assert (role["name"], role["orphan"], role["token_period"], role["allowed_policies"]) == ("nightly", True, 43200, ["default"])
+    assert tokens.list_roles()["data"]["keys"] == ["nightly"]
+    made = tokens.create(role_name="nightly")["auth"]
+    assert made["orphan"] and made["lease_duration"] == 43200 and made["policies"] == ["default"]
+    holder = as_user(server, made["client_token"])
+    me = holder.auth.token.lookup_self()["data"]
+    assert (me["role"], me["period"], me["bound_cidrs"]) == ("nightly", 43200, ["127.0.0.0/8"])
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="subset of the role's allowed policies"):
+        tokens.create(role_name="nightly", policies=["operator"])
+    tokens.delete_role("nightly")
+    with pytest.raises(hvac.exceptions.InvalidPath):
+        tokens.read_role("nightly")
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="original token role"):
+        holder.auth.token.renew_self()
+
+
+def test_orphans(world):
+    _, server, _ = world
+    operator = as_user(server, server.operator_token())
+    parent = operator.auth.token.create_orphan(policies=["default", "tokenops"], ttl="1h")["auth"]
+    assert parent["orphan"]
+    child = as_user(server, as_user(server, parent["client_token"]).auth.token.create(ttl="30m")["auth"]["client_token"])
+    operator.auth.token.revoke_and_orphan_children(parent["client_token"])
+    assert not as_user(server, parent["client_token"]).is_authenticated()
+    assert child.is_authenticated() and child.auth.token.lookup_self()["data"]["orphan"]
+    assert operator.write("auth/token/tidy").status_code == 202
+
+
+def test_leases(world):
+    _, server, user = world
+    operator = as_user(server, server.operator_token())
+    keys = operator.sys.list_leases("auth/oidc-dune/oidc/poll")["data"]["keys"]
+    lease = f"auth/oidc-dune/oidc/poll/{keys[0]}"
+    assert operator.sys.read_lease(lease)["data"]["id"] == lease
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="does not correspond to a secret"):
+        operator.sys.renew_lease(lease, increment=10)
+    mine = as_user(server, user.vault_token.read_text().strip())
+    with pytest.raises(hvac.exceptions.Forbidden):
+        mine.sys.revoke_prefix("auth/oidc-dune")
+    assert mine.is_authenticated()
+    operator.sys.revoke_prefix("auth/oidc-dune")
+    assert not mine.is_authenticated()
+    assert operator.sys.revoke_lease(lease).status_code == 204
+    operator.sys.revoke_force("auth/oidc-dune")
+
+
+def test_policies_by_their_present_path(world):
+    _, server, _ = world
+    sys = as_user(server, server.operator_token()).sys
+    rules = {"path": {"sys/mounts": {"capabilities": ["read"]}}}
+    sys.create_or_update_acl_policy("mounts", policy=rules)
+    assert "mounts" in sys.list_acl_policies()["data"]["keys"]
+    assert "sys/mounts" in sys.read_acl_policy("mounts")["data"]["policy"]
+    sys.delete_acl_policy("mounts")
+    with pytest.raises(hvac.exceptions.InvalidPath):
+        sys.read_acl_policy("mounts")
+
+
+def test_mounts_and_audit(world):
+    _, server, _ = world
+    sys = as_user(server, server.operator_token()).sys
+    assert sys.read_auth_method_tuning("oidc-dune")["data"]["max_lease_ttl"] == 2419200
+    assert sys.read_mount_configuration("secret/oauth")["data"]["default_lease_ttl"] == 2419200
+    with pytest.raises(hvac.exceptions.VaultError, match="follow from the configuration"):
+        sys.enable_auth_method("userpass")
+    device = sys.list_enabled_audit_devices()["data"]["file/"]
+    assert device["options"]["file_path"] == str(server.directory / "audit.log")
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="cannot enable audit device via API"):
+        sys.enable_audit_device("file", options={"file_path": "/tmp/x"})
+    # With the hash an operator finds a token's lines.
+    token = server.operator_token()
+    found = sys.calculate_hash("file", token)["data"]["hash"]
+    as_user(server, token).auth.token.lookup_self()
+    assert any(line["request"].get("client_token") == found for line in server.audit())
+
+
+def test_what_is_left_out_says_so(world):
+    _, server, _ = world
+    operator = as_user(server, server.operator_token())
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="response wrapping is not supported"):
+        operator.sys.wrap({"a": "b"})
+    with pytest.raises(hvac.exceptions.InvalidPath, match="unsupported path"):
+        operator.sys.unwrap("hvs.nosuch")
+    with pytest.raises(hvac.exceptions.InvalidPath, match="no handler for route"):
+        operator.secrets.kv.v1.create_or_update_secret("x", {"a": "b"}, method="PUT")
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="response wrapping is not supported"):
+        operator.auth.token.create(wrap_ttl="60s")
+    with pytest.raises(hvac.exceptions.VaultError, match="not supported"):
+        operator.auth.token.create(type="batch")
+
+
+def test_delegation_is_reached_with_plain_calls(world):
+    _, server, user = world
+    mine = as_user(server, user.vault_token.read_text().strip())
+    given = mine.write("delegation/dune/alice:default", ttl="2d")
+    other = as_user(server, given["auth"]["client_token"])
+    assert other.read("secret/oauth/creds/dune/alice:default")["data"]["access_token"]
+    with pytest.raises(hvac.exceptions.Forbidden):
+        other.delete("secret/oauth/creds/dune/alice:default")
+    listed = mine.read("delegation/dune/alice:default")["data"]["delegations"]
+    assert [one["id"] for one in listed] == [given["data"]["id"]]
