@@ -13,7 +13,7 @@ use gridkeep_store::testing::XorShift;
 use gridkeep_store::testing::etcd::EtcdCluster;
 use gridkeep_store::{
     CommitError, Etcd, EtcdSettings, EtcdUpkeep, Initialise, Outcome, Store, StoreError,
-    Transaction, WatchEvent,
+    Transaction, Watch, WatchEvent,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,6 +53,8 @@ struct Way {
     address: String,
     failing: Arc<AtomicBool>,
     broken: Arc<AtomicU64>,
+    /// Nothing gets through.
+    cut: Arc<AtomicBool>,
 }
 
 impl Way {
@@ -65,9 +67,13 @@ impl Way {
             Arc::new(AtomicU64::new(0)),
         );
         let random = Arc::new(Mutex::new(XorShift::new(seed)));
-        let state = (failing.clone(), broken.clone());
+        let cut = Arc::new(AtomicBool::new(false));
+        let state = (failing.clone(), broken.clone(), cut.clone());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                if state.2.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let (port, state, random) = (port.clone(), state.clone(), random.clone());
                 tokio::spawn(async move {
                     let Ok(far) = TcpStream::connect(format!("127.0.0.1:{port}")).await else {
@@ -79,7 +85,7 @@ impl Way {
                         let unlucky =
                             state.0.load(Ordering::Relaxed) && random.lock().unwrap().below(5) == 0;
                         state.1.fetch_add(u64::from(unlucky), Ordering::Relaxed);
-                        unlucky
+                        unlucky || state.2.load(Ordering::Relaxed)
                     };
                     // Whichever side breaks, both end.
                     tokio::select! {
@@ -93,6 +99,7 @@ impl Way {
             address,
             failing,
             broken,
+            cut,
         }
     }
 }
@@ -132,6 +139,62 @@ async fn a_way_that_breaks_makes_no_answer_untrue() {
         broken > 20,
         "the way broke {broken} times: the test does not test"
     );
+}
+
+async fn seen(watch: &mut Watch) -> WatchEvent {
+    tokio::time::timeout(BOUND, watch.next())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_was_cut_off_goes_on_or_says_what_it_missed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let key = scratch.path().join("key");
+    let cluster = EtcdCluster::start(1, &[]).unwrap();
+    let way = Way::to(&cluster.endpoints()[0], 1).await;
+    let store = open(settings(vec![way.address.clone()]), &key).await;
+    let other = open(settings(cluster.endpoints()), &key).await;
+    let mut watch = store.watch(KIND, &[]);
+    for (round, compacted) in [false, true].into_iter().enumerate() {
+        way.cut.store(true, Ordering::Relaxed);
+        while seen(&mut watch).await != WatchEvent::Gap {}
+        let part = |n: usize| format!("{round}-{n}");
+        for n in 0..5 {
+            put(&other, &part(n), b"1").await;
+        }
+        if compacted {
+            let status = cluster
+                .etcdctl(&["endpoint", "status", "-w", "json"])
+                .unwrap();
+            let revision = status.split("\"revision\":").nth(1).unwrap();
+            let revision: String = revision.chars().take_while(char::is_ascii_digit).collect();
+            cluster.etcdctl(&["compact", &revision]).unwrap();
+        }
+        way.cut.store(false, Ordering::Relaxed);
+        let mut missed: Vec<usize> = (0..5).collect();
+        let mut gap = false;
+        while !missed.is_empty() && !gap {
+            match seen(&mut watch).await {
+                WatchEvent::Gap => gap = true,
+                WatchEvent::Change(change) => missed.retain(|n| change.name != name(&part(*n))),
+            }
+        }
+        assert!(
+            gap || !compacted,
+            "what etcd has compacted away can not be told"
+        );
+        put_in_the_end(&other, "after", &[round as u8]).await;
+        loop {
+            match seen(&mut watch).await {
+                // It may begin anew only now.
+                WatchEvent::Gap => put(&other, "after", &[round as u8]).await,
+                WatchEvent::Change(change) if change.name == name("after") => break,
+                WatchEvent::Change(_) => {}
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -198,6 +198,14 @@ impl EtcdCluster {
     /// Lets a member's process stand still, as a host that hangs does.
     pub fn stop(&mut self, index: usize) {
         self.signal(index, Signal::SIGSTOP, true);
+        let process = self.members.get(index).and_then(|m| m.process.as_ref());
+        if let Some(id) = process.map(Child::id) {
+            // The kernel stops thread by thread; one that still runs could answer.
+            let deadline = Instant::now() + START;
+            while !stands_still(id) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// Lets it go on.
@@ -262,6 +270,20 @@ impl EtcdCluster {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// True if all threads of a process are stopped (proc(5)).
+fn stands_still(id: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name before the state may hold anything, even parentheses.
+        stat.rsplit(") ")
+            .next()
+            .is_none_or(|rest| rest.starts_with(['T', 't', 'Z']) || rest.is_empty())
+    })
 }
 
 /// Asks etcd's `/health`, which answers once there is a leader.
