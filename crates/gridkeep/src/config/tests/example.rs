@@ -141,15 +141,7 @@ fn has_one_warning_and_the_notes_of_what_is_not_served() {
         .filter(|f| f.severity == Severity::Info)
         .map(|f| f.key.as_str())
         .collect();
-    assert_eq!(
-        notes,
-        [
-            "kerberos",
-            "cluster.master",
-            "cluster.peer1",
-            "cluster.peer2"
-        ]
-    );
+    assert_eq!(notes, ["cluster.master", "cluster.peer1", "cluster.peer2"]);
 }
 
 /// The whole `/etc` of such a host: nothing to warn about but the one thing above.
