@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
 import fetch  # noqa: E402
+import kerberos  # noqa: E402
 import reads  # noqa: E402
 import report  # noqa: E402
 from conftest import issuer_entry  # noqa: E402
@@ -25,7 +26,9 @@ from support.certificates import Authority  # noqa: E402
 from support.processes import BIN  # noqa: E402
 
 BENCH = BIN / "gridkeep-bench"
-PARTS = ("fetch", "store", "engines", "reads")
+# Each login takes a proof of its own, and making one takes longer than judging it.
+LOGIN_SECONDS = 5
+PARTS = ("fetch", "store", "engines", "reads", "kerberos")
 
 
 def say(text: str) -> None:
@@ -64,6 +67,7 @@ def main() -> None:
     parser.add_argument("--date", default=time.strftime("%Y-%m-%d"), help="the date to write into the page")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure a part and print it; the page is not touched")
     parser.add_argument("--runs", type=int, default=60, help="runs of each client")
+    parser.add_argument("--logins", type=int, default=20_000, help="proofs for the measurement of Kerberos logins; they have to suffice for it")
     parser.add_argument("--seconds", type=int, default=10, help="length of each measurement of reads")
     # 150,000 people leave a million records behind.
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 150_000] + ([1_000_000] if full else []))
@@ -95,6 +99,11 @@ def main() -> None:
                 say("reads of cached credentials")
                 found = measure_reads(directory / "reads", authority, options.sizes, options.seconds, started)
                 sections.append(("Reads", report.reads(found, options.seconds, goals)))
+                stop(started)
+            if "kerberos" in parts:
+                say("logins with Kerberos tickets")
+                found = kerberos.run(directory / "kerberos", authority, options.logins, LOGIN_SECONDS, started)
+                sections.append(("Kerberos logins", report.kerberos(found, LOGIN_SECONDS)))
         finally:
             stop(started)
     figures = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections)

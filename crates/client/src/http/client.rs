@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -509,10 +511,11 @@ fn build(server: &ServerUrl, call: &Call<'_>) -> Result<Request<Full<Bytes>>, St
         let mut value = HeaderValue::from_str(&format!("Negotiate {}", proof.expose_secret()))
             .map_err(|_| "the proof holds characters that no header has".to_owned())?;
         value.set_sensitive(true);
-        // As the original labels a body of no bytes.
+        // As the original labels a body of no bytes. Servers in front may insist on its length, which is not written by itself.
         request = request
             .header(AUTHORIZATION, value)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(CONTENT_LENGTH, "0");
     }
     let body = match call.body {
         Some(body) => {

@@ -70,7 +70,7 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// What a keytab says, and the name the library knows it by.
+/// What a keytab says.
 #[derive(Debug)]
 struct Facts {
     /// The entries for `host` on one of our names.
