@@ -11,6 +11,7 @@ mod handles;
 mod issuer;
 mod kerberos;
 mod login;
+mod named;
 mod proof;
 mod put;
 mod read;
