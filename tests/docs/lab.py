@@ -136,7 +136,7 @@ class Lab:
 default=
 case "$*" in *--config*|*--help*) ;; *) default="--config {self.place('/etc/gridkeep/config.d')}" ;; esac
 case "$1 $2" in
-"config diff"|"audit verify"|operator*) exec {GRIDKEEP} "$@" $default --config {self.root}/lab.yaml ;;
+"config diff"|"audit verify"|operator*|status*|doctor*) exec {GRIDKEEP} "$@" $default --config {self.root}/lab.yaml ;;
 config*) exec {GRIDKEEP} "$@" $default ;;
 server*) exec {GRIDKEEP} "$@" $default --config {self.root}/lab.yaml ;;
 esac

@@ -11,8 +11,12 @@ from support.processes import GRIDKEEP, PATIENCE
 
 PAGES = [DOCS / name for name in ("operate.md", "clients.md", "configuration.md")]
 SOURCES = Path(__file__).resolve().parents[2] / "crates"
-OWN = [("server",), ("config", "check"), ("config", "show"), ("config", "diff"), ("audit", "verify"), ("operator", "token"), ("operator", "confirm-clock"), ("store", "copy")]
-CLIENT = ["get", "sh", "decode", "destroy", "explain", "verify"]
+OWN = [
+    ("server",), ("config", "check"), ("config", "show"), ("config", "diff"), ("audit", "verify"), ("status",), ("doctor",),
+    ("operator", "token"), ("operator", "confirm-clock"), ("operator", "credentials"), ("operator", "tokens"), ("operator", "show"), ("operator", "revoke"),
+    ("store", "copy"),
+]
+CLIENT = ["get", "sh", "decode", "destroy", "explain", "verify", "mine", "ssh-keys"]
 ALIASES = {"htgettoken": "get", "httokensh": "sh", "htdecodetoken": "decode", "httokendecode": "decode", "htdestroytoken": "destroy"}
 
 
@@ -62,7 +66,7 @@ def known() -> dict:
     for word in CLIENT:
         done = run(word, "--help")
         helps[word] = options(done.stdout + done.stderr)
-    for word in ("sh", "explain", "destroy"):
+    for word in ("sh", "explain", "destroy", "mine", "ssh-keys"):
         helps[word] |= helps["get"]
     return helps
 

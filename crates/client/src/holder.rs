@@ -28,8 +28,9 @@ pub struct Holder {
     /// The credkey of the last login, or of `--credkey`.
     pub credkey: Option<String>,
     vault: Vault,
-    /// The likeliest first.
-    tokens: Vec<SecretString>,
+    /// The likeliest token.
+    first: SecretString,
+    others: Vec<SecretString>,
 }
 
 impl Holder {
@@ -65,9 +66,10 @@ impl Holder {
                 Err(error) => reason = error.to_string(),
             }
         }
-        if tokens.is_empty() {
+        let mut tokens = tokens.into_iter();
+        let Some(first) = tokens.next() else {
             return Err(NoHolder::Failed(reason));
-        }
+        };
         let target = Target {
             server: settings.server,
             alias: Some(settings.alias),
@@ -80,7 +82,8 @@ impl Holder {
         Ok(Holder {
             credkey,
             vault: Vault::new(client),
-            tokens,
+            first,
+            others: tokens.collect(),
         })
     }
 
@@ -92,18 +95,14 @@ impl Holder {
         &mut self,
         question: impl AsyncFn(&mut Vault, &SecretString) -> Result<T, VaultError>,
     ) -> Result<T, VaultError> {
-        let mut refused = None;
-        for token in &self.tokens {
-            match question(&mut self.vault, token).await {
+        let mut others = self.others.iter();
+        let mut token = &self.first;
+        loop {
+            match (question(&mut self.vault, token).await, others.next()) {
                 // It may be for another issuer or role, or dead; the next one may be the right one.
-                Err(error) if error.error.status() == Some(403) => refused = Some(error),
-                answer => return answer,
+                (Err(error), Some(next)) if error.error.status() == Some(403) => token = next,
+                (answer, _) => return answer,
             }
-        }
-        match refused {
-            Some(error) => Err(error),
-            // `of` makes none without a token.
-            None => unreachable!("a holder has a token"),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! * [`destroy`]: `htdestroytoken`, remove tokens here and on the server;
 //! * [`explain`], [`verify`]: which token would be used and why; whether a token is good and why not;
 //! * [`ssh_keys`]: list, end and remove one's own ssh keys on the server;
+//! * [`mine`]: show and revoke what the server keeps for oneself; [`inventory`] is how that looks;
 //! * [`holder`]: the server and the vault tokens that commands use which do not log in;
 //! * [`options`]: htgettoken's command line, which its companions read too;
 //! * [`jwks`]: issuers' keys, fetched and kept for verification;
@@ -25,7 +26,9 @@ pub mod files;
 pub mod get;
 pub mod holder;
 pub mod http;
+pub mod inventory;
 pub mod jwks;
+pub mod mine;
 pub mod options;
 pub mod sh;
 pub mod ssh_keys;

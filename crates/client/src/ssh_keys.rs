@@ -145,7 +145,7 @@ async fn perform(holder: &mut Holder, path: &str, order: &Order) -> Result<Strin
     match order {
         Order::List { json } => {
             let keys = holder
-                .ask(async |vault, token| vault.ssh_keys(path, token, &mut NoLog).await)
+                .ask(async |vault, token| vault.key_info(path, token, &mut NoLog).await)
                 .await?;
             Ok(if *json {
                 format!("{:#}\n", json!({"keys": keys}))

@@ -462,19 +462,20 @@ impl Vault {
         Ok(())
     }
 
-    /// What the server knows of one's own ssh keys, by fingerprint.
+    /// What a list of the server says of each of its keys.
     ///
     /// # Errors
-    /// The request failed.
-    pub async fn ssh_keys(
+    /// The request failed, or the answer has no such facts.
+    pub async fn key_info(
         &mut self,
         path: &str,
         token: &SecretString,
         log: &mut dyn Log,
     ) -> Result<Map<String, Value>, VaultError> {
-        const WHAT: &str = "reading the ssh keys at";
-        let call = Call::get(target(path), Some(token));
-        let reply = self.call(WHAT, path, call, log).await?;
+        const WHAT: &str = "reading the list at";
+        let (place, query) = path.split_once('?').unwrap_or((path, "list=false"));
+        let call = Call::get(format!("{}?{query}", target(place)), Some(token));
+        let reply = self.call(WHAT, place, call, log).await?;
         json(&reply)
             .and_then(
                 |mut body| match body.pointer_mut("/data/key_info").map(Value::take) {
@@ -482,7 +483,7 @@ impl Vault {
                     _ => Err(HttpError::Malformed("it has no data.key_info".to_owned())),
                 },
             )
-            .map_err(|error| self.error(WHAT, path, error))
+            .map_err(|error| self.error(WHAT, place, error))
     }
 
     /// Removes one's own ssh key with `fingerprint`.

@@ -191,6 +191,20 @@ impl Answer {
         Answer::data(data)
     }
 
+    /// A list of keys with what is known of each; an empty one is "nothing found".
+    pub(crate) fn keys_with_info(all: impl Iterator<Item = (String, Map<String, Value>)>) -> Self {
+        let info: Map<String, Value> = all.map(|(key, facts)| (key, facts.into())).collect();
+        if info.is_empty() {
+            return Answer::nothing();
+        }
+        let mut keys: Vec<String> = info.keys().cloned().collect();
+        keys.sort_unstable();
+        let mut data = Map::new();
+        data.insert("keys".to_owned(), keys.into());
+        data.insert("key_info".to_owned(), info.into());
+        Answer::data(data)
+    }
+
     /// Status 404 without a text: nothing is there.
     pub(crate) fn nothing() -> Self {
         Answer {

@@ -11,6 +11,7 @@
 
 mod answer;
 pub mod audit;
+pub mod describe;
 mod endpoints;
 mod failure;
 mod fields;

@@ -86,6 +86,8 @@ pub(crate) enum Route<'p> {
         path: Option<&'p str>,
     },
     Capabilities(Whose),
+    /// The caller's own live tokens, or one of them by its accessor.
+    OwnToken(Option<&'p str>),
     Lease(LeaseRoute<'p>),
     Audit(Option<&'p str>),
     AuditHash(&'p str),
@@ -274,6 +276,9 @@ fn token(rest: &str) -> Route<'_> {
     }
     if let Some(role) = below(rest, "roles") {
         return Route::TokenRole(role);
+    }
+    if let Some(accessor) = below(rest, "mine") {
+        return Route::OwnToken(accessor);
     }
     Route::Token(match rest {
         "create" => TokenRoute::Create { orphan: false },

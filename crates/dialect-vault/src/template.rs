@@ -56,6 +56,8 @@ impl Route<'_> {
                 Whose::Own => "sys/capabilities-self",
                 Whose::ByAccessor => "sys/capabilities-accessor",
             },
+            Route::OwnToken(None) => "auth/token/mine",
+            Route::OwnToken(Some(_)) => "auth/token/mine/{accessor}",
             Route::Lease(lease) => match lease {
                 LeaseRoute::Lookup => "sys/leases/lookup",
                 LeaseRoute::LookupBelow(_) => "sys/leases/lookup/{prefix}",

@@ -9,10 +9,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::audit;
+use gridkeep_client::inventory;
+
 use crate::config::{self, Surroundings};
 use crate::server;
+use crate::server::inventory::{Listing, StatusAnswer};
 use crate::server::operator::{self, Order};
 use crate::store_command::{self, StoreCommand};
+use crate::{doctor, report};
 
 const CLIENT_HELP: &str = "Commands for users, with a --help of their own:
   get       Get a bearer token (htgettoken)
@@ -21,6 +25,7 @@ const CLIENT_HELP: &str = "Commands for users, with a --help of their own:
   destroy   Remove tokens (htdestroytoken)
   explain   Say which token would be used, from where, and how long it lives
   verify    Verify a token and say why it is refused
+  mine      Show and revoke the credentials and vault tokens that the server keeps for you
   ssh-keys  List, end or remove the ssh keys you can log in with";
 
 #[derive(Debug, Parser)]
@@ -48,6 +53,27 @@ enum Command {
     Store {
         #[command(subcommand)]
         command: StoreCommand,
+    },
+    /// Say how the server on this host is, what it keeps for whom and how long, and what is failing and why
+    ///
+    /// Exit code 0: all is well, 1: the server cannot be asked, 3: something needs attention.
+    Status {
+        #[command(flatten)]
+        files: Files,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at everything a server needs on this host, and say for each finding what helps
+    ///
+    /// DNS, certificate, keytabs, issuers, clock, store, root key and ports. Changes nothing; works without a running server
+    /// too. Exit code 0: nothing is bad, 1: something is.
+    Doctor {
+        #[command(flatten)]
+        files: Files,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Speak to the server on this host as its operator
     Operator {
@@ -131,6 +157,45 @@ enum OperatorCommand {
         #[arg(long)]
         json: bool,
     },
+    /// List the credentials that are stored
+    Credentials {
+        #[command(flatten)]
+        files: Files,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+        /// Only names that begin so: ISSUER/ or ISSUER/CREDKEY
+        #[arg(default_value = "")]
+        below: String,
+    },
+    /// List the vault tokens that are alive
+    Tokens {
+        #[command(flatten)]
+        files: Files,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+        /// Only those whose display name contains this, such as a credkey
+        #[arg(default_value = "")]
+        of: String,
+    },
+    /// Show a credential (ISSUER/CREDKEY:ROLE) or a vault token (its accessor)
+    Show {
+        #[command(flatten)]
+        files: Files,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+        /// The credential's name or the token's accessor
+        which: String,
+    },
+    /// End a credential, at its issuer too, or a vault token with all made of it
+    Revoke {
+        #[command(flatten)]
+        files: Files,
+        /// The credential's name or the token's accessor
+        which: String,
+    },
     /// Tell the server that its wall clock is right after a jump
     ConfirmClock {
         #[command(flatten)]
@@ -202,6 +267,14 @@ fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCo
         },
         Command::Store { command } => match store_command::perform(command, out) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) => said(err, &format!("{error:#}"), 1),
+        },
+        Command::Status { files, json } => match tell_status(&files, json, out) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => said(err, &format!("{error:#}"), 1),
+        },
+        Command::Doctor { files, json } => match doctor::run(&files.paths(), json, out) {
+            Ok(code) => ExitCode::from(code),
             Err(error) => said(err, &format!("{error:#}"), 1),
         },
         Command::Operator { command } => match operate(command, out) {
@@ -290,10 +363,68 @@ fn operate(command: OperatorCommand, out: &mut dyn Write) -> anyhow::Result<()> 
                 writeln!(out, "{}", token.token)?;
             }
         }
+        OperatorCommand::Credentials { files, json, below } => {
+            let answer = operator::ask(&run_directory(&files)?, &Order::Credentials { below })?;
+            list(&answer, json, |all| inventory::credentials(all), out)?;
+        }
+        OperatorCommand::Tokens { files, json, of } => {
+            let answer = operator::ask(&run_directory(&files)?, &Order::Tokens { of })?;
+            list(&answer, json, |all| inventory::tokens(all), out)?;
+        }
+        OperatorCommand::Show { files, json, which } => {
+            let answer = operator::ask(&run_directory(&files)?, &Order::Show { which })?;
+            let shown: serde_json::Value = serde_json::from_str(&answer)?;
+            if json {
+                writeln!(out, "{shown:#}")?;
+            } else {
+                let text = inventory::credentials(shown.get("credential"))
+                    + &inventory::tokens(shown.get("token"));
+                out.write_all(text.as_bytes())?;
+            }
+        }
+        OperatorCommand::Revoke { files, which } => {
+            let answer = operator::ask(&run_directory(&files)?, &Order::Revoke { which })?;
+            writeln!(out, "{answer}")?;
+        }
         OperatorCommand::ConfirmClock { files } => {
             let answer = operator::ask(&run_directory(&files)?, &Order::ConfirmClock)?;
             writeln!(out, "{answer}")?;
         }
+    }
+    Ok(())
+}
+
+/// Tells the state of the server; the answer is the exit code.
+fn tell_status(files: &Files, json: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
+    const NEEDS_ATTENTION: u8 = 3;
+    let answer = operator::ask(&run_directory(files)?, &Order::Status)?;
+    let status: StatusAnswer = serde_json::from_str(&answer)?;
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?;
+    } else {
+        out.write_all(report::status(&status).as_bytes())?;
+    }
+    Ok(if status.needs_attention() {
+        NEEDS_ATTENTION
+    } else {
+        0
+    })
+}
+
+fn list(
+    answer: &str,
+    json: bool,
+    text: impl FnOnce(&[serde_json::Value]) -> String,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let listing: Listing = serde_json::from_str(answer)?;
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&listing)?)?;
+        return Ok(());
+    }
+    out.write_all(text(&listing.found).as_bytes())?;
+    if listing.more {
+        writeln!(out, "There is more; ask for a part of it.")?;
     }
     Ok(())
 }

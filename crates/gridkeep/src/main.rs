@@ -6,6 +6,8 @@
 mod audit;
 mod command_line;
 mod config;
+mod doctor;
+mod report;
 mod server;
 mod store_command;
 
@@ -57,6 +59,7 @@ fn subcommand(word: &OsStr) -> Option<ClientCommand> {
         "destroy" => gridkeep_client::destroy::run,
         "explain" => gridkeep_client::explain::run,
         "verify" => gridkeep_client::verify::run,
+        "mine" => gridkeep_client::mine::run,
         "ssh-keys" => gridkeep_client::ssh_keys::run,
         _ => return None,
     })

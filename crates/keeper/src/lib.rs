@@ -32,6 +32,7 @@ mod keeper;
 mod login;
 mod measure;
 mod network;
+mod overview;
 mod rate_limits;
 mod refresh;
 mod removed;
@@ -43,8 +44,7 @@ mod tokens;
 
 pub use anchors::{AuditAnchor, AuditEvidence};
 pub use credentials::{
-    AccessToken, CredentialName, CredentialSummary, Holders, NamesPage, NamesWanted, PutCredential,
-    Want,
+    AccessToken, CredentialName, Holders, NamesPage, NamesWanted, PutCredential, Want,
 };
 pub use delegation::{Delegate, Delegated, Delegation, Holder, UseLimits};
 pub use events::Event;
@@ -57,6 +57,7 @@ pub use login::{
 };
 pub use measure::describe_metrics;
 pub use network::{Network, NotANetwork};
+pub use overview::{CredentialDetails, Excerpt, GrantDetails, PendingRevocations};
 pub use policy::{Granted, Operation, Policy, PolicyWrite};
 pub use rate_limits::{CountedBy, RateLimit, RateLimitOptions, RateLimitTable};
 pub use records::{Identity, KeeperToken};

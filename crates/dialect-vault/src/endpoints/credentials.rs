@@ -1,9 +1,10 @@
 //! `secret/oauth/creds/*` and `secret/oauth/sts/*`: access tokens of stored credentials, and the credentials themselves.
 
-use gridkeep_keeper::{NamesWanted, Operation, PutCredential, Want};
+use gridkeep_keeper::{Failure, NamesWanted, Operation, PutCredential, Want};
 use secrecy::SecretString;
 
 use crate::answer::{Answer, Data, TokenData};
+use crate::describe;
 use crate::failure::Trouble;
 use crate::fields::Fields;
 use crate::route::CredentialKind;
@@ -147,11 +148,20 @@ async fn list(
         .keeper
         .list_names(&caller.bearer.token, &wanted)
         .await?;
-    let names = page.names.iter().map(ToString::to_string);
-    let keys = names
-        .filter_map(|name| name.strip_prefix(&begin).map(str::to_owned))
-        .collect();
-    let answer = Answer::keys(keys);
+    let mut info = Vec::with_capacity(page.names.len());
+    for name in &page.names {
+        let text = name.to_string();
+        let Some(key) = text.strip_prefix(&begin) else {
+            continue;
+        };
+        match inner.keeper.credential_details(name).await {
+            Ok(details) => info.push((key.to_owned(), describe::credential(&details))),
+            // It was deleted meanwhile.
+            Err(Failure::NotFound) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    let answer = Answer::keys_with_info(info.into_iter());
     Ok(if page.more && most.is_none() {
         answer.with_warnings(vec![format!(
             "there are more than these {MOST_NAMES}; go on with ?after=<the last of them>"

@@ -30,6 +30,9 @@ fn text(route: Route<'_>) -> Option<&'static str> {
         Route::Login(LoginRoute::SshLogin) => {
             "Login with an ssh key: POST with role (the credkey), public_key, signature, nonce, and metadata naming issuer and group."
         }
+        Route::OwnToken(_) => {
+            "One's own live tokens: LIST shows them, GET and DELETE with an accessor show and revoke one."
+        }
         Route::Ssh(_) => {
             "The keys of ssh logins: role/<credkey> (public_keys, issuers) for operators, keys/<issuer>/<credkey> for one's own: GET, POST with fingerprint and ttl to let one end, DELETE with fingerprint."
         }

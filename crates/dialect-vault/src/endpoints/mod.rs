@@ -74,6 +74,7 @@ pub(crate) async fn guarded(
         Route::Mounts { class, path } => mounts::answer(inner, class, path, call),
         Route::FromFiles(what) => from_files::answer(inner, what, call),
         Route::Quota(route) => quotas::answer(inner, route, call).await,
+        Route::OwnToken(accessor) => tokens::own(inner, accessor, call, caller).await,
         Route::Ssh(route) => ssh::answer(inner, route, call, caller).await,
         Route::Capabilities(whose) => capabilities::answer(inner, whose, call, caller).await,
         Route::Unknown if inner.is_mounted(call.path) => Err(Trouble::unsupported_path()),

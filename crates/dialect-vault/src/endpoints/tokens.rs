@@ -10,11 +10,15 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use crate::answer::{Answer, Auth};
+use crate::describe;
 use crate::failure::Trouble;
 use crate::fields::Fields;
 use crate::route::{TokenRoute, Whose};
 use crate::service::{Call, Caller, Inner};
 use crate::time;
+
+/// Tokens of one person that are listed.
+const MOST_OWN: usize = 1000;
 
 pub(super) async fn answer(
     inner: &Inner,
@@ -292,6 +296,46 @@ async fn revoke(
             Failure::NotFound | Failure::Refused(Refused::TokenRevoked | Refused::TokenExpired),
         ) => Ok(Answer::done()),
         Err(other) => Err(other.into()),
+    }
+}
+
+/// The live tokens of the person who asks: those of the same identity, and the one that was shown.
+pub(super) async fn own(
+    inner: &Inner,
+    accessor: Option<&str>,
+    call: &mut Call<'_>,
+    caller: &Caller<'_>,
+) -> Result<Answer, Trouble> {
+    let keeper = &inner.keeper;
+    let asking = &caller.bearer.token;
+    let is_own = |token: &KeeperToken| {
+        token.id == asking.id || (token.entity.is_some() && token.entity == asking.entity)
+    };
+    let Some(accessor) = accessor.filter(|accessor| !accessor.is_empty()) else {
+        if call.operation != Operation::List {
+            return Err(Trouble::unsupported());
+        }
+        let now = keeper.now();
+        let found = keeper.live_tokens(MOST_OWN, is_own).await?;
+        return Ok(Answer::keys_with_info(found.found.iter().map(|token| {
+            (token.accessor.clone(), describe::token(token, now))
+        })));
+    };
+    // Somebody else's is as good as none.
+    let token = match keeper.lookup_accessor(accessor).await {
+        Ok(token) if is_own(&token) => token,
+        Ok(_) | Err(Failure::BadInput(BadInput::InvalidAccessor)) => {
+            return Ok(Answer::nothing());
+        }
+        Err(other) => return Err(other.into()),
+    };
+    match call.operation {
+        Operation::Read => Ok(Answer::data(describe::token(&token, keeper.now()))),
+        Operation::Delete => {
+            keeper.revoke(&token.id).await?;
+            Ok(Answer::done())
+        }
+        _ => Err(Trouble::unsupported()),
     }
 }
 

@@ -14,6 +14,7 @@ mod from_files;
 mod kerberos;
 mod login;
 mod operators;
+mod own;
 mod proxies;
 mod quotas;
 mod ssh;

@@ -3,8 +3,9 @@
 //! Owns the life of the process. Refuses to know what a request means or what is stored.
 
 mod affected;
-mod assemble;
+pub mod assemble;
 mod audit;
+pub mod inventory;
 mod no_audit;
 mod notify;
 pub mod operator;
@@ -24,7 +25,7 @@ use gridkeep_dialect_vault::listener::{
 };
 use gridkeep_dialect_vault::{DialectLimits, DialectOptions, VaultService};
 use gridkeep_keeper::clock::SystemClock;
-use gridkeep_keeper::{AuditEvidence, Keeper, KeeperOptions, Network};
+use gridkeep_keeper::{AuditEvidence, Keeper, KeeperOptions, Network, UnixSeconds};
 use gridkeep_telemetry::Measures;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,8 +65,10 @@ pub(crate) struct Running {
     issuers: tokio::sync::Mutex<Issuers>,
     pub(crate) keeper: Keeper,
     pub(crate) audit: Audit,
-    tls: Arc<ReloadableTls>,
+    pub(crate) tls: Arc<ReloadableTls>,
     proxies: TrustedProxies,
+    /// When it began to serve.
+    pub(crate) since: UnixSeconds,
 }
 
 /// Runs the server until it is told to stop.
@@ -154,6 +157,7 @@ async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow
         audit: audit.clone(),
         tls: tls.clone(),
         proxies: proxies.clone(),
+        since: keeper.now(),
     });
 
     let (stop, stopping) = watch::channel(false);

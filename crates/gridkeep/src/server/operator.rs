@@ -17,7 +17,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Running;
+use super::{Running, inventory};
 use crate::audit::EvidenceAnswer;
 
 const NAME: &str = "operator.sock";
@@ -30,7 +30,7 @@ const MOST_STRANGERS: usize = 16;
 const LONGEST_ANSWER: u64 = 16 << 20;
 
 /// What an operator can ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "do")]
 pub enum Order {
     /// A token of 15 minutes.
@@ -39,6 +39,28 @@ pub enum Order {
     Diff,
     /// The wall clock is right.
     ConfirmClock,
+    /// How the server is, and what it keeps.
+    Status,
+    /// The credentials whose names begin with this.
+    Credentials {
+        /// The beginning of a name; may be empty.
+        below: String,
+    },
+    /// The live tokens whose display names contain this.
+    Tokens {
+        /// A part of a name; may be empty.
+        of: String,
+    },
+    /// One credential or token.
+    Show {
+        /// `issuer/credkey:role`, or an accessor.
+        which: String,
+    },
+    /// The end of a credential or token.
+    Revoke {
+        /// `issuer/credkey:role`, or an accessor.
+        which: String,
+    },
     /// What audit logs are verified with.
     AuditEvidence,
 }
@@ -204,16 +226,16 @@ async fn obey(caller: u32, line: &str, running: &Running) -> anyhow::Result<Stri
     let order: Order = serde_json::from_str(line.trim()).context(
         "the order is not understood; use the gridkeep of the same version as the server",
     )?;
-    audit(running, "request", caller, order, allowed, None).await?;
-    let outcome = perform(caller, order, allowed, running).await;
+    audit(running, "request", caller, &order, allowed, None).await?;
+    let outcome = perform(caller, &order, allowed, running).await;
     let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
-    audit(running, "response", caller, order, allowed, error).await?;
+    audit(running, "response", caller, &order, allowed, error).await?;
     outcome
 }
 
 async fn perform(
     caller: u32,
-    order: Order,
+    order: &Order,
     allowed: bool,
     running: &Running,
 ) -> anyhow::Result<String> {
@@ -246,6 +268,19 @@ async fn perform(
             running.keeper.confirm_clock();
             Ok("the server trusts its wall clock".to_owned())
         }
+        Order::Status => Ok(serde_json::to_string(&inventory::status(running).await?)?),
+        Order::Credentials { below } => Ok(serde_json::to_string(
+            &inventory::credentials(running, below).await?,
+        )?),
+        Order::Tokens { of } => Ok(serde_json::to_string(
+            &inventory::tokens(running, of).await?,
+        )?),
+        Order::Show { which } => Ok(inventory::show(running, which).await?.to_string()),
+        Order::Revoke { which } => {
+            let done = inventory::revoke(running, which, caller).await?;
+            tracing::info!(caller, "{done}");
+            Ok(done)
+        }
         Order::AuditEvidence => {
             if let Some(file) = &running.audit.file
                 && let Err(error) =
@@ -264,7 +299,7 @@ async fn audit(
     running: &Running,
     kind: &str,
     caller: u32,
-    order: Order,
+    order: &Order,
     allowed: bool,
     error: Option<String>,
 ) -> anyhow::Result<()> {

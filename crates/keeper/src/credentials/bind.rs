@@ -196,7 +196,10 @@ impl Keeper {
     }
 
     /// The same on behalf of `by`, whoever that is.
-    pub(crate) async fn delete_as(
+    ///
+    /// # Errors
+    /// As for [`Keeper::delete`].
+    pub async fn delete_as(
         &self,
         by: &str,
         from: Option<IpAddr>,

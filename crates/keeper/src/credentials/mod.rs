@@ -1,6 +1,6 @@
 //! Credentials: names that point to grants.
 //!
-//! Owns reading an access token and listing, here; storing in [`put`], binding and deleting in [`bind`], the form of names in
+//! Owns reading an access token, here; storing in [`put`], binding and deleting in [`bind`], the form of names in
 //! [`name`]. Refuses to know how a refresh is done: that is the refresh engine's.
 
 mod bind;
@@ -19,9 +19,7 @@ use crate::delegation::UseLimits;
 use crate::failure::{BadInput, Failure, Refused};
 use crate::keeper::Keeper;
 use crate::policy::known_issuer;
-use crate::records::{
-    CREDENTIAL, CachedToken, CredentialRecord, GRANT, GrantRecord, GrantSecrets, GrantState,
-};
+use crate::records::{CachedToken, CredentialRecord, GRANT, GrantRecord, GrantSecrets, GrantState};
 use crate::removed::known_role;
 use crate::setup::Setup;
 use crate::tokens::Bearer;
@@ -94,23 +92,6 @@ pub struct AccessToken {
     pub server: String,
     /// What the reader should know.
     pub warnings: Vec<String>,
-}
-
-/// What is known of a credential without showing anything secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CredentialSummary {
-    /// Its name.
-    pub name: CredentialName,
-    /// When it was bound, and by whom.
-    pub bound_at: UnixSeconds,
-    /// Display name of the token that bound it.
-    pub bound_by: String,
-    /// When its grant was last refreshed and last used.
-    pub refreshed_at: Option<UnixSeconds>,
-    /// Last use that was noted.
-    pub used_at: Option<UnixSeconds>,
-    /// `None` while it works, else why a login is needed.
-    pub trouble: Option<String>,
 }
 
 /// A credential with its grant opened.
@@ -304,54 +285,5 @@ impl Keeper {
             opened.warn_short(least);
         }
         Ok(fresh)
-    }
-
-    /// Credentials of `issuer` that `visible` lets through, sorted by name.
-    ///
-    /// # Errors
-    /// [`Failure::Later`] when the store cannot be read.
-    pub async fn list_credentials(
-        &self,
-        issuer: &str,
-        visible: impl Fn(&CredentialName) -> bool,
-    ) -> Result<Vec<CredentialSummary>, Failure> {
-        let mut found = Vec::new();
-        self.inner
-            .db
-            .each::<CredentialRecord>(CREDENTIAL, &[issuer.as_bytes()], |stored| {
-                if let Some(credential) = CredentialName::of_record(&stored.name)
-                    && visible(&credential)
-                {
-                    found.push((credential, stored.value));
-                }
-                std::ops::ControlFlow::Continue(())
-            })
-            .await?;
-        let mut summaries = Vec::with_capacity(found.len());
-        for (credential, record) in found {
-            let grant = self
-                .inner
-                .db
-                .get::<GrantRecord>(&record_name(GRANT, &[&record.grant]))
-                .await?
-                .map(|grant| grant.value);
-            let trouble = match grant.as_ref().map(|grant| &grant.state) {
-                Some(GrantState::Live) => None,
-                Some(GrantState::Dead { error, cause, .. }) => {
-                    Some(format!("login needed: {error}: {cause}"))
-                }
-                None => Some("login needed: its grant is gone".to_owned()),
-            };
-            summaries.push(CredentialSummary {
-                name: credential,
-                bound_at: record.created_at,
-                bound_by: record.bound_by,
-                refreshed_at: grant.as_ref().map(|grant| grant.refreshed_at),
-                used_at: grant.as_ref().map(|grant| grant.used_at),
-                trouble,
-            });
-        }
-        summaries.sort_by_key(|summary| summary.name.to_string());
-        Ok(summaries)
     }
 }

@@ -11,12 +11,16 @@ path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
 path "auth/token/revoke-self" { capabilities = ["update"] }
 path "sys/capabilities-self" { capabilities = ["update"] }
+path "auth/token/mine" { capabilities = ["list"] }
+path "auth/token/mine/*" { capabilities = ["read", "delete"] }
 "#;
 
 const TOKENOPS_TEXT: &str = r#"# What a login token may do with itself.
 path "auth/token/create" { capabilities = ["update"] }
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/revoke-self" { capabilities = ["update"] }
+path "auth/token/mine" { capabilities = ["list"] }
+path "auth/token/mine/*" { capabilities = ["read", "delete"] }
 "#;
 
 const OPERATOR_TEXT: &str = r#"# Everything but other people's access tokens.

@@ -247,9 +247,12 @@ async fn a_dead_grant_serves_its_last_token_with_a_warning_and_then_says_why() {
         sent,
         "the issuer is not asked again"
     );
-    let listed = keeper.list_credentials("dune", |_| true).await.unwrap();
+    let listed = keeper
+        .credentials_in_detail(Some("dune"), 10, |_| true)
+        .await
+        .unwrap();
     assert!(
-        listed[0]
+        listed.found[0]
             .trouble
             .as_deref()
             .unwrap()
@@ -313,10 +316,11 @@ async fn listing_shows_what_is_visible_and_no_secret() {
         .unwrap();
     }
     let listed = keeper
-        .list_credentials("dune", |name| name.owner != "alice/cron/h1")
+        .credentials_in_detail(None, 10, |name| name.owner != "alice/cron/h1")
         .await
         .unwrap();
     let names: Vec<String> = listed
+        .found
         .iter()
         .map(|summary| summary.name.to_string())
         .collect();
@@ -328,14 +332,25 @@ async fn listing_shows_what_is_visible_and_no_secret() {
             ALICE
         ]
     );
-    assert_eq!(listed[0].bound_by, "oidc-dune-alice");
-    assert!(listed.iter().all(|summary| summary.trouble.is_none()));
-    assert!(
-        keeper
-            .list_credentials("cms", |_| true)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(listed.found[0].bound_by, "oidc-dune-alice");
+    assert!(listed.found.iter().all(|details| details.trouble.is_none()));
+    let grant = listed.found[0].grant.as_ref().unwrap();
+    assert_eq!(grant.names.len(), 4);
+    // The refresh tokens of this issuer do not say when they end; what nobody uses is kept alive for the stated time.
+    let limit = i64::try_from(KeepAlive::default().limit.0).unwrap();
+    assert!(grant.refreshable && grant.ends_at.is_none() && grant.access_until.is_some());
+    assert_eq!(grant.idle_end, Some(UnixSeconds(grant.used_at.0 + limit)));
+    assert!(!listed.found[0].ends_soon(keeper.now()));
+    assert!(listed.found[0].ends_soon(UnixSeconds(grant.used_at.0 + limit - 86_400)));
+    let cut = keeper
+        .credentials_in_detail(Some("dune"), 2, |_| true)
+        .await
+        .unwrap();
+    assert!(cut.more && cut.found.len() == 2);
+    let none = keeper
+        .credentials_in_detail(Some("cms"), 10, |_| true)
+        .await
+        .unwrap();
+    assert!(none.found.is_empty() && !none.more);
     assert!(!format!("{listed:?}").contains("rt-"));
 }

@@ -165,3 +165,17 @@ async fn trees_have_a_depth_and_many_children_may_be_made_at_once() {
         BadInput::TooDeep { limit: 32 }
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_what_lives_with_all_its_ancestors_is_shown_as_alive() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let family = family(&house, &keeper).await;
+    let mine = |token: &KeeperToken| token.entity == family[0].token.entity;
+    let alive = async || keeper.live_tokens(10, mine).await.unwrap().found.len();
+    assert_eq!(alive().await, 4);
+    keeper.revoke(&family[1].token.id).await.unwrap();
+    assert_eq!(alive().await, 1);
+    let cut = keeper.live_tokens(1, |_| true).await.unwrap();
+    assert_eq!((cut.found.len(), cut.more), (1, false));
+}

@@ -1,0 +1,86 @@
+//! The operators' reports as text for people.
+
+use std::fmt::Write as _;
+
+use gridkeep_client::inventory;
+
+use crate::server::inventory::StatusAnswer;
+
+/// The state of a server.
+pub fn status(answer: &StatusAnswer) -> String {
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "gridkeep {} as {}, running since {}, on {}",
+        answer.version,
+        answer.service,
+        answer.since,
+        answer.listen.join(" ")
+    );
+    let _ = writeln!(
+        out,
+        "clock: {}",
+        if answer.clock_doubtful {
+            "IN DOUBT after a jump; nothing is called expired or deleted (look at the time, then gridkeep operator confirm-clock)"
+        } else {
+            "trusted"
+        }
+    );
+    let certificate = match answer.certificate_days {
+        Some(days) if days < 0 => "ENDED; renew it and replace both files".to_owned(),
+        Some(days) if days < 14 => format!("ENDS in {days} days; renew it and replace both files"),
+        Some(days) => format!("ends in {days} days"),
+        None => "its end is not known".to_owned(),
+    };
+    let _ = writeln!(out, "certificate: {certificate}");
+    let entries = answer
+        .store
+        .entries
+        .map_or(String::new(), |entries| format!(", {entries} records"));
+    let _ = writeln!(
+        out,
+        "store: {}, {:.1} MiB{entries}, {}",
+        answer.store.engine,
+        answer.store.bytes as f64 / f64::from(1 << 20),
+        match &answer.store.trouble {
+            None => "takes writes".to_owned(),
+            Some(trouble) => format!("TAKES NO WRITES: {trouble}"),
+        }
+    );
+    for issuer in &answer.issuers {
+        let state = match (&issuer.trouble, &issuer.last_answer) {
+            (Some(trouble), _) => format!("FAILING: {trouble}"),
+            (None, Some(last)) => format!("last answer {last}"),
+            (None, None) => "not asked yet".to_owned(),
+        };
+        let _ = writeln!(
+            out,
+            "issuer {}: {} credentials, {} of them failing; {state}",
+            issuer.name, issuer.credentials, issuer.failing
+        );
+    }
+    let (waiting, tried) = answer.revocations;
+    let _ = writeln!(
+        out,
+        "vault tokens alive: {}; logins to be revoked at issuers: {waiting}, tried in vain: {tried}",
+        answer.tokens
+    );
+    if !answer.failing.is_empty() {
+        let _ = write!(
+            out,
+            "\nfailing:\n{}",
+            inventory::credentials(&answer.failing)
+        );
+    }
+    if !answer.ending.is_empty() {
+        let _ = write!(
+            out,
+            "\nending within a week:\n{}",
+            inventory::credentials(&answer.ending)
+        );
+    }
+    if answer.cut {
+        out.push_str("\nThere is more than is shown and counted here.\n");
+    }
+    out
+}

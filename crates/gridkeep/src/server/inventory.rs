@@ -1,0 +1,286 @@
+//! What operators ask the running server: its state, what is stored for whom, and what shall be revoked.
+//!
+//! Owns putting the answers together, as JSON that the operators' commands print or turn into text. Refuses to know who may ask.
+
+use anyhow::Context as _;
+use gridkeep_dialect_vault::describe;
+use gridkeep_keeper::{BadInput, CredentialName, Failure, UnixSeconds};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Running;
+
+/// Credentials and tokens that are looked at for one answer; more are said to be there and not shown.
+const MOST: usize = 5000;
+/// Credentials that are named in the state of the server, for each reason.
+const NAMED: usize = 50;
+
+/// The state of the server and of what it keeps.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// Its version.
+    pub version: String,
+    /// The name of the service.
+    pub service: String,
+    /// Since when it runs, RFC 3339.
+    pub since: String,
+    /// Where it listens.
+    pub listen: Vec<String>,
+    /// Whether its wall clock is in doubt.
+    pub clock_doubtful: bool,
+    /// Days until its certificate ends.
+    pub certificate_days: Option<i64>,
+    /// Its store.
+    pub store: StoreState,
+    /// Its issuers.
+    pub issuers: Vec<IssuerState>,
+    /// Vault tokens that are alive.
+    pub tokens: usize,
+    /// Logins that wait to be revoked at their issuers, and how many of them were tried in vain.
+    pub revocations: (usize, usize),
+    /// Credentials that do not work.
+    pub failing: Vec<Value>,
+    /// Credentials whose absolute or idle end is less than a week away.
+    pub ending: Vec<Value>,
+    /// Whether there is more than was looked at.
+    pub cut: bool,
+}
+
+/// The store, as the server sees it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoreState {
+    /// Name of the engine.
+    pub engine: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Records, if known.
+    pub entries: Option<u64>,
+    /// Why it takes no writes.
+    pub trouble: Option<String>,
+}
+
+/// An issuer, as the server sees it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct IssuerState {
+    /// Its name.
+    pub name: String,
+    /// Its URL.
+    pub url: String,
+    /// Why it cannot be asked, when it could not be the last time.
+    pub trouble: Option<String>,
+    /// When it last answered, RFC 3339.
+    pub last_answer: Option<String>,
+    /// Credentials stored.
+    pub credentials: usize,
+    /// How many of them do not work.
+    pub failing: usize,
+}
+
+impl StatusAnswer {
+    /// Whether an operator should do something.
+    pub fn needs_attention(&self) -> bool {
+        self.clock_doubtful
+            || self.store.trouble.is_some()
+            || self.certificate_days.is_some_and(|days| days < 14)
+            || self.issuers.iter().any(|issuer| issuer.trouble.is_some())
+            || !self.failing.is_empty()
+            || self.revocations.1 > 0
+    }
+}
+
+/// A list of credentials or tokens.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Listing {
+    /// What was found.
+    pub found: Vec<Value>,
+    /// Whether there is more.
+    pub more: bool,
+}
+
+fn date(at: UnixSeconds) -> String {
+    jiff::Timestamp::from_second(at.0).map_or_else(|_| at.0.to_string(), |time| time.to_string())
+}
+
+/// The state of the server.
+pub(crate) async fn status(running: &Running) -> anyhow::Result<StatusAnswer> {
+    let keeper = &running.keeper;
+    let config = running.config();
+    let now = keeper.now();
+    let store = keeper.store_status();
+    let states = keeper.issuer_status();
+    let (mut issuers, mut failing, mut ending, mut cut) =
+        (Vec::new(), Vec::new(), Vec::new(), false);
+    for issuer in &keeper.setup().issuers {
+        let stored = keeper
+            .credentials_in_detail(Some(&issuer.name), MOST, |_| true)
+            .await?;
+        cut |= stored.more;
+        let mut bad = 0;
+        for details in &stored.found {
+            let list = if details.trouble.is_some() {
+                bad += 1;
+                &mut failing
+            } else if details.ends_soon(now) {
+                &mut ending
+            } else {
+                continue;
+            };
+            if list.len() < NAMED {
+                list.push(Value::from(describe::credential(details)));
+            } else {
+                cut = true;
+            }
+        }
+        let state = states
+            .iter()
+            .find(|(name, _)| *name == issuer.name)
+            .map(|(_, state)| state);
+        issuers.push(IssuerState {
+            name: issuer.name.clone(),
+            url: issuer.url.clone(),
+            trouble: state.and_then(|state| state.last_error.clone()),
+            last_answer: state
+                .and_then(|state| state.last_success)
+                .map(|at| date(UnixSeconds(at))),
+            credentials: stored.found.len(),
+            failing: bad,
+        });
+    }
+    let tokens = keeper.live_tokens(MOST, |_| true).await?;
+    let pending = keeper.pending_revocations().await?;
+    Ok(StatusAnswer {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        service: config.service_name().value,
+        since: date(running.since),
+        listen: config
+            .gridkeep
+            .listen
+            .iter()
+            .map(|address| address.value.to_string())
+            .collect(),
+        clock_doubtful: keeper.clock_doubtful(),
+        certificate_days: running.tls.days_left(now),
+        store: StoreState {
+            engine: store.engine.to_owned(),
+            bytes: store.bytes,
+            entries: store.entries,
+            trouble: store.refusing_writes.map(|error| error.to_string()),
+        },
+        issuers,
+        tokens: tokens.found.len(),
+        revocations: (pending.count, pending.tried),
+        failing,
+        ending,
+        cut: cut || tokens.more,
+    })
+}
+
+/// The credentials whose names begin with `below`, all for an empty text.
+pub(crate) async fn credentials(running: &Running, below: &str) -> anyhow::Result<Listing> {
+    let keeper = &running.keeper;
+    let issuer = below.split_once('/').map(|(issuer, _)| issuer);
+    let found = keeper
+        .credentials_in_detail(issuer, MOST, |name| name.to_string().starts_with(below))
+        .await?;
+    Ok(Listing {
+        found: found
+            .found
+            .iter()
+            .map(|details| describe::credential(details).into())
+            .collect(),
+        more: found.more,
+    })
+}
+
+/// The live tokens whose display name contains `of`.
+pub(crate) async fn tokens(running: &Running, of: &str) -> anyhow::Result<Listing> {
+    let keeper = &running.keeper;
+    let now = keeper.now();
+    let found = keeper
+        .live_tokens(MOST, |token| token.display_name.contains(of))
+        .await?;
+    Ok(Listing {
+        found: found
+            .found
+            .iter()
+            .map(|token| describe::token(token, now).into())
+            .collect(),
+        more: found.more,
+    })
+}
+
+/// One credential, by its name, or one token, by its accessor.
+pub(crate) async fn show(running: &Running, which: &str) -> anyhow::Result<Value> {
+    let keeper = &running.keeper;
+    Ok(if which.contains('/') {
+        let name = parse(running, which)?;
+        let details = keeper
+            .credential_details(&name)
+            .await
+            .map_err(|failure| not_there(failure, which))?;
+        json!({"credential": describe::credential(&details)})
+    } else {
+        let token = keeper
+            .lookup_accessor(which)
+            .await
+            .map_err(|failure| not_there(failure, which))?;
+        json!({"token": describe::token(&token, keeper.now())})
+    })
+}
+
+/// Revokes a credential or a token. Answers with what was done, in a sentence.
+pub(crate) async fn revoke(running: &Running, which: &str, caller: u32) -> anyhow::Result<String> {
+    let keeper = &running.keeper;
+    if !which.contains('/') {
+        let token = keeper
+            .lookup_accessor(which)
+            .await
+            .map_err(|failure| not_there(failure, which))?;
+        keeper.revoke(&token.id).await?;
+        return Ok(format!(
+            "the token {which} of {} and all made of it are revoked",
+            token.display_name
+        ));
+    }
+    let name = parse(running, which)?;
+    let details = keeper
+        .credential_details(&name)
+        .await
+        .map_err(|failure| not_there(failure, which))?;
+    keeper
+        .delete_as(&format!("operator uid:{caller}"), None, &name)
+        .await?;
+    let others: Vec<String> = details
+        .grant
+        .into_iter()
+        .flat_map(|grant| grant.names)
+        .filter(|other| other != which)
+        .collect();
+    Ok(if others.is_empty() {
+        format!(
+            "{which} is deleted; its login is being revoked at the issuer (gridkeep status tells of revocations that wait)"
+        )
+    } else {
+        format!(
+            "{which} is deleted; its login lives on, because it is stored as {} too: revoke these as well to end it at the issuer",
+            others.join(", ")
+        )
+    })
+}
+
+fn parse(running: &Running, which: &str) -> anyhow::Result<CredentialName> {
+    running
+        .keeper
+        .parse_name(which)
+        .with_context(|| format!("{which} names no credential"))
+}
+
+fn not_there(failure: Failure, which: &str) -> anyhow::Error {
+    match failure {
+        Failure::NotFound => anyhow::anyhow!("nothing is stored as {which}"),
+        Failure::BadInput(BadInput::InvalidAccessor) => {
+            anyhow::anyhow!("there is no live token with the accessor {which}")
+        }
+        other => other.into(),
+    }
+}
