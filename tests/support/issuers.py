@@ -15,12 +15,12 @@ class Issuer:
     client_id = "gridkeep"
     client_secret = "gridkeep-secret"
 
-    def __init__(self, directory: Path, name: str = "issuer", config: dict | None = None, **options):
+    def __init__(self, directory: Path, name: str = "issuer", config: dict | None = None, wrapper=(), **options):
         ready = directory / f"{name}.json"
         path = directory / f"{name}-config.json"
         # A device code may be asked about each second, so that logins of tests do not take five.
         path.write_text(json.dumps({"device_interval": 1, **(config or {})}))
-        arguments = [TESTBED, "issuer", "--ready-file", ready, "--config", path]
+        arguments = [*wrapper, TESTBED, "issuer", "--ready-file", ready, "--config", path]
         for option, value in options.items():
             arguments += [f"--{option.replace('_', '-')}", str(value)]
         self.process = Process(arguments, directory / f"{name}.log")

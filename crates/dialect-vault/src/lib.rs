@@ -20,6 +20,7 @@ pub mod listener;
 mod measure;
 mod params;
 mod path;
+mod peer;
 mod quota;
 mod route;
 mod service;

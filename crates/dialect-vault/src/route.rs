@@ -94,6 +94,8 @@ pub(crate) enum Route<'p> {
     /// What follows `sys/plugins/`.
     Plugins(&'p str),
     HostInfo,
+    /// The nodes of the cluster.
+    HaStatus,
     Quota(QuotaRoute<'p>),
     Ssh(SshRoute<'p>),
     FromFiles(FromFiles<'p>),
@@ -386,6 +388,7 @@ fn system(rest: &str) -> Route<'_> {
         "unseal" => return Route::Status(Status::Unseal),
         "internal/ui/mounts" => return Route::UiMounts,
         "host-info" => return Route::HostInfo,
+        "ha-status" => return Route::HaStatus,
         "quotas/config" => return Route::Quota(QuotaRoute::Options),
         "metrics" => return Route::Metrics,
         "capabilities" => return Route::Capabilities(Whose::Given),

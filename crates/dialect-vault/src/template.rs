@@ -71,6 +71,7 @@ impl Route<'_> {
             Route::AuditHash(_) => "sys/audit-hash/{path}",
             Route::Plugins(_) => "sys/plugins/{path}",
             Route::HostInfo => "sys/host-info",
+            Route::HaStatus => "sys/ha-status",
             Route::Quota(quota) => match quota {
                 QuotaRoute::All => "sys/quotas/rate-limit",
                 QuotaRoute::Named(_) => "sys/quotas/rate-limit/{name}",

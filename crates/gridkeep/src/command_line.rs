@@ -75,6 +75,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at the nodes that share a store
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
     /// Speak to the server on this host as its operator
     Operator {
         #[command(subcommand)]
@@ -137,6 +142,11 @@ enum ConfigCommand {
         #[arg(long)]
         effective: bool,
     },
+    /// Make the files of this node the configuration of all nodes of the cluster
+    Publish {
+        #[command(flatten)]
+        files: Files,
+    },
     /// Say what would change, and for whom, if the files were loaded now
     Diff {
         #[command(flatten)]
@@ -144,6 +154,18 @@ enum ConfigCommand {
         /// Compare with these files instead of with the running server; can be repeated
         #[arg(long, value_name = "PATH")]
         from: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Say how each node is doing, as the server on this host sees it; exit code 1 when one wants attention
+    Status {
+        #[command(flatten)]
+        files: Files,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -277,6 +299,12 @@ fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCo
             Ok(code) => ExitCode::from(code),
             Err(error) => said(err, &format!("{error:#}"), 1),
         },
+        Command::Cluster {
+            command: ClusterCommand::Status { files, json },
+        } => match cluster_status(&files, json, out) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => said(err, &format!("{error:#}"), 2),
+        },
         Command::Operator { command } => match operate(command, out) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => said(err, &format!("{error:#}"), 1),
@@ -304,6 +332,11 @@ fn configuration(
             files,
             effective: _,
         } => config::commands::show(&config::load(&files.paths(), &host), out, err)?,
+        ConfigCommand::Publish { files } => {
+            let answer = operator::ask(&run_directory(&files)?, &Order::PublishConfig)?;
+            writeln!(out, "{answer}")?;
+            0
+        }
         ConfigCommand::Diff { files, from } if from.is_empty() => {
             let answer = operator::ask(&run_directory(&files)?, &Order::Diff)?;
             let answer: operator::DiffAnswer = serde_json::from_str(&answer)?;
@@ -350,6 +383,17 @@ fn look_at_audit(command: AuditCommand, out: &mut dyn Write) -> anyhow::Result<u
         server::offline_evidence(&loaded, root_key.as_deref())?
     };
     audit::verify(&logs, older, &evidence, out)
+}
+
+fn cluster_status(files: &Files, json: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let answer = operator::ask(&run_directory(files)?, &Order::ClusterStatus)?;
+    let answer: server::cluster::StatusAnswer = serde_json::from_str(&answer)?;
+    if json {
+        writeln!(out, "{}", answer.json)?;
+    } else {
+        out.write_all(answer.text.as_bytes())?;
+    }
+    Ok(u8::from(answer.attention))
 }
 
 fn operate(command: OperatorCommand, out: &mut dyn Write) -> anyhow::Result<()> {

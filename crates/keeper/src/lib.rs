@@ -43,6 +43,7 @@ mod terms;
 mod tokens;
 
 pub use anchors::{AuditAnchor, AuditEvidence};
+pub use cluster::Peer;
 pub use credentials::{
     AccessToken, CredentialName, Holders, NamesPage, NamesWanted, PutCredential, Want,
 };

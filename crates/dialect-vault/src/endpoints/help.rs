@@ -111,6 +111,7 @@ fn text(route: Route<'_>) -> Option<&'static str> {
         Route::Metrics => {
             "What the server counts: GET as JSON, with format=prometheus in the text format of Prometheus."
         }
+        Route::HaStatus => "The nodes of the cluster.",
         Route::Unknown => return None,
     })
 }

@@ -12,6 +12,7 @@ mod kerberos;
 mod leases;
 mod metrics;
 mod mounts;
+mod nodes;
 mod oidc;
 mod policies;
 mod quotas;
@@ -69,6 +70,7 @@ pub(crate) async fn guarded(
         Route::AuditHash(device) => host::audit_hash(inner, device, call),
         Route::Plugins(rest) => host::plugins(inner, rest, call),
         Route::HostInfo => host::host_info(inner, call),
+        Route::HaStatus => nodes::all(inner, call),
         Route::UiMount(path) => host::mount_of(inner, path, call, &caller.bearer.token),
         Route::Policy { legacy, name } => policies::answer(inner, legacy, name, call).await,
         Route::Mounts { class, path } => mounts::answer(inner, class, path, call),

@@ -5,6 +5,7 @@ use http::{Method, StatusCode};
 use hyper::body::Body;
 use serde_json::{Map, Value, json};
 
+use super::nodes;
 use crate::answer::Answer;
 use crate::failure::Trouble;
 use crate::fields::Fields;
@@ -27,10 +28,7 @@ where
     match status {
         Status::Health if read => health(inner, query),
         Status::Seal if read => Ok(Answer::bare(StatusCode::OK, seal_status(inner))),
-        Status::Leader if read => Ok(Answer::bare(
-            StatusCode::OK,
-            object(json!({"ha_enabled": false})),
-        )),
+        Status::Leader if read => Ok(Answer::bare(StatusCode::OK, nodes::leader(inner))),
         Status::Init if read => Ok(Answer::bare(
             StatusCode::OK,
             object(json!({"initialized": true})),
@@ -61,17 +59,34 @@ where
 fn health(inner: &Inner, query: Params) -> Result<Answer, Trouble> {
     let mut fields = Fields::new(query);
     let mut active = StatusCode::OK;
+    let mut standby = StatusCode::TOO_MANY_REQUESTS;
     for name in ["activecode", "standbycode", "sealedcode", "uninitcode"] {
-        let code = code(&mut fields, name)?;
-        if let (Some(code), "activecode") = (code, name) {
-            active = code;
+        match (code(&mut fields, name)?, name) {
+            (Some(code), "activecode") => active = code,
+            (Some(code), "standbycode") => standby = code,
+            _ => {}
         }
     }
+    // OpenBao takes the bare word for false, Vault for true; whoever writes it means true.
+    let standby_ok = fields.text("standbyok")?.is_some_and(|text| {
+        !matches!(text.as_str(), "false" | "0" | "f" | "F" | "FALSE" | "False")
+    });
+    // Every node with its store is active. One without passes requests on, as a standby does.
+    let store = inner.keeper.has_store();
+    let status = if store {
+        active
+    } else if inner.keeper.peers().is_empty() {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else if standby_ok {
+        active
+    } else {
+        standby
+    };
     let cluster = inner.keeper.cluster();
     let object = object(json!({
         "initialized": true,
         "sealed": false,
-        "standby": false,
+        "standby": !store,
         "replication_performance_mode": "disabled",
         "replication_dr_mode": "disabled",
         "server_time_utc": inner.keeper.now().0,
@@ -79,7 +94,7 @@ fn health(inner: &Inner, query: Params) -> Result<Answer, Trouble> {
         "cluster_name": cluster.name,
         "cluster_id": cluster.id,
     }));
-    Ok(Answer::bare(active, object))
+    Ok(Answer::bare(status, object))
 }
 
 /// A status code somebody wants instead of the usual one. Only those that Python's table of responses knows: the stock clients
@@ -116,7 +131,7 @@ fn seal_status(inner: &Inner) -> Map<String, Value> {
         "migration": false,
         "cluster_name": cluster.name,
         "cluster_id": cluster.id,
-        "storage_type": "file",
+        "storage_type": if inner.keeper.is_shared() { "raft" } else { "file" },
     }))
 }
 

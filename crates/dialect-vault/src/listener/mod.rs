@@ -33,6 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::measure;
+use crate::peer::Channel;
 use own_errors::OwnErrors;
 pub use proxies::TrustedProxies;
 use stall::Stall;
@@ -223,7 +224,7 @@ impl<S: HttpService> Connection<S> {
         // Answers are one small write each; waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
         let Some(acceptor) = self.acceptor.take() else {
-            return self.talk(stream, peer).await;
+            return self.talk(stream, peer, None).await;
         };
         let shaking = tokio::time::timeout(self.limits.handshake, shake_hands(&acceptor, stream));
         let shaken = tokio::select! {
@@ -242,11 +243,12 @@ impl<S: HttpService> Connection<S> {
                 return;
             }
         };
-        self.talk(stream, peer).await;
+        let channel = Channel::of(stream.get_ref().1);
+        self.talk(stream, peer, channel).await;
     }
 
     /// HTTP over what is connected by now.
-    async fn talk<T>(mut self, stream: T, peer: SocketAddr)
+    async fn talk<T>(mut self, stream: T, peer: SocketAddr, channel: Option<Channel>)
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
@@ -255,8 +257,11 @@ impl<S: HttpService> Connection<S> {
             self.limits.stalled_write,
         )));
         let service = self.service;
-        let answer = service_fn(move |request| {
+        let answer = service_fn(move |mut request: Request<Incoming>| {
             let service = service.clone();
+            if let Some(channel) = channel {
+                request.extensions_mut().insert(channel);
+            }
             async move { Ok::<_, Infallible>(service.call(request, peer).await) }
         });
         let connection = http1::Builder::new()

@@ -36,7 +36,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Trouble> {
 }
 
 /// The secret of the caller's token: `X-Vault-Token`, else a bearer authorization.
-pub(super) fn client_token(headers: &HeaderMap) -> Option<SecretString> {
+pub(crate) fn client_token(headers: &HeaderMap) -> Option<SecretString> {
     let text = match headers.get("x-vault-token") {
         Some(value) => value.to_str().ok()?.trim(),
         None => {

@@ -4,6 +4,8 @@
 
 mod head;
 
+pub(crate) use head::client_token;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -32,6 +34,7 @@ use crate::listener::{HttpService, TrustedProxies};
 use crate::measure::{self, Asked};
 use crate::params::{self, Params};
 use crate::path;
+use crate::peer::{Passed, Peers};
 use crate::quota::{Exceeded, Pass, Quotas};
 use crate::route::{CredentialKind, Route, Verb};
 
@@ -115,6 +118,7 @@ pub(crate) struct Inner {
     pub form_key: hmac::Key,
     hasher: Hasher,
     mounts: RwLock<Arc<MountTable>>,
+    peers: Peers,
     quotas: Quotas,
 }
 
@@ -164,6 +168,7 @@ impl VaultService {
             keeper.derive_key("vault confirmation form").as_slice(),
         );
         let mounts = RwLock::new(Arc::new(MountTable::of(&keeper)));
+        let peers = Peers::new(&keeper);
         VaultService {
             inner: Arc::new(Inner {
                 keeper,
@@ -171,6 +176,7 @@ impl VaultService {
                 form_key,
                 hasher,
                 mounts,
+                peers,
                 quotas: Quotas::default(),
             }),
         }
@@ -198,19 +204,21 @@ impl VaultService {
         let client = self.inner.options.proxies.client(peer, request.headers());
         let answering = async {
             match client {
-                Ok(client) => self.inner.answer(request, client, &id, &asked).await,
-                Err(error) => Answer::error(StatusCode::BAD_REQUEST, error.to_string()),
+                Ok(client) => self.inner.respond(request, client, &id, &asked).await,
+                Err(error) => {
+                    Answer::error(StatusCode::BAD_REQUEST, error.to_string()).into_response(&id)
+                }
             }
         };
         let answering = AssertUnwindSafe(answering.instrument(span.clone())).catch_unwind();
-        let answer = answering.await.unwrap_or_else(|_| {
+        let mut response = answering.await.unwrap_or_else(|_| {
             tracing::error!(request_id = id, "a request ended in a panic");
             Answer::error(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("internal error; the server's log has more under request {id}"),
             )
+            .into_response(&id)
         });
-        let mut response = answer.into_response(&id);
         asked.answered(response.status());
         span.record("route", asked.route());
         span.record("status", response.status().as_u16());
@@ -227,6 +235,30 @@ impl VaultService {
 }
 
 impl Inner {
+    /// The answer of this node, or that of another where this one is without its store.
+    async fn respond<B>(
+        &self,
+        request: Request<B>,
+        peer: SocketAddr,
+        id: &str,
+        asked: &Asked,
+    ) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let passing = self
+            .peers
+            .pass(&self.keeper, &self.options.limits, request, peer, id);
+        match passing.await {
+            Passed::Here(request, peer) => self
+                .answer(request, peer, id, asked)
+                .await
+                .into_response(id),
+            Passed::Answered(response) => response,
+            Passed::Refused(answer) => answer.into_response(id),
+        }
+    }
+
     async fn answer<B>(
         &self,
         request: Request<B>,

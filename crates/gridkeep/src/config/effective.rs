@@ -478,6 +478,7 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .with("tls", tls)
         .with("data", path(&own.data))
         .with_some("store", own.etcd.as_ref().map(store))
+        .with_some("advertise", own.advertise.as_ref().map(text))
         .with_some("seal", seal)
         .with("operators", operators)
         .with(

@@ -7,6 +7,7 @@
 //! The way of the data: `source` (files) → `yaml` (trees) → `merge` (one tree) → readers (types and findings) → `host`
 //! (files that the values name) → [`Loaded`].
 
+mod advertise;
 pub mod commands;
 mod derived;
 mod diff;
@@ -23,6 +24,7 @@ mod published;
 mod read;
 mod robots;
 mod sections;
+pub mod shared;
 mod source;
 mod telemetry;
 mod terms;
@@ -206,7 +208,8 @@ fn typed(
             "Nobody can log in.",
         );
     }
-    sections::not_yet_served(&mut reader, root);
+    let shared_store = config.gridkeep.etcd.is_some();
+    sections::lonely_cluster(&mut reader, root, shared_store);
     if surroundings.look_at_files {
         host::check(&config, surroundings, findings);
     }

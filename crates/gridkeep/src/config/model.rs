@@ -256,6 +256,8 @@ pub struct GridkeepConfig {
     pub data: Setting<PathBuf>,
     /// `store.etcd`: the store is there; absent: it is in the data directory.
     pub etcd: Option<EtcdConfig>,
+    /// `advertise`: host and port at which the other nodes reach this one; absent: its name and the first port it listens on.
+    pub advertise: Option<Setting<String>>,
     /// `seal.key_file`: the root key; absent: the service manager's credential.
     pub seal_key_file: Option<Setting<PathBuf>>,
     /// Who is an operator.

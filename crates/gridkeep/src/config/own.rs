@@ -12,7 +12,7 @@ use super::yaml::{Mapping, Value};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "listen",
     "plain_listen",
     "callback_port",
@@ -24,6 +24,7 @@ const KEYS: [&str; 19] = [
     "tls",
     "data",
     "store",
+    "advertise",
     "seal",
     "operators",
     "audit",
@@ -85,6 +86,7 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
         config.default_ttl = terms::positive(tokens, "default_ttl");
         config.max_ttl = terms::positive(tokens, "max_ttl");
     });
+    config.advertise = super::advertise::read(&mut item);
     if let Some(data) = item.file_path("data") {
         config.data = data;
     }
@@ -155,6 +157,7 @@ fn defaults(base: &Path) -> GridkeepConfig {
         key: Setting::builtin(base.join("hostkey.pem")),
         data: Setting::builtin(PathBuf::from(DEFAULT_DATA)),
         etcd: None,
+        advertise: None,
         seal_key_file: None,
         plain_listen: Vec::new(),
         operators: Vec::new(),

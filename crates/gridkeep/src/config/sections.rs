@@ -1,7 +1,6 @@
 //! Reads `kerberos`, `ssh`, `ratelimits` and `cluster` (profile sections 3.3 to 3.6 and 16).
 //!
-//! A fault leaves out the item or the single name it concerns. Says which of these sections the program does not
-//! serve yet; remove the line from `not_yet_served` when one becomes served.
+//! A fault leaves out the item or the single name it concerns.
 
 use super::finding::{Origin, Setting, Severity, quoted};
 use super::model::{
@@ -38,27 +37,26 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// More nodes than this are not a cluster but a mistake.
 const MOST_MEMBERS: usize = 99;
 
-/// Notes the sections that are read and checked but have no effect yet.
-pub fn not_yet_served(reader: &mut Reader<'_>, root: &Mapping) {
-    let mut note = |map: &Mapping, key: &str, path: &str| {
-        if let Some(entry) = map
-            .entry(key)
-            .filter(|entry| entry.value.value != Value::Null)
-        {
-            let what = format!("`{path}` is read and checked, but not yet served.");
-            reader.find(
-                Severity::Info,
-                &entry.key_origin,
-                path,
-                what,
-                "Everything else works without it.",
-            );
-        }
-    };
-    if let Some(cluster) = root.get("cluster").and_then(|node| node.as_map()) {
-        for key in ["master", "peer1", "peer2", "members"] {
-            note(cluster, key, &format!("cluster.{key}"));
-        }
+/// Notes a cluster whose nodes share no store.
+pub fn lonely_cluster(reader: &mut Reader<'_>, root: &Mapping, shared_store: bool) {
+    let other_nodes = root
+        .get("cluster")
+        .and_then(|node| node.as_map())
+        .and_then(|cluster| {
+            let mut keys = ["master", "peer1", "peer2", "members"].into_iter();
+            keys.find_map(|key| {
+                let entry = cluster.entry(key)?;
+                (entry.value.value != Value::Null).then(|| (key, entry.key_origin.clone()))
+            })
+        });
+    if let Some((key, origin)) = other_nodes.filter(|_| !shared_store) {
+        reader.find(
+            Severity::Info,
+            &origin,
+            &format!("cluster.{key}"),
+            "Other nodes are named, but no store that they share.",
+            "This server runs alone. For a cluster set `gridkeep.store.etcd` on each node.",
+        );
     }
 }
 

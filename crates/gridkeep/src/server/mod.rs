@@ -5,6 +5,7 @@
 mod affected;
 pub mod assemble;
 mod audit;
+pub mod cluster;
 pub mod inventory;
 mod no_audit;
 mod notify;
@@ -25,6 +26,7 @@ use gridkeep_dialect_vault::listener::{
 };
 use gridkeep_dialect_vault::{DialectLimits, DialectOptions, VaultService};
 use gridkeep_keeper::clock::SystemClock;
+use gridkeep_keeper::cluster::NodeReport;
 use gridkeep_keeper::{AuditEvidence, Keeper, KeeperOptions, Network, UnixSeconds};
 use gridkeep_telemetry::Measures;
 use tokio::net::TcpListener;
@@ -35,6 +37,7 @@ use tokio::task::JoinSet;
 use crate::config::{self, Config, Loaded, Severity, Surroundings};
 use assemble::Issuers;
 use audit::Audit;
+use cluster::{Occasion, Own};
 
 /// How long a stop waits for requests to issuers; they are bounded by 60 s themselves.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -63,6 +66,8 @@ pub(crate) struct Running {
     options: Options,
     config: Mutex<Config>,
     issuers: tokio::sync::Mutex<Issuers>,
+    /// This node's own files, whichever configuration is in force.
+    own: tokio::sync::Mutex<Own>,
     pub(crate) keeper: Keeper,
     pub(crate) audit: Audit,
     pub(crate) tls: Arc<ReloadableTls>,
@@ -119,21 +124,25 @@ async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow
     let plain_listeners = bind(&config.gridkeep.plain_listen)?;
     let scraped = telemetry::bind(&config)?;
     let store = place::open(&config, &loaded, options.initialise).await?;
+    let own = Own::of(&config, &loaded);
+    let mut keeper_options = KeeperOptions::new(
+        config.own_name().value,
+        config.gridkeep.data.value.join("spool"),
+    );
+    keeper_options.cluster = cluster::options(&config, listeners.first());
+    let (config, report) = if keeper_options.cluster.is_some() {
+        let settled = cluster::settle(&store, &own, Occasion::Start, None).await?;
+        (settled.config, settled.report)
+    } else {
+        (config, NodeReport::default())
+    };
     let mut issuers = Issuers::default();
     let setup = assemble::setup(&config, &mut issuers);
     issuers.compare_with_discovery(&config);
     let proxies = TrustedProxies::default();
     proxies.set(trusted_proxies(&config));
-    let keeper = Keeper::open(
-        store.clone(),
-        setup,
-        Arc::new(SystemClock),
-        KeeperOptions::new(
-            config.own_name().value,
-            config.gridkeep.data.value.join("spool"),
-        ),
-    )
-    .await?;
+    let keeper = Keeper::open(store.clone(), setup, Arc::new(SystemClock), keeper_options).await?;
+    keeper.report(report);
     let audit = audit::open(&config, &keeper).await?;
     let service = VaultService::new(
         keeper.clone(),
@@ -153,6 +162,7 @@ async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow
         options: options.clone(),
         config: Mutex::new(config),
         issuers: tokio::sync::Mutex::new(issuers),
+        own: tokio::sync::Mutex::new(own),
         keeper: keeper.clone(),
         audit: audit.clone(),
         tls: tls.clone(),
@@ -216,6 +226,7 @@ async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow
             stopping.clone(),
         ));
     }
+    tasks.spawn(running.clone().follow_configuration(stopping.clone()));
     let status = format!("serving on {}", addresses.join(" "));
     tracing::info!(
         issuers = running.config().issuers.len(),
@@ -224,8 +235,13 @@ async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow
     );
     notify::tell(&format!("READY=1\nSTATUS={status}"));
 
+    let mut superseded = false;
     loop {
         tokio::select! {
+            () = keeper.superseded() => {
+                superseded = true;
+                break;
+            }
             _ = hangup.recv() => running.reload().await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -245,6 +261,10 @@ async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow
     audit.close(&keeper).await;
     drop((running, service, keeper));
     store.close().await?;
+    anyhow::ensure!(
+        !superseded,
+        "another server runs under this node's name; give each node a name of its own (cluster.myname)"
+    );
     tracing::info!("stopped");
     Ok(())
 }
@@ -308,12 +328,72 @@ impl Running {
             loaded.is_faultless(),
             "the lines above name errors, and leaving out what they name would cost its users their access"
         );
+        self.put_in_force(Some(Own::of(new, &loaded)), Occasion::Reload)
+            .await
+    }
+
+    /// Makes this node's files those of all nodes.
+    pub(crate) async fn publish(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.keeper.is_shared(),
+            "this server runs alone: a reload puts its files into force"
+        );
+        let loaded = load(&self.options.paths).await?;
+        let new = accepted(&loaded, self.options.strict)?;
+        anyhow::ensure!(
+            loaded.is_faultless() && !new.issuers.is_empty(),
+            "the files have errors or name no issuer, and leaving out issuers would cost their users their access; look at gridkeep config check"
+        );
+        self.put_in_force(Some(Own::of(new, &loaded)), Occasion::Publish)
+            .await
+    }
+
+    /// Puts what other nodes publish into force.
+    async fn follow_configuration(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut versions = self.keeper.configuration_versions();
+        versions.mark_changed();
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                changed = versions.changed() => if changed.is_err() { return },
+            }
+            let version = *versions.borrow_and_update();
+            if version == self.keeper.reported().configuration {
+                continue;
+            }
+            if let Err(error) = self.put_in_force(None, Occasion::Seen).await {
+                tracing::error!(
+                    version,
+                    "the configuration that all nodes share could not be put into force here: {error:#}"
+                );
+                self.keeper.report(NodeReport {
+                    trouble: Some(format!("{error:#}")),
+                    ..self.keeper.reported()
+                });
+            }
+        }
+    }
+
+    /// Puts into force what is due: this node's files, or what the nodes share.
+    async fn put_in_force(&self, own: Option<Own>, occasion: Occasion) -> anyhow::Result<()> {
+        let mut standing = self.own.lock().await;
+        let own = own.unwrap_or_else(|| standing.clone());
+        let (new, report) = if self.keeper.is_shared() {
+            let settled =
+                cluster::settle(self.keeper.store(), &own, occasion, Some(&standing)).await?;
+            (settled.config, settled.report)
+        } else {
+            (own.config.clone(), NodeReport::default())
+        };
+        let new = &new;
         let old = self.config();
         let changes = config::diff(&old, new);
         let mut issuers = self.issuers.lock().await;
         let setup = assemble::setup(new, &mut issuers);
         self.keeper.reconfigure(setup).await?;
         self.proxies.set(trusted_proxies(new));
+        self.keeper.report(report);
+        *standing = own;
         issuers.forget_unused(new);
         issuers.compare_with_discovery(new);
         for change in &changes {

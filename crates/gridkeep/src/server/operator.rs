@@ -63,6 +63,10 @@ pub enum Order {
     },
     /// What audit logs are verified with.
     AuditEvidence,
+    /// How the nodes of the cluster are doing.
+    ClusterStatus,
+    /// This node's files are those of all nodes from now on.
+    PublishConfig,
 }
 
 /// The answer to [`Order::Token`].
@@ -264,6 +268,20 @@ async fn perform(
             Ok(serde_json::to_string(&answer)?)
         }
         Order::Diff => Ok(serde_json::to_string(&running.diff().await?)?),
+        Order::ClusterStatus => {
+            let store = running.keeper.store_status();
+            let trouble = store.refusing_writes.map(|error| error.to_string());
+            let status = running.keeper.cluster_status();
+            let answer = super::cluster::status(&status, store.engine, trouble.as_deref());
+            Ok(serde_json::to_string(&answer)?)
+        }
+        Order::PublishConfig => {
+            running.publish().await?;
+            let version = running.keeper.reported().configuration;
+            Ok(format!(
+                "the files of this node are version {version} of the configuration of all nodes"
+            ))
+        }
         Order::ConfirmClock => {
             running.keeper.confirm_clock();
             Ok("the server trusts its wall clock".to_owned())

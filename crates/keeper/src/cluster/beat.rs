@@ -2,7 +2,6 @@
 //!
 //! Each is guarded by the one before: two processes of one name notice each other.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use gridkeep_store::{Guard, Version};
@@ -144,13 +143,7 @@ impl Keeper {
                 }
             },
         };
-        let report = self
-            .inner
-            .cluster
-            .report
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let report = self.reported();
         let record = NodeRecord {
             process: self.inner.process.clone(),
             beat: standing.beat,

@@ -178,6 +178,11 @@ impl Keeper {
         self.load_policies_if_changed().await
     }
 
+    /// Whether other nodes may be on the same store.
+    pub fn is_shared(&self) -> bool {
+        self.inner.cluster.is_shared()
+    }
+
     /// Whether the store answered this node a moment ago. A keeper that is alone with its store has it always.
     pub fn has_store(&self) -> bool {
         let cluster = &self.inner.cluster;

@@ -277,6 +277,16 @@ impl Keeper {
             .unwrap_or_else(PoisonError::into_inner) = report;
     }
 
+    /// What the others are told of this node's configuration.
+    pub fn reported(&self) -> NodeReport {
+        self.inner
+            .cluster
+            .report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// The cluster, as this node sees it.
     pub fn cluster_status(&self) -> ClusterStatus {
         let cluster = &self.inner.cluster;

@@ -177,6 +177,16 @@ impl Differ<'_> {
                 new.run_directory.origin.clone(),
             ),
             (
+                "advertise",
+                advertised(old),
+                advertised(new),
+                new.advertise
+                    .as_ref()
+                    .or(old.advertise.as_ref())
+                    .map(|address| address.origin.clone())
+                    .unwrap_or_default(),
+            ),
+            (
                 "seal.key_file",
                 key_file(old),
                 key_file(new),
@@ -193,6 +203,7 @@ impl Differ<'_> {
                     "listen" | "plain_listen" => {
                         "Clients, if they use an address that is no longer served."
                     }
+                    "advertise" => "No user; the other nodes reach this one there.",
                     "data" => {
                         "Everybody, unless the data is moved there first: an empty directory knows no login."
                     }
@@ -396,4 +407,11 @@ fn shown(items: &[String]) -> String {
     } else {
         items.join(", ")
     }
+}
+
+fn advertised(config: &GridkeepConfig) -> String {
+    config
+        .advertise
+        .as_ref()
+        .map_or("name and port".to_owned(), |address| address.value.clone())
 }

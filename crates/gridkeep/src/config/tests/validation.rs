@@ -282,7 +282,7 @@ fn strictness_refuses_warnings_but_not_notes() {
         "{:?}",
         clean.findings
     );
-    assert_eq!(clean.findings.len(), 1, "master is noted as not yet served");
+    assert_eq!(clean.findings.len(), 1, "a master alone makes no cluster");
     assert!(clean.is_acceptable(true));
     assert_eq!(commands::exit_code(&clean, true), commands::OK);
 

@@ -1,0 +1,227 @@
+//! Passing requests to another node while this one is without its store.
+//!
+//! Owns the way between nodes: who is a peer ([`proof`]), connections to peers ([`pool`]), what of a request goes along. Refuses
+//! to judge requests: the node that acts checks, audits and answers as if the client had come to it. A request that was passed
+//! on is not passed on again. The address of the client goes along and is believed only on a connection whose other end has
+//! proven that it holds the store's key.
+
+mod pool;
+mod proof;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gridkeep_keeper::Keeper;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Body;
+
+use crate::answer::Answer;
+use crate::params;
+use crate::path;
+use crate::route::Route;
+use crate::service::{DialectLimits, client_token};
+use pool::{Pool, Trouble};
+pub use proof::Channel;
+use proof::{Proofs, Side};
+
+/// Where a peer proves itself and is proven to.
+const GREETING: &str = "/gridkeep/peer";
+/// Who passes a request on, and the proof.
+const PEER: HeaderName = HeaderName::from_static("x-gridkeep-peer");
+/// The address of the client who sent it.
+const CLIENT: HeaderName = HeaderName::from_static("x-gridkeep-client");
+/// Time in which all peers together have to be found or given up.
+const FINDING: Duration = Duration::from_secs(4);
+/// Time for a peer's answer; with [`FINDING`] less than clients wait.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// A node's way to its peers.
+pub(crate) struct Peers {
+    proofs: Proofs,
+    pool: Pool,
+}
+
+/// What became of a request.
+pub(crate) enum Passed<B> {
+    /// It is this node's to answer; it came from this address.
+    Here(Request<B>, SocketAddr),
+    /// Here is the answer.
+    Answered(Response<Full<Bytes>>),
+    /// It could not be read, or nobody can serve it.
+    Refused(Answer),
+}
+
+impl Peers {
+    pub fn new(keeper: &Keeper) -> Self {
+        Peers {
+            proofs: Proofs::new(keeper.derive_key("peers").as_slice(), keeper.node()),
+            pool: Pool::default(),
+        }
+    }
+
+    /// Takes the word of a peer for the client's address, and passes the request on when this node is without its store.
+    pub async fn pass<B>(
+        &self,
+        keeper: &Keeper,
+        limits: &DialectLimits,
+        mut request: Request<B>,
+        from: SocketAddr,
+        id: &str,
+    ) -> Passed<B>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let channel = request.extensions().get::<Channel>().copied();
+        let peer =
+            channel.and_then(|channel| self.proofs.peer(channel, request.headers().get(PEER)));
+        let client = peer
+            .as_ref()
+            .and_then(|_| request.headers().get(CLIENT)?.to_str().ok()?.parse().ok());
+        request.headers_mut().remove(PEER);
+        request.headers_mut().remove(CLIENT);
+        if let (Some(peer), Some(channel)) = (&peer, channel)
+            && request.uri().path() == GREETING
+        {
+            tracing::debug!(peer, "a node proved itself");
+            return Passed::Answered(self.greeted(channel, keeper.has_store()));
+        }
+        if peer.is_some() {
+            return Passed::Here(request, client.unwrap_or(from));
+        }
+        if keeper.has_store() || is_local(request.uri().path()) {
+            return Passed::Here(request, from);
+        }
+        self.pass_on(keeper, limits, request, from, id).await
+    }
+
+    fn greeted(&self, channel: Channel, store: bool) -> Response<Full<Bytes>> {
+        let proof = self.proofs.prove(channel, Side::Server);
+        let text = serde_json::json!({ "peer": proof, "store": store }).to_string();
+        let mut response = Response::new(Full::from(text));
+        response.headers_mut().insert(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        response
+    }
+
+    async fn pass_on<B>(
+        &self,
+        keeper: &Keeper,
+        limits: &DialectLimits,
+        request: Request<B>,
+        from: SocketAddr,
+        id: &str,
+    ) -> Passed<B>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let (parts, body) = request.into_parts();
+        // Only what carries our proof may be large; whether the token is alive the other node says.
+        let ours = client_token(&parts.headers)
+            .is_some_and(|secret| keeper.parse_secret(&secret).is_some());
+        let limit = if ours { limits.body } else { limits.open_body };
+        let bytes = match params::receive(body, limit, limits.body_time).await {
+            Ok(bytes) => bytes,
+            Err(error) => return Passed::Refused(crate::failure::Trouble::from(error).into()),
+        };
+        let passed = outgoing(&parts, bytes, from);
+        let finding = async {
+            for peer in keeper.peers() {
+                match self.pool.connection(&self.proofs, &peer).await {
+                    Ok(connection) => return Some((peer, connection)),
+                    Err(trouble) => {
+                        tracing::info!(request_id = id, peer = peer.name, %trouble, "a request could not be passed to this node");
+                    }
+                }
+            }
+            None
+        };
+        let found = tokio::time::timeout(FINDING, finding).await.ok().flatten();
+        let Some((peer, connection)) = found else {
+            return Passed::Refused(nobody());
+        };
+        tracing::debug!(
+            request_id = id,
+            peer = peer.name,
+            "this node is without its store: passed on"
+        );
+        let answering = self.pool.send(&peer, connection, passed);
+        match tokio::time::timeout(ANSWER, answering).await {
+            Ok(Ok(response)) => Passed::Answered(response),
+            Ok(Err(Trouble::Unsent(_))) => Passed::Refused(nobody()),
+            Ok(Err(trouble)) => Passed::Refused(no_answer(&peer.name, &trouble.to_string())),
+            Err(_) => Passed::Refused(no_answer(&peer.name, "it took too long")),
+        }
+    }
+}
+
+fn nobody() -> Answer {
+    Answer::error(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "this node does not reach its store, and no other node that does; nothing was done; try again in a moment",
+    )
+    .retry_after(Some(2))
+}
+
+fn no_answer(peer: &str, what: &str) -> Answer {
+    Answer::error(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!(
+            "this node does not reach its store and passed the request to {peer}, which did not answer ({what}); whether it was done is not known: look, or repeat it"
+        ),
+    )
+    .retry_after(Some(2))
+}
+
+/// What every node says of itself.
+fn is_local(path: &str) -> bool {
+    let Some(raw) = path.strip_prefix("/v1/") else {
+        return true;
+    };
+    path::decode(raw).map_or(true, |decoded| {
+        let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
+        matches!(Route::of(trimmed), Route::Status(_))
+    })
+}
+
+/// The request as a peer gets it: what belongs to the client's connection stays behind.
+fn outgoing(parts: &http::request::Parts, body: Bytes, from: SocketAddr) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    request.method_mut().clone_from(&parts.method);
+    *request.uri_mut() = parts
+        .uri
+        .path_and_query()
+        .map_or_else(http::Uri::default, |path| path.clone().into());
+    let mut headers: HeaderMap = parts.headers.clone();
+    for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
+        headers.remove(name);
+    }
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        // The client's address has been found out; it goes along in our own header.
+        "x-forwarded-for",
+        "forwarded",
+    ] {
+        headers.remove(name);
+    }
+    headers
+        .entry(HOST)
+        .or_insert(HeaderValue::from_static("gridkeep"));
+    if let Ok(value) = HeaderValue::try_from(from.to_string()) {
+        headers.insert(CLIENT, value);
+    }
+    *request.headers_mut() = headers;
+    request
+}
+
+#[cfg(test)]
+mod tests;

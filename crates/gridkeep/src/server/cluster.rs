@@ -1,0 +1,298 @@
+//! A node among others: which configuration is in force on it, and what it tells operators of the cluster.
+//!
+//! The configuration of all nodes is in the store. A node whose own files say something else serves the stored one and says so
+//! (drift). A node's files become those of all when none are stored yet; when they were changed and the node is then reloaded;
+//! when they were changed and the node, being `cluster.master`, is then started; and when an operator says so
+//! (`gridkeep config publish`). A reload alone does not: log rotation reloads servers whose files may be old.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use gridkeep_keeper::UnixSeconds;
+use gridkeep_keeper::cluster::{
+    ClusterOptions, ClusterStatus, NodeReport, NodeState, StoredConfiguration, previous_files,
+};
+use gridkeep_store::Store;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+
+use crate::config::{self, Config, Loaded, Sources};
+
+/// How this node takes part in a cluster; `None` when its store is its own.
+pub(super) fn options(config: &Config, listener: Option<&TcpListener>) -> Option<ClusterOptions> {
+    config.gridkeep.etcd.as_ref()?;
+    let address = match &config.gridkeep.advertise {
+        Some(address) => address.value.clone(),
+        None => {
+            let port = listener.and_then(|listener| listener.local_addr().ok());
+            let port = port.map_or(config.gridkeep.callback_port.value, |local| local.port());
+            format!("{}:{port}", config.own_name().value)
+        }
+    };
+    Some(ClusterOptions::new(address, env!("CARGO_PKG_VERSION")))
+}
+
+/// Why the configuration is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// The node starts.
+    Start,
+    /// It was told to read its files anew.
+    Reload,
+    /// An operator wants its files to be those of all.
+    Publish,
+    /// Another node has published.
+    Seen,
+}
+
+/// This node's own files.
+#[derive(Clone)]
+pub(super) struct Own {
+    pub config: Config,
+    sources: Sources,
+    /// Digest of the shared part; `None` when there is none: such a node takes everything from the store.
+    digest: Option<String>,
+}
+
+impl Own {
+    pub fn of(config: &Config, loaded: &Loaded) -> Self {
+        Own {
+            config: config.clone(),
+            sources: loaded.sources.clone(),
+            digest: (!config.issuers.is_empty()).then(|| config::digest(config).to_string()),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.config.own_name().value
+    }
+
+    fn is_master(&self) -> bool {
+        let name = self.name();
+        let master = self.config.cluster.master.as_ref();
+        master.is_some_and(|master| master.value.eq_ignore_ascii_case(&name))
+    }
+}
+
+/// The configuration to put in force, and what to tell the others.
+pub(super) struct Settled {
+    pub config: Config,
+    pub report: NodeReport,
+}
+
+/// Finds what is to be in force; publishes this node's files where that is due. `before` is the digest of its files as they
+/// were before a reload.
+///
+/// # Errors
+/// When the store cannot be asked, or what is in it cannot be used by this version.
+pub(super) async fn settle(
+    store: &Store,
+    own: &Own,
+    occasion: Occasion,
+    before: Option<&Own>,
+) -> anyhow::Result<Settled> {
+    let changed = match occasion {
+        Occasion::Start if own.is_master() => previous_files(store, &own.name())
+            .await?
+            .is_some_and(|before| Some(before) != own.digest),
+        Occasion::Reload => before.is_some_and(|before| before.digest != own.digest),
+        Occasion::Start | Occasion::Publish | Occasion::Seen => false,
+    };
+    loop {
+        let stored = StoredConfiguration::read(store).await?;
+        let differs = stored.as_ref().map(|stored| &stored.digest) != own.digest.as_ref();
+        let due = differs && (stored.is_none() || changed || occasion == Occasion::Publish);
+        let Some(digest) = own.digest.as_ref().filter(|_| due) else {
+            return in_force(own, stored);
+        };
+        let text = config::shared::to_text(&own.sources)?;
+        let over = stored.as_ref().map_or(0, |stored| stored.version);
+        let now = UnixSeconds(jiff::Timestamp::now().as_second());
+        let published =
+            StoredConfiguration::publish(store, Some(over), digest, &text, &own.name(), now)
+                .await?;
+        if let Some(version) = published {
+            tracing::info!(
+                version,
+                "the files of this node are the configuration of all nodes now"
+            );
+        }
+    }
+}
+
+fn in_force(own: &Own, stored: Option<StoredConfiguration>) -> anyhow::Result<Settled> {
+    let Some(stored) = stored else {
+        return Ok(Settled {
+            config: own.config.clone(),
+            report: NodeReport::default(),
+        });
+    };
+    let drift = own
+        .digest
+        .as_ref()
+        .is_some_and(|digest| *digest != stored.digest);
+    if drift {
+        tracing::warn!(
+            version = stored.version,
+            by = stored.by,
+            "the files of this node are not the configuration that all nodes share, which is served: copy the files of that node here, or make these the ones of all nodes with `gridkeep config publish`"
+        );
+    }
+    let same = own.digest.as_ref() == Some(&stored.digest);
+    let config = if same {
+        own.config.clone()
+    } else {
+        config::shared::joined(&own.config, &stored.text).with_context(|| {
+            format!(
+                "version {} of the configuration in the store, published by {}, cannot be used on this node; is that node of a newer version?",
+                stored.version, stored.by
+            )
+        })?
+    };
+    Ok(Settled {
+        config,
+        report: NodeReport {
+            files: own.digest.clone(),
+            configuration: stored.version,
+            drift,
+            trouble: None,
+        },
+    })
+}
+
+/// What `gridkeep cluster status` prints and how it exits.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub json: serde_json::Value,
+    /// Whether something wants an operator's attention.
+    pub attention: bool,
+}
+
+/// Puts the status into words.
+pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>) -> StatusAnswer {
+    let mut text = String::new();
+    let mut attention = trouble.is_some() || !status.store;
+    let said = |text: &mut String, line: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{line}");
+    };
+    let store = match (status.store, trouble) {
+        (false, _) => "does not answer this node: requests are passed to other nodes".to_owned(),
+        (true, Some(trouble)) => format!("refuses writes: {trouble}"),
+        (true, None) => "answers".to_owned(),
+    };
+    said(&mut text, format!("store: {engine}, {store}"));
+    if !status.shared {
+        said(
+            &mut text,
+            "nodes: this one alone; a cluster needs a store that nodes share (gridkeep.store)"
+                .to_owned(),
+        );
+    } else {
+        said(
+            &mut text,
+            format!(
+                "configuration: version {}; records: level {}",
+                status.configuration, status.level
+            ),
+        );
+        let head = [
+            "node",
+            "state",
+            "heartbeat",
+            "commit",
+            "version",
+            "configuration",
+            "address",
+        ];
+        let mut rows = vec![head.map(str::to_owned)];
+        for node in &status.nodes {
+            let state = match node.state {
+                NodeState::Live => "live",
+                NodeState::Stopped => "stopped",
+                NodeState::Silent => "silent",
+            };
+            let behind = node.report.configuration != status.configuration;
+            let configuration = match (&node.report, node.state) {
+                (report, _) if report.trouble.is_some() => "unusable".to_owned(),
+                (report, _) if report.drift => format!("{}, files differ", report.configuration),
+                (report, NodeState::Live) if behind => format!("{}, behind", report.configuration),
+                (report, _) => report.configuration.to_string(),
+            };
+            attention |= node.state == NodeState::Silent
+                || node.report.drift
+                || node.report.trouble.is_some();
+            rows.push([
+                format!("{}{}", node.name, if node.here { " (here)" } else { "" }),
+                state.to_owned(),
+                format!("{:.1} s ago", node.since.as_secs_f64()),
+                format!("{} ms", node.commit.as_millis()),
+                node.version.clone(),
+                configuration,
+                node.address.clone(),
+            ]);
+        }
+        let mut widths = [0; 7];
+        for row in &rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        for row in &rows {
+            let mut line = String::new();
+            for (width, cell) in widths.iter().zip(row) {
+                let _ = write!(line, "{cell:width$}  ");
+            }
+            said(&mut text, line.trim_end().to_owned());
+        }
+        for node in &status.nodes {
+            if let Some(trouble) = &node.report.trouble {
+                said(&mut text, format!("{}: {trouble}", node.name));
+            }
+        }
+    }
+    let nodes: Vec<serde_json::Value> = status
+        .nodes
+        .iter()
+        .map(|node| {
+            serde_json::json!({
+                "name": node.name,
+                "here": node.here,
+                "state": match node.state {
+                    NodeState::Live => "live",
+                    NodeState::Stopped => "stopped",
+                    NodeState::Silent => "silent",
+                },
+                "heartbeat_age_seconds": node.since.as_secs_f64(),
+                "heartbeat_at": node.at.0,
+                "started_at": node.started_at.0,
+                "commit_seconds": node.commit.as_secs_f64(),
+                "version": node.version,
+                "record_level": node.level,
+                "address": node.address,
+                "configuration": node.report.configuration,
+                "files_digest": node.report.files,
+                "drift": node.report.drift,
+                "trouble": node.report.trouble,
+            })
+        })
+        .collect();
+    let json = serde_json::json!({
+        "shared": status.shared,
+        "node": status.node,
+        "store": { "engine": engine, "answers": status.store, "refusing_writes": trouble },
+        "fresh": status.fresh,
+        "record_level": status.level,
+        "configuration": status.configuration,
+        "nodes": nodes,
+        "attention": attention,
+    });
+    StatusAnswer {
+        text,
+        json,
+        attention,
+    }
+}

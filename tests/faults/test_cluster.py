@@ -1,0 +1,240 @@
+"""Three etcd members and three gridkeep nodes: kill -9, stop, partition of single nodes, of a minority and of a majority.
+
+What clients were told is recorded and checked: no acknowledged write is lost, no revoked token is accepted later than a second after
+its revocation was acknowledged, and nobody hears "permission denied" without proof. GRIDKEEP_SOAK sets how many faults.
+"""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from support.cluster import NODES, Cluster, etcd_address, node_address, pause
+from support.processes import wait_until
+
+FAULTS = int(os.environ.get("GRIDKEEP_SOAK", "5"))
+# Clients have to succeed within this time while a host is away, in seconds.
+FAIL_OVER = 15
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory, authority, entry):
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), authority, entry, auto_login="alice", access_token_seconds=11, rotation="grace")
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def whole(cluster):
+    cluster.settled()
+    return cluster
+
+
+def others(name):
+    return [other for other in NODES if other != name]
+
+
+class Away:
+    """The ways in which a node or its host can be away, each with its end."""
+
+    def __init__(self, cluster):
+        self.cluster, self.network = cluster, cluster.network
+
+    def kill(self, name):
+        self.cluster.nodes[name].kill()
+        return lambda: self.cluster.nodes[name].start()
+
+    def kill_etcd(self, name):
+        self.cluster.members[name].stop()
+        return lambda: self.cluster.members[name].start()
+
+    def stop(self, name):
+        self.cluster.nodes[name].process.signal(signal.SIGSTOP)
+        return lambda: self.cluster.nodes[name].process.signal(signal.SIGCONT)
+
+    def unplug(self, name):
+        self.network.unplug(name)
+        return lambda: self.network.plug(name)
+
+    def minority(self, name):
+        """Clients reach the node, and it reaches no other: the rest is the majority."""
+        self.network.part([name], others(name))
+        return lambda: self.network.join([name], others(name))
+
+    def majority_gone(self, name):
+        """Every node is alone: nobody has a majority."""
+        pairs = [("n1", "n2"), ("n1", "n3"), ("n2", "n3")]
+        for one, other in pairs:
+            self.network.part([one], [other])
+
+        def end():
+            for one, other in pairs:
+                self.network.join([one], [other])
+
+        return end
+
+    def storeless(self, name):
+        """The node reaches the other nodes, and no member of etcd."""
+        away = [etcd_address(other) for other in others(name)]
+        self.network.cut(name, away)
+        self.cluster.members[name].process.signal(signal.SIGSTOP)
+
+        def end():
+            self.network.mend(name, away)
+            self.cluster.members[name].process.signal(signal.SIGCONT)
+
+        return end
+
+
+def test_any_node_serves_any_request(whole):
+    known = whole.ask("login")
+    for name in NODES:
+        status, body, _ = whole.ask("once", address=node_address(name), method="GET", path=f"secret/oauth/creds/dune/{known['key']}:default", token=known["token"])
+        assert status == 200, body
+        status, body, _ = whole.ask("once", address=node_address(name), method="GET", path="sys/leader")
+        assert body["ha_enabled"] and body["is_self"], body
+        status, body, _ = whole.ask("once", address=node_address(name), method="GET", path="sys/health?standbyok=true")
+        assert status == 200 and body["standby"] is False, body
+    # A policy written on one node counts on the others, and the revocation of a token on one holds on all a second later.
+    operator = whole.nodes["n2"].operator_token()
+    path = {"policy": 'path "sys/ha-status" { capabilities = ["read"] }'}
+    status, body, _ = whole.ask("once", address=node_address("n1"), method="PUT", path="sys/policies/acl/watchers", token=operator, body=path)
+    assert status == 204, body
+    status, body, _ = whole.ask("once", address=node_address("n3"), method="GET", path="sys/policies/acl/watchers", token=operator)
+    assert status == 200 or wait_until(
+        lambda: whole.ask("once", address=node_address("n3"), method="GET", path="sys/policies/acl/watchers", token=operator)[0] == 200, "it is seen", patience=1
+    )
+    status, body, _ = whole.ask("once", address=node_address("n3"), method="GET", path="sys/ha-status", token=operator)
+    assert status == 200 and [node["hostname"] for node in body["data"]["nodes"]] == [f"{name}.test" for name in NODES], body
+    status, _, _ = whole.ask("once", address=node_address("n1"), method="POST", path="auth/token/revoke", token=operator, body={"token": known["token"]})
+    assert status == 204
+    revoked = time.monotonic()
+    pause(1)
+    for name in NODES:
+        status, body, _ = whole.ask("once", address=node_address(name), method="GET", path="auth/token/lookup-self", token=known["token"])
+        assert status == 403, (time.monotonic() - revoked, body)
+
+
+def test_nobody_else_speaks_for_a_clients_address(whole):
+    known = whole.ask("login")
+    forged = {"X-Gridkeep-Client": "192.0.2.1:1", "X-Gridkeep-Peer": f"{'0' * 64} n1.test", "X-Forwarded-For": "192.0.2.1"}
+    look = {"method": "GET", "path": "auth/token/lookup-self", "token": known["token"]}
+    status, body, _ = whole.ask("once", address=node_address("n2"), extra=forged, **look)
+    assert status == 200, body
+    last = [line for line in whole.nodes["n2"].audit() if line["request"]["path"] == look["path"]][-1]
+    assert last["request"]["remote_address"] == "10.77.0.100", last
+    # Nor does anybody else get the answer of a node.
+    plain = whole.ask("once", address=node_address("n2"), method="GET", path="/gridkeep/peer", extra=forged)
+    assert plain[0] == 404, plain
+
+
+def test_the_configuration_is_that_of_the_node_that_published_it(whole):
+    status, code = whole.status("n3")
+    assert code == 0, status
+    first = status["configuration"]
+    assert first >= 1 and {node["configuration"] for node in status["nodes"]} == {first}
+    # Other files on another node: it serves what is stored, and says that its own differ.
+    server = whole.nodes["n2"]
+    other = {**whole.issuers[0], "name": "other"}
+    server.config["issuers"] = [other]
+    server.write_config()
+    server.stop()
+    server.start()
+    wait_until(lambda: whole.status("n1")[1] == 1, "the drift is seen on another node")
+    status, _ = whole.status("n1")
+    (drifting,) = [node["name"] for node in status["nodes"] if node["drift"]]
+    assert drifting == "n2.test"
+    ask = lambda name, issuer: whole.ask(
+        "once", address=node_address(name), method="POST", path=f"auth/oidc-{issuer}/oidc/auth_url",
+        body={"role": "default", "client_nonce": "n" * 43, "redirect_uri": ""},
+    )[0]
+    assert (ask("n2", "dune"), ask("n2", "other")) == (200, 400)
+    # A reload of old files, as log rotation does it, changes nothing.
+    server.reload()
+    assert whole.status("n2")[0]["configuration"] == first
+    # Changed files and a reload do: on all nodes.
+    server.config["issuers"] = [whole.issuers[0], other]
+    server.reload()
+    for name in NODES:
+        wait_until(lambda: ask(name, "other") == 200, f"{name} serves what n2 has published")
+    server.config["issuers"] = whole.issuers
+    server.reload()
+    wait_until(lambda: whole.status("n1")[1] == 0, "all agree again")
+
+
+@pytest.mark.parametrize("how", ["unplug", "minority", "stop", "storeless", "kill_etcd"])
+def test_clients_while_a_node_is_away(whole, how):
+    known = whole.ask("login")
+    read = {"method": "GET", "path": f"secret/oauth/creds/dune/{known['key']}:default", "token": known["token"]}
+    address = node_address("n1")
+    order = [address, node_address("n2"), node_address("n3")]
+    end = getattr(Away(whole), how)("n1")
+    try:
+        # From the first moment on, until well after everybody has noticed.
+        began, answers = time.monotonic(), []
+        while time.monotonic() < began + 9:
+            status, body, trouble, _, took = whole.ask("call", order=order, **read)
+            answers.append((status, body, trouble, took))
+        for status, body, trouble, took in answers:
+            assert "permission denied" not in str(body), body
+            assert trouble in (None, "read") or trouble.startswith(("broken", "connect")), trouble
+            assert took < FAIL_OVER and (status in (200, 503) or trouble), (status, body, trouble)
+        last, *_ = answers[-1]
+        if how == "unplug":
+            assert {status for status, *_ in answers} == {200}, "only the way to the first address is lost, and clients move on"
+        elif how in ("storeless", "kill_etcd"):
+            assert last == 200, answers[-1]
+            status, body, _, _, took = whole.ask("call", order=order, **read)
+            assert status == 200 and took < FAIL_OVER, body
+        elif how == "minority":
+            status, body, trouble = whole.ask("once", address=address, **read)
+            assert status == 503 and body["errors"], (status, body, trouble)
+            status, body, _ = whole.ask("once", address=address, method="GET", path="sys/health")
+            assert status in (429, 503), body
+        if how == "storeless":
+            # The other node saw the client's address, not the first node's.
+            lines = [line for name in others("n1") for line in whole.nodes[name].audit()]
+            passed = [line for line in lines if line["type"] == "request" and line["request"]["path"] == read["path"]]
+            assert passed and {line["request"]["remote_address"] for line in passed[-3:]} == {"10.77.0.100"}, passed[-3:]
+        # Whoever asks another node is served all the while.
+        if how not in ("stop",):
+            status, body, _, _, took = whole.ask("call", order=order[1:], **read)
+            assert status == 200 and took < FAIL_OVER, body
+    finally:
+        end()
+    whole.settled()
+    status, body, *_ = whole.ask("call", order=order, **read)
+    assert status == 200, body
+
+
+@pytest.mark.timeout(120 + FAULTS * 60)
+def test_faults_under_load(whole):
+    chance = random.Random(f"cluster {FAULTS}")
+    known = whole.ask("login")
+    away = Away(whole)
+    kinds = [away.kill, away.stop, away.minority, away.unplug, away.majority_gone, away.storeless, away.kill_etcd]
+    whole.ask("load", token=known["token"], key=known["key"], operator=whole.nodes["n1"].operator_token(), threads=6)
+    for number in range(FAULTS):
+        whole.ask("operator", token=whole.nodes[chance.choice(NODES)].operator_token())
+        before = whole.ask("answers")
+        wait_until(lambda: whole.ask("answers") > before + 30, "the load goes on")
+        fault, name = kinds[number % len(kinds)] if number < len(kinds) else chance.choice(kinds), chance.choice(NODES)
+        print(fault.__name__, name)
+        end = fault(name)
+        pause(chance.uniform(1, 4))
+        end()
+        whole.settled()
+    told = whole.ask("stop")
+    print(told)
+    assert not told["wrong"], told["wrong"]
+    assert told["made"] > 10 and told["revoked"] > 3, told
+    checked = whole.ask("check")
+    assert checked == {"lost": [], "risen": []}
+    # With a grace period no refresh token is lost, and every one was sent by one node only.
+    status, body, *_ = whole.ask("call", method="GET", path=f"secret/oauth/creds/dune/{known['key']}:default?minimum_seconds=10", token=known["token"])
+    assert status == 200, body
+    for name in NODES:
+        log = whole.nodes[name].log()
+        assert "panicked" not in log and "login needed" not in log
