@@ -183,7 +183,8 @@ def test_clients_while_a_node_is_away(whole, how):
             assert took < FAIL_OVER and (status in (200, 503) or trouble), (status, body, trouble)
         last, *_ = answers[-1]
         if how == "unplug":
-            assert {status for status, *_ in answers} == {200}, "only the way to the first address is lost, and clients move on"
+            # Only the way to the first address is lost, and clients move on; a node that is late with its heartbeat may say "later".
+            assert last == 200 and {status for status, *_ in answers} <= {200, 503}, answers
         elif how in ("storeless", "kill_etcd"):
             assert last == 200, answers[-1]
             status, body, _, _, took = whole.ask("call", order=order, **read)

@@ -369,7 +369,9 @@ def test_heads_that_two_servers_read_differently(world):
         assert statuses_of(connection, 5) == {200: 5}
     # A proxy's word about who asks is not believed.
     world.raw(request("GET", "/v1/auth/token/lookup-self", "x-forwarded-for: 203.0.113.9", f"x-vault-token: {world.token}"), source=7)
-    assert {line["request"]["remote_address"] for line in world.server.audit()} <= {"127.0.0.1", "127.0.0.2", "127.0.0.7"}
+    # The lines that the server writes about its audit log come from nowhere.
+    lines = [line["request"] for line in world.server.audit() if line["request"]["path"] != "operator/audit"]
+    assert lines and {line["remote_address"] for line in lines} <= {"127.0.0.1", "127.0.0.2", "127.0.0.7"}
 
 
 def test_slow_requests_keep_nobody_else_waiting(world):

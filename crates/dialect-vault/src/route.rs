@@ -649,13 +649,14 @@ mod tests {
             ("", Route::Unknown),
         ] {
             assert_eq!(Route::of(path), route, "{path}");
-            // A template is made of the path's own words (the old paths of leases have those of the new), and of nothing that
-            // somebody can choose.
+            // A template is made of the path's own words (the old paths of leases have those of the new, the forced ending of leases
+            // those of the other), and of nothing that somebody can choose.
             let template = route.template();
             let mut words = template.split('/').filter(|word| !word.contains('{'));
             assert!(
                 template == "other"
-                    || words.all(|word| word == "leases" || path.split('/').any(|own| own == word)),
+                    || words.all(|word| matches!(word, "leases" | "revoke-prefix")
+                        || path.split('/').any(|own| own == word)),
                 "{path} {template}"
             );
             let fixed = template.split('/').filter(|part| !part.contains('{'));
