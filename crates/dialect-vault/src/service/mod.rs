@@ -221,7 +221,7 @@ impl VaultService {
         });
         asked.answered(response.status());
         span.record("route", asked.route());
-        span.record("status", response.status().as_u16());
+        span.record("status", i64::from(response.status().as_u16()));
         if response.status().is_server_error() {
             span.record("otel.status_code", "ERROR");
         }
