@@ -23,7 +23,6 @@ mod path;
 mod peer;
 mod quota;
 mod route;
-pub mod sealed;
 mod service;
 mod template;
 mod time;
@@ -34,4 +33,4 @@ pub use audit::{
     AuditChain, AuditError, AuditFailure, AuditSink, AuditVerifier, FileAudit, FileAuditOptions,
 };
 pub use measure::{describe_metrics, measure};
-pub use service::{DialectLimits, DialectOptions, MetricsSource, SealSwitch, VaultService};
+pub use service::{DialectLimits, DialectOptions, MetricsSource, VaultService};

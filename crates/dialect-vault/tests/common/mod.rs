@@ -285,7 +285,6 @@ fn service(
         limits: DialectLimits::default(),
         proxies,
         metrics: None,
-        seal: Arc::default(),
     };
     VaultService::new(keeper.clone(), options)
 }
