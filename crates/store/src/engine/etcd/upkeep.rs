@@ -340,10 +340,14 @@ impl Task {
     }
 
     /// Defragmenting stops a member for a moment: it is done seldom, and not while another is away.
+    ///
+    /// What a compaction has freed, etcd says only after its next write, and a full one writes nothing: there it is tried.
     fn is_worth(&self, room: Room, members: &[Member]) -> bool {
         let free = room.size.saturating_sub(room.in_use);
         if room.is_file_large() {
-            return free >= room.size / 16 || (room.alarm && self.has_rested(self.defragmented));
+            let untold = self.compacted_at > self.defragmented;
+            return free >= room.size / 16
+                || (room.alarm && (untold || self.has_rested(self.defragmented)));
         }
         let rested = self
             .defragmented
