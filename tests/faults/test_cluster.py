@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from support.clock import HostClock
 from support.cluster import NODES, Cluster, etcd_address, node_address, pause
 from support.processes import wait_until
 
@@ -32,6 +33,11 @@ def whole(cluster):
     return cluster
 
 
+@pytest.fixture
+def away(whole, tmp_path):
+    return Away(whole, HostClock(tmp_path / "clock"))
+
+
 def others(name):
     return [other for other in NODES if other != name]
 
@@ -39,8 +45,8 @@ def others(name):
 class Away:
     """The ways in which a node or its host can be away, each with its end."""
 
-    def __init__(self, cluster):
-        self.cluster, self.network = cluster, cluster.network
+    def __init__(self, cluster, clock):
+        self.cluster, self.network, self.clock = cluster, cluster.network, clock
 
     def kill(self, name):
         self.cluster.nodes[name].kill()
@@ -86,6 +92,33 @@ class Away:
             self.cluster.members[name].process.signal(signal.SIGCONT)
 
         return end
+
+    def slow_disk(self, name):
+        """Each flush of the host's disk takes longer than it takes etcd to give a leader up."""
+        self.cluster.members[name].stop()
+        self.cluster.members[name].start(flush_takes=1.5)
+
+        def end():
+            self.cluster.members[name].stop()
+            self.cluster.members[name].start()
+
+        return end
+
+    def skew(self, name, seconds=7200):
+        """The node is started under a clock that is wrong, and that its kernel calls right."""
+        self.clock.jump(seconds)
+        self.clock.synchronised(True)
+        self.cluster.nodes[name].kill()
+        self.cluster.nodes[name].start(self.clock.environment)
+
+        def end():
+            self.cluster.nodes[name].kill()
+            self.cluster.nodes[name].start()
+
+        return end
+
+    def skew_back(self, name):
+        return self.skew(name, -7200)
 
 
 def test_any_node_serves_any_request(whole):
@@ -164,13 +197,16 @@ def test_the_configuration_is_that_of_the_node_that_published_it(whole):
     wait_until(lambda: whole.status("n1")[1] == 0, "all agree again")
 
 
-@pytest.mark.parametrize("how", ["unplug", "minority", "stop", "storeless", "kill_etcd"])
-def test_clients_while_a_node_is_away(whole, how):
+@pytest.mark.parametrize("how", ["unplug", "minority", "stop", "storeless", "kill_etcd", "slow_disk", "skew", "skew_back"])
+def test_clients_while_a_node_is_away(whole, away, how):
     known = whole.ask("login")
     read = {"method": "GET", "path": f"secret/oauth/creds/dune/{known['key']}:default", "token": known["token"]}
     address = node_address("n1")
+    status, body, _ = whole.ask("once", address=address, method="POST", path="auth/token/create", token=known["token"], body={"ttl": "1h"})
+    assert status == 200, body
+    hour = body["auth"]["client_token"]
     order = [address, node_address("n2"), node_address("n3")]
-    end = getattr(Away(whole), how)("n1")
+    end = getattr(away, how)("n1")
     try:
         # From the first moment on, until well after everybody has noticed.
         began, answers = time.monotonic(), []
@@ -185,7 +221,18 @@ def test_clients_while_a_node_is_away(whole, how):
         if how == "unplug":
             # Only the way to the first address is lost, and clients move on; a node that is late with its heartbeat may say "later".
             assert last == 200 and {status for status, *_ in answers} <= {200, 503}, answers
-        elif how in ("storeless", "kill_etcd"):
+        elif how in ("skew", "skew_back"):
+            # Another node answered, to which the time is right; and everybody says whose clock is wrong.
+            assert last == 200, answers[-1]
+            wait_until(lambda: whole.status("n1")[0]["clock_outvoted"], "the others outvote the node")
+            status, code = whole.status("n2")
+            assert code == 1 and not status["clock_outvoted"], status
+            (wrong,) = [node["name"] for node in status["nodes"] if abs(node["clock_ahead_seconds"] or 0) > 60]
+            assert wrong == "n1.test", status
+            # What has long expired by the wrong clock is alive.
+            status, body, _ = whole.ask("once", address=address, method="GET", path="auth/token/lookup-self", token=hour)
+            assert status == 200, body
+        elif how in ("storeless", "kill_etcd", "slow_disk"):
             assert last == 200, answers[-1]
             status, body, _, _, took = whole.ask("call", order=order, **read)
             assert status == 200 and took < FAIL_OVER, body
@@ -211,11 +258,10 @@ def test_clients_while_a_node_is_away(whole, how):
 
 
 @pytest.mark.timeout(120 + FAULTS * 60)
-def test_faults_under_load(whole):
+def test_faults_under_load(whole, away):
     chance = random.Random(f"cluster {FAULTS}")
     known = whole.ask("login")
-    away = Away(whole)
-    kinds = [away.kill, away.stop, away.minority, away.unplug, away.majority_gone, away.storeless, away.kill_etcd]
+    kinds = [away.kill, away.stop, away.minority, away.unplug, away.majority_gone, away.storeless, away.kill_etcd, away.slow_disk, away.skew, away.skew_back]
     whole.ask("load", token=known["token"], key=known["key"], operator=whole.nodes["n1"].operator_token(), threads=6)
     for number in range(FAULTS):
         whole.ask("operator", token=whole.nodes[chance.choice(NODES)].operator_token())

@@ -15,6 +15,8 @@ use crate::keeper::Keeper;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Heartbeats of a predecessor that are waited for before its name is taken.
 const LISTEN: u32 = 5;
+/// Heartbeats of this node after which it has heard two of each node that is live.
+const HEARD: u64 = 3;
 
 /// Where the registry stands with this node.
 struct Standing {
@@ -75,6 +77,10 @@ impl Keeper {
                     return;
                 }
                 keeper.count_live_nodes();
+                // Without the store nobody is heard: what was found before stays.
+                if standing.beat > HEARD && keeper.has_store() {
+                    keeper.compare_clocks();
+                }
                 if let Err(failure) = keeper.raise_level().await {
                     tracing::debug!(%failure, "the level of records could not be raised");
                 }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use gridkeep_store::Version;
 use tokio::sync::watch;
 
+use crate::clock::Vote;
 use crate::failure::Failure;
 use crate::keeper::Keeper;
 
@@ -194,6 +195,12 @@ impl Keeper {
             && nanos(self.inner.time.boot()).saturating_sub(answered) < nanos(STORE_SILENT)
     }
 
+    /// Whether this node is to answer requests itself rather than pass them on: its store answers, and its clock is not one
+    /// that most of the cluster call wrong.
+    pub fn serves(&self) -> bool {
+        self.has_store() && !self.inner.time.outvoted()
+    }
+
     /// Returns when another process has taken this node's name: then this one must stop, or both would take the other's
     /// unfinished refreshes for their own.
     pub async fn superseded(&self) {
@@ -212,6 +219,7 @@ impl Keeper {
         if !self.inner.cluster.is_shared() {
             return Ok(());
         }
+        self.inner.time.set_vote(Vote::Unheard);
         // Before anything is read, so that no change falls between.
         let watch = self.inner.db.store.watch_kinds(&follow::KINDS);
         self.refuse_taken_name().await?;
