@@ -86,6 +86,8 @@ pub(crate) struct Cluster {
     configuration: watch::Sender<u64>,
     superseded: watch::Sender<bool>,
     live: watch::Sender<u32>,
+    /// Whether the clocks of the others were compared with this node's.
+    compared: watch::Sender<bool>,
 }
 
 impl Cluster {
@@ -102,6 +104,7 @@ impl Cluster {
             configuration: watch::Sender::new(0),
             superseded: watch::Sender::new(false),
             live: watch::Sender::new(1),
+            compared: watch::Sender::new(false),
         }
     }
 
@@ -232,6 +235,7 @@ impl Keeper {
                 () = keeper.follow(watch) => {}
             }
         });
+        self.hear_others().await;
         Ok(())
     }
 }
