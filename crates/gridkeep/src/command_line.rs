@@ -239,8 +239,8 @@ enum AuditCommand {
         /// Take the root key from this file and not from where the configuration says
         #[arg(long, value_name = "FILE")]
         root_key: Option<PathBuf>,
-        /// Audit logs, also rotated and compressed ones, in any order
-        #[arg(value_name = "FILE", required = true)]
+        /// Audit logs, also rotated and compressed ones, in any order; without any, the configured log and what rotation made of it
+        #[arg(value_name = "FILE")]
         logs: Vec<PathBuf>,
     },
 }
@@ -374,6 +374,11 @@ fn look_at_audit(command: AuditCommand, out: &mut dyn Write) -> anyhow::Result<u
         anyhow::bail!(
             "the configuration cannot be read, so it is not known where the server and its data are; look at gridkeep config check, or give the server's files with --config"
         );
+    };
+    let logs = if logs.is_empty() {
+        audit::logs_of(config.audit_log())?
+    } else {
+        logs
     };
     let directory = &config.gridkeep.run_directory.value;
     let evidence = if root_key.is_none() && operator::answers(directory) {
