@@ -64,7 +64,7 @@ pub use rate_limits::{CountedBy, RateLimit, RateLimitOptions, RateLimitTable};
 pub use records::{Identity, KeeperToken};
 pub use secret::TokenId;
 pub use setup::{
-    CallbackMode, IssuerSetup, KeepAlive, KerberosSetup, Lifetimes, Limits, OperatorRule,
+    CallbackMode, IssuerSetup, KeepAlive, KerberosSetup, LeftOut, Lifetimes, Limits, OperatorRule,
     RobotRule, RoleSetup, Setup, SshSetup,
 };
 pub use ssh::{

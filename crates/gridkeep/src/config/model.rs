@@ -8,7 +8,7 @@ use super::etcd::EtcdConfig;
 use super::finding::Setting;
 use super::robots::RobotConfig;
 use super::telemetry::TelemetryConfig;
-use gridkeep_keeper::{CountedBy, Network};
+use gridkeep_keeper::{CountedBy, LeftOut, Network};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,6 +31,8 @@ pub struct Config {
     pub gridkeep: GridkeepConfig,
     /// `uname -n`, the last resort for the service name.
     pub hostname: String,
+    /// What the files have and is not among the above, because of an error in it.
+    pub left_out: LeftOut,
 }
 
 /// One issuer (`issuers[]`).

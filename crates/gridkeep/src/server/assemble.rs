@@ -314,6 +314,7 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
             .keep_removed
             .as_ref()
             .map(|kept| Seconds(kept.value.as_secs())),
+        left_out: config.left_out.clone(),
         rate_limits: config.ratelimits.iter().map(rate_limit).collect(),
         robots: config
             .gridkeep

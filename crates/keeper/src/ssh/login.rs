@@ -17,6 +17,7 @@ use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
 use crate::keeper::Keeper;
 use crate::policy::{DEFAULT, SSH, TOKENOPS, known_issuer};
 use crate::records::{Identity, SSH_NONCE, SpentNonceRecord};
+use crate::removed::known_role;
 use crate::secret::{Proven, Purpose};
 use crate::setup::{IssuerSetup, SshSetup};
 use crate::tokens::{Issued, LoginToken, later, sanitised};
@@ -134,12 +135,14 @@ impl Keeper {
             .map(String::as_str)
             .filter(|group| !group.is_empty())
             .unwrap_or("default");
-        let role = issuer.role(group).ok_or_else(|| {
-            BadInput::Other(format!(
-                "issuer \"{}\" has no role \"{group}\"",
-                issuer.name
-            ))
-        })?;
+        let role = match known_role(&setup, issuer, group, self.now()) {
+            Ok(role) => role,
+            Err(later @ Failure::Later(_)) => return Err(later),
+            Err(_) => {
+                let text = format!("issuer \"{}\" has no role \"{group}\"", issuer.name);
+                return Err(BadInput::Other(text).into());
+            }
+        };
         if !role.terms.admit(login.from) {
             return Err(BadInput::AddressNotAllowed {
                 role: role.name.clone(),
