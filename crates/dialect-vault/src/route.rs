@@ -113,10 +113,25 @@ pub(crate) enum FromFiles<'p> {
         issuer: &'p str,
         role: Option<&'p str>,
     },
+    /// Below `auth/kerberos-<issuer>_<role>/`.
+    Kerberos {
+        mount: &'p str,
+        part: KerberosPart<'p>,
+    },
     /// `secret/oauth/config`
     Credentials,
     /// `secret/oauth/servers`, with or without a name.
     Server(Option<&'p str>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KerberosPart<'p> {
+    /// `config`
+    Config,
+    /// `config/ldap`
+    Ldap,
+    /// `groups`, with or without a name.
+    Groups(Option<&'p str>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -348,6 +363,14 @@ fn below<'p>(rest: &'p str, prefix: &str) -> Option<Option<&'p str>> {
 /// What of an issuer's mount is configured.
 fn mount_of_issuer(rest: &str) -> Option<FromFiles<'_>> {
     let (mount, action) = rest.split_once('/')?;
+    if mount.starts_with("kerberos-") {
+        let part = match action {
+            "config" => KerberosPart::Config,
+            "config/ldap" => KerberosPart::Ldap,
+            _ => KerberosPart::Groups(below(action, "groups")?),
+        };
+        return Some(FromFiles::Kerberos { mount, part });
+    }
     let issuer = mount
         .strip_prefix("oidc-")
         .filter(|issuer| !issuer.is_empty())?;
@@ -583,7 +606,6 @@ mod tests {
                     mount: "kerberos-dune_default",
                 }),
             ),
-            ("auth/kerberos-dune_default/config", Route::Unknown),
             ("auth/ssh/nonce", Route::Login(LoginRoute::SshNonce)),
             ("auth/ssh/login", Route::Login(LoginRoute::SshLogin)),
             ("auth/ssh/role", Route::Ssh(SshRoute::Roles)),
@@ -599,6 +621,22 @@ mod tests {
                     name: "alice",
                 }),
             ),
+            (
+                "auth/kerberos-dune_default/config/ldap",
+                Route::FromFiles(FromFiles::Kerberos {
+                    mount: "kerberos-dune_default",
+                    part: KerberosPart::Ldap,
+                }),
+            ),
+            (
+                "auth/kerberos-dune_default/groups/a",
+                Route::FromFiles(FromFiles::Kerberos {
+                    mount: "kerberos-dune_default",
+                    part: KerberosPart::Groups(Some("a")),
+                }),
+            ),
+            ("auth/kerberos-dune_default/groupsx", Route::Unknown),
+            ("auth/kerberos-dune_default/config/x", Route::Unknown),
             ("auth/ssh/keys/dune", Route::Unknown),
             ("auth/ssh/keys/dune/alice/robot", Route::Unknown),
             ("sys/health", Route::Status(Status::Health)),

@@ -53,8 +53,8 @@ pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
 pub use gridkeep_token::time::{Seconds, UnixSeconds};
 pub use keeper::{ClusterIdentity, Keeper, KeeperOptions, Mount};
 pub use login::{
-    Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome, TicketLogin,
-    network,
+    Callback, CallbackOutcome, KerberosMount, Login, LoginStart, LoginStarted, Poll, PollOutcome,
+    TicketLogin, network,
 };
 pub use measure::describe_metrics;
 pub use network::{Network, NotANetwork};

@@ -87,6 +87,8 @@ impl std::fmt::Debug for IssuerSetup {
 pub struct KerberosSetup {
     /// Who judges them.
     pub acceptor: Arc<dyn AcceptTickets>,
+    /// The principal that clients ask a ticket for, without its realm: `host/` and the name of the service.
+    pub service_account: String,
     /// Text, beginning with `@`, that may follow a principal's name in the name of its credential.
     pub policy_domain: Option<String>,
 }

@@ -401,6 +401,7 @@ fn kerberos(config: &Config, service: &KerberosConfig) -> KerberosSetup {
     );
     KerberosSetup {
         acceptor: Arc::new(acceptor),
+        service_account: format!("host/{}", config.service_name().value),
         policy_domain: service
             .policydomain
             .as_ref()
