@@ -246,7 +246,10 @@ impl Keeper {
                     .set(count as f64);
             }
             if let Some(oldest) = counted.oldest {
-                let end = crate::tokens::later(oldest, setup.keep_alive.issuer_keeps);
+                let life = issuer
+                    .refresh_token_life
+                    .unwrap_or(setup.keep_alive.issuer_keeps);
+                let end = crate::tokens::later(oldest, life);
                 of("gridkeep_oldest_grant_life_seconds").set((end.0 - self.now().0) as f64);
             }
         }

@@ -62,6 +62,8 @@ pub struct IssuerSetup {
     pub roles: Vec<RoleSetup>,
     /// Whether a login made with other scopes than its role has today is refused until it is made anew.
     pub reauth_on_scope_change: bool,
+    /// How long it keeps a refresh token that is not used; `None` = as [`KeepAlive::issuer_keeps`] says.
+    pub refresh_token_life: Option<Seconds>,
 }
 
 impl IssuerSetup {

@@ -366,6 +366,10 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
             credclaim: issuer.credclaim.value.clone(),
             credclaim_pointer: issuer.credclaim_json_pointer.value,
             reauth_on_scope_change: issuer.reauth_on_scope_change.value,
+            refresh_token_life: issuer
+                .refresh_token_life
+                .as_ref()
+                .map(|life| Seconds(life.value.as_secs())),
             roles: issuer
                 .roles
                 .iter()
