@@ -162,9 +162,9 @@ async fn writing_them_is_refused_with_the_key_to_change() {
         ("auth/oidc-dune/role/pilot", "issuers[dune].roles[pilot]"),
         ("secret/oauth/servers/dune", "issuers[dune]"),
         ("secret/oauth/config", "issuers"),
-        ("sys/auth/oidc-new", "issuers"),
+        ("sys/auth/oidc-dune", "issuers"),
+        ("sys/auth/oidc-dune/tune", "issuers"),
         ("sys/auth/kerberos-dune_default", "kerberos"),
-        ("sys/auth/ssh", "ssh"),
         ("sys/mounts/secret/oauth", "issuers"),
     ] {
         for (method, body) in [("POST", json!({"type": "oidc"})), ("DELETE", Value::Null)] {
@@ -173,6 +173,36 @@ async fn writing_them_is_refused_with_the_key_to_change() {
             let wanted = format!("cannot be changed by API; change {key} there and reload");
             assert!(answer.error().contains(&wanted), "{path}: {}", answer.text);
         }
+    }
+    // What is not there does not follow from the files.
+    for path in [
+        "sys/auth/userpass",
+        "sys/auth/oidc-new",
+        "sys/auth/kerberos-dune_nosuch",
+        "sys/auth/ssh",
+        "sys/mounts/kv",
+    ] {
+        for (method, body) in [
+            ("POST", json!({"type": "userpass"})),
+            ("DELETE", Value::Null),
+        ] {
+            let answer = house.call(method, path, Some(&operator), body).await;
+            assert_eq!(answer.status, 405, "{method} {path}: {}", answer.text);
+            let name = path.rsplit('/').next().unwrap();
+            let wanted = format!("there is no mount \"{name}/\" on this server");
+            assert!(answer.error().contains(&wanted), "{path}: {}", answer.text);
+        }
+    }
+    for path in ["sys/auth/token", "sys/mounts/delegation/tune"] {
+        let answer = house
+            .call("POST", path, Some(&operator), json!({"description": "x"}))
+            .await;
+        assert_eq!(answer.status, 405, "{path}: {}", answer.text);
+        assert!(
+            answer.error().contains("is built in"),
+            "{path}: {}",
+            answer.text
+        );
     }
     for name in ["tokenops", "oidc-dune_default"] {
         let path = format!("sys/policies/acl/{name}");
