@@ -31,8 +31,31 @@ const CLIENT_HELP: &str = "Commands for users, with a --help of their own:
 #[derive(Debug, Parser)]
 #[command(name = "gridkeep", version, about = "Keeps the long-lived credentials of grid users and hands out short-lived bearer tokens", after_help = CLIENT_HELP)]
 struct CommandLine {
+    #[command(flatten)]
+    logs: LogArguments,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+struct LogArguments {
+    /// Form of the log on standard error: human or json
+    #[arg(long, global = true, value_name = "FORM", default_value = "human")]
+    log_format: gridkeep_telemetry::Format,
+    /// Which log lines: a level, or items like gridkeep_keeper=debug separated by commas. Default: info for the server, off for
+    /// everything else
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<gridkeep_telemetry::Filter>,
+}
+
+impl LogArguments {
+    /// How to log, where `unless_told` is the filter.
+    fn options(self, unless_told: gridkeep_telemetry::Filter) -> gridkeep_telemetry::Options {
+        gridkeep_telemetry::Options {
+            format: self.log_format,
+            filter: self.log.unwrap_or(unless_told),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,12 +139,6 @@ struct ServerArguments {
     /// start only
     #[arg(long)]
     initialise: bool,
-    /// Form of the log: human or json
-    #[arg(long, value_name = "FORM", default_value = "human")]
-    log_format: gridkeep_telemetry::Format,
-    /// Which log lines: a level, or items like gridkeep_keeper=debug separated by commas
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    log: gridkeep_telemetry::Filter,
 }
 
 #[derive(Debug, Subcommand)]
@@ -257,28 +274,42 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
         }
     };
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let code = perform(line.command, &mut out, &mut err);
+    let code = perform(line.command, line.logs, &mut out, &mut err);
     let _ = out.flush();
     code
 }
 
-fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
-    match command {
-        Command::Server(arguments) => {
-            match server::run(&server::Options {
-                paths: arguments.files.paths(),
-                strict: arguments.strict,
-                initialise: arguments.initialise,
-                logs: gridkeep_telemetry::Options {
-                    format: arguments.log_format,
-                    filter: arguments.log,
-                },
-            }) {
-                Ok(()) => ExitCode::SUCCESS,
-                // What it was stands in the log.
-                Err(_) => ExitCode::FAILURE,
-            }
+/// Runs the server, which starts telemetry itself: where it goes stands in the files.
+fn serve(arguments: ServerArguments, logs: LogArguments) -> ExitCode {
+    match server::run(&server::Options {
+        paths: arguments.files.paths(),
+        strict: arguments.strict,
+        initialise: arguments.initialise,
+        logs: logs.options(gridkeep_telemetry::Filter::default()),
+    }) {
+        Ok(()) => ExitCode::SUCCESS,
+        // What it was stands in the log.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn perform(
+    command: Command,
+    logs: LogArguments,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
+    if !matches!(command, Command::Server(_)) {
+        let settings = gridkeep_telemetry::Settings {
+            logs: logs.clone().options(gridkeep_telemetry::Filter::off()),
+            ..gridkeep_telemetry::Settings::default()
+        };
+        if let Err(error) = gridkeep_telemetry::start(settings) {
+            return said(err, &error, 1);
         }
+    }
+    match command {
+        Command::Server(arguments) => serve(arguments, logs),
         Command::Config { command } => match configuration(command, out, err) {
             Ok(code) => ExitCode::from(code),
             Err(error) => said(err, &format!("{error:#}"), 1),

@@ -53,8 +53,8 @@ pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
 pub use gridkeep_token::time::{Seconds, UnixSeconds};
 pub use keeper::{ClusterIdentity, Keeper, KeeperOptions, Mount};
 pub use login::{
-    Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome, TicketLogin,
-    network,
+    Callback, CallbackOutcome, KerberosMount, Login, LoginStart, LoginStarted, Poll, PollOutcome,
+    TicketLogin, network,
 };
 pub use measure::describe_metrics;
 pub use network::{Network, NotANetwork};
@@ -64,7 +64,7 @@ pub use rate_limits::{CountedBy, RateLimit, RateLimitOptions, RateLimitTable};
 pub use records::{Identity, KeeperToken};
 pub use secret::TokenId;
 pub use setup::{
-    CallbackMode, IssuerSetup, KeepAlive, KerberosSetup, Lifetimes, Limits, OperatorRule,
+    CallbackMode, IssuerSetup, KeepAlive, KerberosSetup, LeftOut, Lifetimes, Limits, OperatorRule,
     RobotRule, RoleSetup, Setup, SshSetup,
 };
 pub use ssh::{

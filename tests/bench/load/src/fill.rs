@@ -97,6 +97,7 @@ async fn fill(options: &Options) -> anyhow::Result<Value> {
     let setup = Setup {
         issuers: vec![IssuerSetup {
             reauth_on_scope_change: false,
+            refresh_token_life: None,
             name: options.issuer.clone(),
             url: options.url.clone(),
             client_id: options.client.clone(),
