@@ -285,6 +285,7 @@ fn service(
         limits: DialectLimits::default(),
         proxies,
         metrics: None,
+        seal: Arc::default(),
     };
     VaultService::new(keeper.clone(), options)
 }

@@ -6,11 +6,14 @@ mod affected;
 pub mod assemble;
 mod audit;
 pub mod cluster;
+mod hardening;
 pub mod inventory;
 mod no_audit;
 mod notify;
 pub mod operator;
-mod place;
+pub mod place;
+pub mod replacement;
+mod sealed;
 mod telemetry;
 mod unusable;
 
@@ -24,10 +27,12 @@ use anyhow::Context as _;
 use gridkeep_dialect_vault::listener::{
     self, ListenerLimits, ReloadableTls, TlsFiles, TrustedProxies,
 };
-use gridkeep_dialect_vault::{DialectLimits, DialectOptions, VaultService};
+use gridkeep_dialect_vault::sealed::SealKind;
+use gridkeep_dialect_vault::{DialectLimits, DialectOptions, SealSwitch, VaultService};
 use gridkeep_keeper::clock::SystemClock;
 use gridkeep_keeper::cluster::NodeReport;
 use gridkeep_keeper::{AuditEvidence, Keeper, KeeperOptions, Network, UnixSeconds};
+use gridkeep_store::RootKey;
 use gridkeep_telemetry::Measures;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,11 +43,14 @@ use crate::config::{self, Config, Loaded, Severity, Surroundings};
 use assemble::Issuers;
 use audit::Audit;
 use cluster::{Occasion, Own};
+use sealed::{Closing, Unsealed};
 
 /// How long a stop waits for requests to issuers; they are bounded by 60 s themselves.
 const DRAIN: Duration = Duration::from_secs(20);
 /// How long a stop waits for the last log lines and spans to be taken.
 const LAST_TELEMETRY: Duration = Duration::from_secs(3);
+/// How long sealing waits for them: as long as they can take.
+const SEALING: Duration = Duration::from_secs(65);
 /// Days before its end from which on the certificate is warned about.
 const CERTIFICATE_WARNING: i64 = 14;
 /// How often certificate files are looked at.
@@ -74,6 +82,7 @@ pub(crate) struct Running {
     proxies: TrustedProxies,
     /// When it began to serve.
     pub(crate) since: UnixSeconds,
+    pub(crate) seal: Arc<SealSwitch>,
 }
 
 /// Runs the server until it is told to stop.
@@ -99,8 +108,8 @@ async fn observed(options: &Options) -> anyhow::Result<()> {
     for trouble in troubles {
         tracing::error!("{trouble}");
     }
-    telemetry::describe(&telemetry.measures);
-    let outcome = serve(options, loaded, &telemetry.measures).await;
+    telemetry::describe();
+    let outcome = live(options, loaded, &telemetry.measures).await;
     if let Err(error) = &outcome {
         tracing::error!("{error:#}");
     }
@@ -108,22 +117,108 @@ async fn observed(options: &Options) -> anyhow::Result<()> {
     outcome
 }
 
-async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow::Result<()> {
+/// Serves and is sealed by turns, until told to stop.
+async fn live(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow::Result<()> {
+    hardening::apply();
+    let files = raise_file_limit();
+    let mut closing: Option<Closing> = None;
+    let mut port: Option<Port> = None;
+    let mut first = Some(loaded);
+    loop {
+        let loaded = match first.take() {
+            Some(loaded) => loaded,
+            None => load(&options.paths).await?,
+        };
+        let config = accepted(&loaded, options.strict)?.clone();
+        let open = match port.take() {
+            Some(port) => port,
+            None => Port::open(&config, files)?,
+        };
+        let mut key = None;
+        if config.gridkeep.shamir.value || closing.is_some() {
+            let waiting = sealed::wait(&config, &open, closing.take());
+            match waiting.await? {
+                None => return Ok(()),
+                Some(Unsealed::Key(found)) => key = Some(found),
+                Some(Unsealed::Source) => {}
+            }
+        }
+        match serve(options, config, loaded, measures, &open, key).await? {
+            Ended::Stopped => return Ok(()),
+            Ended::Sealed(finish) => {
+                closing = Some(finish);
+                port = Some(open);
+            }
+        }
+    }
+}
+
+/// What stays the same whether the server is sealed or not.
+struct Port {
+    tls_sockets: Vec<std::net::TcpListener>,
+    plain_sockets: Vec<std::net::TcpListener>,
+    limits: ListenerLimits,
+    tls: Arc<ReloadableTls>,
+}
+
+impl Port {
+    fn open(config: &Config, files: u64) -> anyhow::Result<Port> {
+        audit::probe(config)?;
+        let tls = ReloadableTls::load(TlsFiles {
+            certificate: config.gridkeep.certificate.value.clone(),
+            key: config.gridkeep.key.value.clone(),
+        })?;
+        let kept = |listeners: Vec<TcpListener>| {
+            listeners
+                .into_iter()
+                .map(TcpListener::into_std)
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let tls_sockets = kept(bind(&config.gridkeep.listen)?)?;
+        let plain_sockets = kept(bind(&config.gridkeep.plain_listen)?)?;
+        let limits = limits_of_port(files, tls_sockets.len() + plain_sockets.len());
+        Ok(Port {
+            tls_sockets,
+            plain_sockets,
+            limits,
+            tls,
+        })
+    }
+}
+
+/// The same sockets once more, for whoever serves next.
+fn again(sockets: &[std::net::TcpListener]) -> anyhow::Result<Vec<TcpListener>> {
+    sockets
+        .iter()
+        .map(|socket| Ok(TcpListener::from_std(socket.try_clone()?)?))
+        .collect()
+}
+
+/// Why the server no longer serves.
+enum Ended {
+    Stopped,
+    /// It was told to drop its keys; what is left to do until they are gone.
+    Sealed(Closing),
+}
+
+async fn serve(
+    options: &Options,
+    config: Config,
+    loaded: Loaded,
+    measures: &Measures,
+    port: &Port,
+    key: Option<RootKey>,
+) -> anyhow::Result<Ended> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let config = accepted(&loaded, options.strict)?.clone();
-    let files = raise_file_limit();
-
-    audit::probe(&config)?;
-    let tls = ReloadableTls::load(TlsFiles {
-        certificate: config.gridkeep.certificate.value.clone(),
-        key: config.gridkeep.key.value.clone(),
-    })?;
-    let listeners = bind(&config.gridkeep.listen)?;
-    let plain_listeners = bind(&config.gridkeep.plain_listen)?;
+    let tls = port.tls.clone();
+    let (listeners, plain_listeners) = (again(&port.tls_sockets)?, again(&port.plain_sockets)?);
+    let seal = Arc::new(SealSwitch::new(
+        key.as_ref().map_or(SealKind::Auto, kind_of),
+    ));
     let scraped = telemetry::bind(&config)?;
-    let store = place::open(&config, &loaded, options.initialise).await?;
+    let store = place::open(&config, &loaded, options.initialise, key).await?;
     let own = Own::of(&config, &loaded);
     let mut keeper_options = KeeperOptions::new(
         config.own_name().value,
@@ -154,6 +249,7 @@ async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow
             limits: DialectLimits::default(),
             proxies: proxies.clone(),
             metrics: Some(Arc::new(telemetry::Source(measures.clone()))),
+            seal: seal.clone(),
         },
     );
     telemetry::collect(measures, &keeper, &tls);
@@ -168,6 +264,7 @@ async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow
         tls: tls.clone(),
         proxies: proxies.clone(),
         since: keeper.now(),
+        seal: seal.clone(),
     });
 
     let (stop, stopping) = watch::channel(false);
@@ -199,7 +296,7 @@ async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow
         ));
     }
     let mut addresses = Vec::new();
-    let mut limits = limits_of_port(files, listeners.len() + plain_listeners.len());
+    let mut limits = port.limits.clone();
     limits.trusted = proxies;
     for listener in listeners {
         addresses.push(
@@ -245,28 +342,55 @@ async fn serve(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow
             _ = hangup.recv() => running.reload().await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = seal.wait() => break,
         }
     }
-    notify::tell("STOPPING=1");
-    tracing::info!("stopping: requests under way are finished, answers of issuers are kept");
+    let sealed = seal.begun();
+    if sealed {
+        tracing::warn!("sealing: requests under way are finished, answers of issuers are kept");
+    } else {
+        notify::tell("STOPPING=1");
+        tracing::info!("stopping: requests under way are finished, answers of issuers are kept");
+    }
     // The receivers live in the tasks; without one there is nobody to tell.
     let _ = stop.send(true);
-    let drained =
-        tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
-    if drained.is_err() {
-        tracing::warn!("some connections were still open when the time to drain was over");
+    // A request to an issuer that outlives a stop is in its intent; one that outlives the keys would keep them.
+    let patience = if sealed { SEALING } else { DRAIN };
+    let measures = measures.clone();
+    let finish = async move {
+        let drained =
+            tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            tracing::warn!("some connections were still open when the time to drain was over");
+            tasks.shutdown().await;
+        }
+        keeper.drain(patience).await;
+        measures.collect_no_more();
+        running.issuers.lock().await.stop();
+        audit.close(&keeper).await;
+        drop((running, service, keeper));
+        store.close().await?;
+        anyhow::Ok(())
+    };
+    if sealed {
+        return Ok(Ended::Sealed(Box::pin(finish)));
     }
-    keeper.drain(DRAIN).await;
-    running.issuers.lock().await.stop();
-    audit.close(&keeper).await;
-    drop((running, service, keeper));
-    store.close().await?;
+    finish.await?;
     anyhow::ensure!(
         !superseded,
         "another server runs under this node's name; give each node a name of its own (cluster.myname)"
     );
     tracing::info!("stopped");
-    Ok(())
+    Ok(Ended::Stopped)
+}
+
+/// How a root key of this origin is given.
+fn kind_of(key: &RootKey) -> SealKind {
+    key.shares()
+        .map_or(SealKind::Auto, |shares| SealKind::Shamir {
+            threshold: shares.threshold,
+            count: shares.count,
+        })
 }
 
 /// Date of the source this was built from, for tools that show it.
@@ -460,6 +584,7 @@ fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
             own.seal_key_file
                 .as_ref()
                 .map(|setting| setting.value.clone()),
+            own.shamir.value,
         )
     };
     if places(old) != places(new) {
