@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -89,7 +90,21 @@ def test_the_audit_log_says_who_fetched_what(make_issuer, make_server, make_clie
     assert reads[1]["response"]["data"]["access_token"].startswith("hmac-sha256:")
 
 
-def test_the_memory_of_the_server_is_its_own(make_issuer, make_server, make_client, entry):
+@pytest.fixture
+def reachable():
+    """Opens directories to other users for the time of a test."""
+    modes = {}
+
+    def reach(directory):
+        modes[directory] = directory.stat().st_mode & 0o7777
+        directory.chmod(modes[directory] | 0o055)
+
+    yield reach
+    for directory, mode in modes.items():
+        directory.chmod(mode)
+
+
+def test_the_memory_of_the_server_is_its_own(make_issuer, make_server, make_client, entry, reachable):
     """No core dump, and nothing of /proc that another program of the same user could read secrets from."""
     if os.geteuid() != 0:
         pytest.skip("only root can run the server as another user and look at it as that user")
@@ -100,10 +115,14 @@ def test_the_memory_of_the_server_is_its_own(make_issuer, make_server, make_clie
         [entry(issuer)], start=False,
         wrapper=["prlimit", "--core=unlimited", "setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"],
     )
-    for path in [server.directory, *server.directory.rglob("*"), *(Path(server.config["gridkeep"]["tls"][name]) for name in ("certificate", "key"))]:
+    # The authority is everybody's: what this server wants of it is copied.
+    for name in ("certificate", "key"):
+        server.config["gridkeep"]["tls"][name] = shutil.copy(server.config["gridkeep"]["tls"][name], server.etc)
+    server.write_config()
+    for path in [server.directory, *server.directory.rglob("*")]:
         os.chown(path, nobody, nobody)
-    for parent in [*server.directory.parents][:3] + [Path(server.config["gridkeep"]["tls"]["key"]).parent]:
-        parent.chmod(0o755)
+    for directory in [*server.directory.parents][:3]:
+        reachable(directory)
     os.chmod(issuer.ca, 0o644)
     server.start()
     user = make_client(server)

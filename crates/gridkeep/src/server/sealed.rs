@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use gridkeep_dialect_vault::DialectLimits;
-use gridkeep_dialect_vault::listener;
+use gridkeep_dialect_vault::listener::TrustedProxies;
 use gridkeep_dialect_vault::sealed::{
     Initialised, SealKind, SealStatus, SealTrouble, SealedService, Unsealing, decode_share,
 };
@@ -23,7 +23,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::operator::{Desk, Order, Socket};
-use super::{BUILD_DATE, Port, again, notify};
+use super::port::Port;
+use super::{BUILD_DATE, notify};
 use crate::config::Config;
 
 /// What a server that was sealed still has to finish.
@@ -68,30 +69,7 @@ pub async fn wait(
     );
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    let mut addresses = Vec::new();
-    for listener in again(&port.tls_sockets)? {
-        addresses.push(
-            listener
-                .local_addr()
-                .map(|address| address.to_string())
-                .unwrap_or_default(),
-        );
-        tasks.spawn(listener::serve(
-            listener,
-            port.tls.clone(),
-            service.clone(),
-            port.limits.clone(),
-            stopping.clone(),
-        ));
-    }
-    for listener in again(&port.plain_sockets)? {
-        tasks.spawn(listener::serve_plain(
-            listener,
-            service.clone(),
-            port.limits.clone(),
-            stopping.clone(),
-        ));
-    }
+    let addresses = port.serve(&service, TrustedProxies::default(), &mut tasks, &stopping)?;
     if let Some(closing) = closing {
         closing.await?;
     }
@@ -100,7 +78,7 @@ pub async fn wait(
     let socket = Socket::bind(&config.gridkeep.run_directory.value)?;
     tasks.spawn(socket.serve(waiting.clone(), stopping.clone()));
     waiting.attempt().closing = false;
-    let status = format!("sealed on {}", addresses.join(" "));
+    let status = format!("sealed on {addresses}");
     tracing::warn!(
         initialised = waiting.status().initialised,
         "{status}: every request is refused until the server is unsealed (sys/unseal, or gridkeep operator unseal)"

@@ -111,7 +111,7 @@ fn endpoint(to: &CollectorConfig) -> anyhow::Result<Endpoint> {
 pub fn bind(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for address in &config.gridkeep.telemetry.metrics_listen {
-        match super::listen(address.value) {
+        match super::port::listen(address.value) {
             Ok(listener) => listeners.push(listener),
             Err(error) if address.origin.file().is_none() => tracing::warn!(
                 "metrics are not served on {}: {error}; set gridkeep.telemetry.metrics.listen to another address, or to [] for none",
