@@ -14,7 +14,8 @@ SOURCES = Path(__file__).resolve().parents[2] / "crates"
 OWN = [
     ("server",), ("config", "check"), ("config", "show"), ("config", "diff"), ("config", "publish"), ("cluster", "status"), ("audit", "verify"), ("status",),
     ("doctor",), ("operator", "token"), ("operator", "confirm-clock"), ("operator", "credentials"), ("operator", "tokens"), ("operator", "show"),
-    ("operator", "revoke"), ("store", "copy"),
+    ("operator", "revoke"), ("operator", "seal"), ("operator", "unseal"), ("operator", "rotate-keyring"), ("operator", "rotate-root-key"),
+    ("operator", "expect-root-key"), ("store", "copy"),
 ]
 CLIENT = ["get", "sh", "decode", "destroy", "explain", "verify", "mine", "ssh-keys"]
 ALIASES = {"htgettoken": "get", "httokensh": "sh", "htdecodetoken": "decode", "httokendecode": "decode", "htdestroytoken": "destroy"}

@@ -3,6 +3,9 @@
 import base64
 import os
 import re
+import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,66 @@ def test_the_audit_log_says_who_fetched_what(make_issuer, make_server, make_clie
     assert reads[1]["request"]["remote_address"] == "127.0.0.1"
     assert auth["policy_results"]["allowed"] is True
     assert reads[1]["response"]["data"]["access_token"].startswith("hmac-sha256:")
+
+
+@pytest.fixture
+def reachable():
+    """Opens directories to other users for the time of a test."""
+    modes = {}
+
+    def reach(directory):
+        modes[directory] = directory.stat().st_mode & 0o7777
+        directory.chmod(modes[directory] | 0o055)
+
+    yield reach
+    for directory, mode in modes.items():
+        directory.chmod(mode)
+
+
+def test_the_memory_of_the_server_is_its_own(make_issuer, make_server, make_client, entry, reachable):
+    """No core dump, and nothing of /proc that another program of the same user could read secrets from."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can run the server as another user and look at it as that user")
+    issuer = make_issuer(auto_login="alice")
+    nobody = 65534
+    # As the user nobody, with core dumps allowed, in a directory where one could be written.
+    server = make_server(
+        [entry(issuer)], start=False,
+        wrapper=["prlimit", "--core=unlimited", "setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"],
+    )
+    # The authority is everybody's: what this server wants of it is copied.
+    for name in ("certificate", "key"):
+        server.config["gridkeep"]["tls"][name] = shutil.copy(server.config["gridkeep"]["tls"][name], server.etc)
+    server.write_config()
+    for path in [server.directory, *server.directory.rglob("*")]:
+        os.chown(path, nobody, nobody)
+    for directory in [*server.directory.parents][:3]:
+        reachable(directory)
+    os.chmod(issuer.ca, 0o644)
+    server.start()
+    user = make_client(server)
+    assert user.run().code == 0
+    proc = Path(f"/proc/{server.process.pid}")
+
+    def as_nobody(name):
+        reader = subprocess.run(
+            ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups", "head", "-c", "1", proc / name], capture_output=True,
+        )
+        return reader.returncode == 0
+
+    assert as_nobody("cmdline"), "the test looks at the right place"
+    for name in ("mem", "environ", "maps", "auxv", "stack"):
+        assert not as_nobody(name), name
+    limits = (proc / "limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits), limits
+    status = (proc / "status").read_text()
+    locked = int(re.search(r"VmLck:\s+(\d+) kB", status)[1])
+    assert locked > 0 or "the memory of the server is not locked" in server.log(), "locked, or said that it is not"
+    before = set(server.directory.rglob("*")) | set(Path.cwd().glob("core*"))
+    server.process.signal(signal.SIGABRT)
+    server.process.popen.wait(60)
+    assert server.process.popen.returncode == -signal.SIGABRT
+    after = set(server.directory.rglob("*")) | set(Path.cwd().glob("core*"))
+    assert not [path for path in after - before if "core" in path.name]
+    server.notify.close()
+    server.process = None

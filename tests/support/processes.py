@@ -83,6 +83,8 @@ class NotifySocket:
         self.path = path
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(path))
+        # For servers that a test runs as another user.
+        path.chmod(0o777)
         self.socket.settimeout(0.05)
 
     def wait_for(self, wanted: str, process: Process) -> dict:

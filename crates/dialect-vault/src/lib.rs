@@ -23,6 +23,7 @@ mod path;
 mod peer;
 mod quota;
 mod route;
+pub mod sealed;
 mod service;
 mod template;
 mod time;
@@ -33,4 +34,4 @@ pub use audit::{
     AuditChain, AuditError, AuditFailure, AuditSink, AuditVerifier, FileAudit, FileAuditOptions,
 };
 pub use measure::{describe_metrics, measure};
-pub use service::{DialectLimits, DialectOptions, MetricsSource, VaultService};
+pub use service::{DialectLimits, DialectOptions, MetricsSource, SealSwitch, VaultService};

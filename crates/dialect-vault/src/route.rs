@@ -42,6 +42,7 @@ pub(crate) enum Route<'p> {
     Capabilities(Whose),
     /// The caller's own live tokens, or one of them by its accessor.
     OwnToken(Option<&'p str>),
+    Keys(KeysRoute),
     Lease(LeaseRoute<'p>),
     Audit(Option<&'p str>),
     AuditHash(&'p str),
@@ -168,6 +169,14 @@ pub(crate) enum Whose {
     ByAccessor,
 }
 
+/// What is done with the keys of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeysRoute {
+    Seal,
+    Rotate,
+    Status,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CredentialKind {
     /// `secret/oauth/creds/`: as the issuer grants it.
@@ -186,7 +195,8 @@ impl<'p> Route<'p> {
     /// Whether this takes power away, or brings what cannot be had again: not to be put off because the audit log cannot be written.
     pub(crate) fn cannot_wait(self, operation: Operation) -> bool {
         match self {
-            Route::Token(TokenRoute::Revoke(_) | TokenRoute::RevokeOrphan)
+            Route::Keys(KeysRoute::Seal)
+            | Route::Token(TokenRoute::Revoke(_) | TokenRoute::RevokeOrphan)
             | Route::Lease(LeaseRoute::Revoke(_) | LeaseRoute::RevokePrefix(_)) => true,
             Route::Credential { .. } => matches!(
                 operation,
@@ -248,6 +258,9 @@ fn system(rest: &str) -> Route<'_> {
         "leader" => return Route::Status(Status::Leader),
         "init" => return Route::Status(Status::Init),
         "unseal" => return Route::Status(Status::Unseal),
+        "seal" => return Route::Keys(KeysRoute::Seal),
+        "rotate" | "rotate/keyring" => return Route::Keys(KeysRoute::Rotate),
+        "key-status" => return Route::Keys(KeysRoute::Status),
         "internal/ui/mounts" => return Route::UiMounts,
         "host-info" => return Route::HostInfo,
         "ha-status" => return Route::HaStatus,
@@ -435,6 +448,9 @@ mod tests {
             ("auth/ssh/keys/dune", Route::Unknown),
             ("auth/ssh/keys/dune/alice/robot", Route::Unknown),
             ("sys/health", Route::Status(Status::Health)),
+            ("sys/seal", Route::Keys(KeysRoute::Seal)),
+            ("sys/rotate", Route::Keys(KeysRoute::Rotate)),
+            ("sys/key-status", Route::Keys(KeysRoute::Status)),
             (
                 "sys/policies/acl",
                 Route::Policy {

@@ -2,8 +2,8 @@
 //! client made up.
 
 use crate::route::{
-    CredentialKind, FromFiles, KerberosPart, LeaseRoute, LoginRoute, MountClass, QuotaRoute, Route,
-    SshRoute, Status, TokenRoute, Whose,
+    CredentialKind, FromFiles, KerberosPart, KeysRoute, LeaseRoute, LoginRoute, MountClass,
+    QuotaRoute, Route, SshRoute, Status, TokenRoute, Whose,
 };
 
 impl Route<'_> {
@@ -70,6 +70,11 @@ impl Route<'_> {
             Route::Audit(Some(_)) => "sys/audit/{path}",
             Route::AuditHash(_) => "sys/audit-hash/{path}",
             Route::Plugins(_) => "sys/plugins/{path}",
+            Route::Keys(keys) => match keys {
+                KeysRoute::Seal => "sys/seal",
+                KeysRoute::Rotate => "sys/rotate",
+                KeysRoute::Status => "sys/key-status",
+            },
             Route::HostInfo => "sys/host-info",
             Route::HaStatus => "sys/ha-status",
             Route::Quota(quota) => match quota {

@@ -12,6 +12,7 @@ use crate::audit;
 use gridkeep_client::inventory;
 
 use crate::config::{self, Surroundings};
+use crate::keys;
 use crate::server;
 use crate::server::inventory::{Listing, StatusAnswer};
 use crate::server::operator::{self, Order};
@@ -239,6 +240,37 @@ enum OperatorCommand {
     ConfirmClock {
         #[command(flatten)]
         files: Files,
+    },
+    /// Let the server drop its keys: every request is refused until it is unsealed
+    Seal {
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Give a sealed server one share of its root key, from the terminal or standard input; or let it read its root key again
+    Unseal {
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Seal new records under a new data key, and the others in the background
+    RotateKeyring {
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Seal the store under a new root key, which takes the place of the old one's file
+    RotateRootKey {
+        #[command(flatten)]
+        files: Files,
+        /// Take the new key from this file, made if it is missing, and leave it there; for a key that the service manager provides
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Let this node of a cluster know the root key that another is about to rotate to
+    ExpectRootKey {
+        #[command(flatten)]
+        files: Files,
+        /// The file with the new key
+        #[arg(value_name = "FILE")]
+        key: PathBuf,
     },
 }
 
@@ -469,6 +501,25 @@ fn operate(command: OperatorCommand, out: &mut dyn Write) -> anyhow::Result<()> 
         OperatorCommand::ConfirmClock { files } => {
             let answer = operator::ask(&run_directory(&files)?, &Order::ConfirmClock)?;
             writeln!(out, "{answer}")?;
+        }
+        OperatorCommand::Seal { files } => {
+            let answer = operator::ask(&run_directory(&files)?, &Order::Seal)?;
+            writeln!(out, "{answer}")?;
+        }
+        OperatorCommand::RotateKeyring { files } => {
+            let answer = operator::ask(&run_directory(&files)?, &Order::RotateKeyring)?;
+            writeln!(out, "{answer}")?;
+        }
+        OperatorCommand::Unseal { files } => {
+            let loaded = config::load(&files.paths(), &Surroundings::of_this_host());
+            keys::unseal(&loaded, &run_directory(&files)?, out)?;
+        }
+        OperatorCommand::RotateRootKey { files, key } => {
+            let loaded = config::load(&files.paths(), &Surroundings::of_this_host());
+            keys::replace_root_key(&loaded, &run_directory(&files)?, key.as_deref(), out)?;
+        }
+        OperatorCommand::ExpectRootKey { files, key } => {
+            keys::expect_root_key(&run_directory(&files)?, &key, out)?;
         }
     }
     Ok(())

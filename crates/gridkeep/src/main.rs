@@ -7,6 +7,7 @@ mod audit;
 mod command_line;
 mod config;
 mod doctor;
+mod keys;
 mod report;
 mod server;
 mod store_command;

@@ -18,7 +18,8 @@ const KEPT: i64 = 90 * 86_400;
 pub struct Event {
     /// When.
     pub at: UnixSeconds,
-    /// What: `login`, `login_needed`, `bound`, `deleted`, `idle`, `revoked`, `revoked_at_issuer`, `operator_token`.
+    /// What: `login`, `login_needed`, `bound`, `deleted`, `idle`, `revoked`, `revoked_at_issuer`, `operator_token`,
+    /// `keyring_rotated`, `root_key_replaced`.
     pub what: String,
     /// To which thing, by name.
     pub subject: String,

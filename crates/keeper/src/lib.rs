@@ -29,6 +29,7 @@ mod events;
 mod exchange;
 mod grants;
 mod keeper;
+mod keys;
 mod login;
 mod measure;
 mod network;
@@ -52,6 +53,7 @@ pub use events::Event;
 pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
 pub use gridkeep_token::time::{Seconds, UnixSeconds};
 pub use keeper::{ClusterIdentity, Keeper, KeeperOptions, Mount};
+pub use keys::KeyStatus;
 pub use login::{
     Callback, CallbackOutcome, KerberosMount, Login, LoginStart, LoginStarted, Poll, PollOutcome,
     TicketLogin, network,

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::engine::{Engine, RawCommitError, RawGuard, RawPut, RawTransaction};
 use crate::keyring::Keyring;
-use crate::{RootKey, StoreError, sealing};
+use crate::{RootKey, Shares, StoreError, sealing};
 
 /// Newest format of a store that this program reads, and the one it makes.
 pub(crate) const FORMAT: u32 = 1;
@@ -21,12 +21,16 @@ pub(crate) struct Format {
     pub(crate) write_level: u16,
     pub(crate) store: String,
     pub(crate) root_key: String,
+    /// How the root key was split, if nobody holds it whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shares: Option<Shares>,
 }
 
 /// What is kept of a root key.
 #[derive(Clone)]
 pub(crate) struct WrappingKey {
     pub(crate) root_key_id: String,
+    pub(crate) shares: Option<Shares>,
     pub(crate) secret: Zeroizing<[u8; 32]>,
 }
 
@@ -34,6 +38,7 @@ impl WrappingKey {
     pub(crate) fn of(root_key: &RootKey) -> Self {
         Self {
             root_key_id: root_key.id(),
+            shares: root_key.shares(),
             secret: root_key.wrapping_key(),
         }
     }
@@ -132,6 +137,7 @@ pub(crate) async fn make(
         write_level: sealing::FORM.into(),
         store,
         root_key: wrapping_key.root_key_id.clone(),
+        shares: wrapping_key.shares,
     };
     let transaction = RawTransaction {
         guards: vec![

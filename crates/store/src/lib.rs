@@ -45,7 +45,9 @@ mod open;
 mod record;
 mod root_key;
 mod rotate;
+mod seal_state;
 mod sealing;
+pub mod shamir;
 mod store;
 mod sweep;
 #[cfg(test)]
@@ -65,6 +67,7 @@ pub use open::{Initialise, OpenOptions, RESERVE_BYTES, holds_data, open, open_be
 pub use record::{Committed, Entry, Guard, Record, Transaction, Version};
 pub use root_key::RootKey;
 pub use rotate::Resealed;
+pub use seal_state::{SealState, Shares};
 pub use store::{Cursor, MAX_PAGE, Page, ScanPage, Status, Store};
 pub use sweep::Swept;
 pub use watch::{Change, Hub, QUEUE_BYTES, QUEUE_CHANGES, WatchEvent};

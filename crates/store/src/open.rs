@@ -124,7 +124,7 @@ pub fn holds_data(directory: &Path) -> Result<bool, StoreError> {
 }
 
 /// Waits for a future on this thread. Only the committer's answer is waited for, which needs no runtime.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: Arc<Self>) {

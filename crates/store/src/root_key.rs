@@ -13,7 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use crate::StoreError;
+use crate::shamir::{self, Share, SharesError};
+use crate::{Shares, StoreError};
 
 /// What the text of a key file begins with; the number is that of the form.
 const HEADER: &str = "gridkeep-root-key-1:";
@@ -23,6 +24,7 @@ pub struct RootKey {
     secret: Zeroizing<[u8; 32]>,
     source: PathBuf,
     fresh: bool,
+    shares: Option<Shares>,
 }
 
 impl std::fmt::Debug for RootKey {
@@ -75,19 +77,87 @@ impl RootKey {
     pub fn generate_file(path: &Path) -> Result<Self, StoreError> {
         let mut secret = Zeroizing::new([0; 32]);
         rand::fill(&mut *secret).map_err(|_| StoreError::Sealing)?;
-        let mut text = Zeroizing::new(String::with_capacity(80));
-        text.push_str(HEADER);
-        URL_SAFE_NO_PAD.encode_string(secret.as_slice(), &mut text);
-        text.push('\n');
-        write_new(path, text.as_bytes()).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => problem(path, "it exists already and is not overwritten. Use it, or move it away"),
-            _ => problem(path, &format!("it can not be written ({error}). Check that its directory exists and may be written")),
-        })?;
-        Ok(Self {
+        let key = Self {
             secret,
             source: path.to_owned(),
             fresh: true,
+            shares: None,
+        };
+        write_new(path, key.to_text().as_bytes()).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => problem(path, "it exists already and is not overwritten. Use it, or move it away"),
+            _ => problem(path, &format!("it can not be written ({error}). Check that its directory exists and may be written")),
+        })?;
+        Ok(key)
+    }
+
+    /// Makes a new key that lies nowhere but in its shares.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealing`]; also if the numbers make no sense.
+    pub fn generate_shared(shares: Shares) -> Result<(Self, Vec<Share>), StoreError> {
+        let secret = crate::sealing::random()?;
+        let parts = shamir::split(&*secret, shares.count, shares.threshold)?;
+        let key = Self {
+            secret,
+            source: PathBuf::from("of the shares"),
+            fresh: true,
+            shares: Some(shares),
+        };
+        Ok((key, parts))
+    }
+
+    /// The key of these shares, as many as the threshold; whether it is the right one, [`RootKey::id`] tells.
+    ///
+    /// # Errors
+    /// [`SharesError`].
+    pub fn from_shares(shares: Shares, parts: &[Share]) -> Result<Self, SharesError> {
+        let whole = match (shares.threshold, parts) {
+            (1, [only]) => only.clone(),
+            _ => shamir::combine(parts)?,
+        };
+        let secret = Zeroizing::new(
+            whole
+                .as_slice()
+                .try_into()
+                .map_err(|_| SharesError::Length)?,
+        );
+        Ok(Self {
+            secret,
+            source: PathBuf::from("of the shares"),
+            fresh: false,
+            shares: Some(shares),
         })
+    }
+
+    /// The text of a key file, from somewhere else than a file.
+    ///
+    /// # Errors
+    /// [`StoreError::RootKey`] if it is none.
+    pub fn from_text(text: &[u8]) -> Result<Self, StoreError> {
+        let source = Path::new("given");
+        let secret = parse(text).ok_or_else(|| not_a_key(source))?;
+        Ok(Self {
+            secret,
+            source: source.to_owned(),
+            fresh: false,
+            shares: None,
+        })
+    }
+
+    /// The key as the text of a key file.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(80));
+        text.push_str(HEADER);
+        URL_SAFE_NO_PAD.encode_string(self.secret.as_slice(), &mut text);
+        text.push('\n');
+        text
+    }
+
+    /// How it was split, if it was.
+    #[must_use]
+    pub fn shares(&self) -> Option<Shares> {
+        self.shares
     }
 
     /// Reads the key file, or makes it if neither it nor any data exists: the first start.
@@ -202,13 +272,12 @@ impl RootKey {
         file.take(256)
             .read_to_end(&mut text)
             .map_err(|error| problem(path, &error.to_string()))?;
-        let secret = parse(&text).ok_or_else(|| {
-            problem(path, &format!("it is not a root key (one line, {HEADER} and 43 characters). Give the right file"))
-        })?;
+        let secret = parse(&text).ok_or_else(|| not_a_key(path))?;
         Ok(Self {
             secret,
             source: path.to_owned(),
             fresh: false,
+            shares: None,
         })
     }
 }
@@ -220,6 +289,12 @@ fn parse(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
         Ok(32) => Some(secret),
         _ => None,
     }
+}
+
+fn not_a_key(path: &Path) -> StoreError {
+    let what =
+        format!("it is not a root key (one line, {HEADER} and 43 characters). Give the right file");
+    problem(path, &what)
 }
 
 fn problem(path: &Path, problem: &str) -> StoreError {

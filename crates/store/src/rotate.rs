@@ -190,6 +190,7 @@ impl Store {
                 write_level: self.inner.write_level,
                 store: self.inner.store_id.clone(),
                 root_key: next.root_key_id.clone(),
+                shares: next.shares,
             };
             let sealed = keyring.seal(&next.secret, self.inner.store_id.as_bytes())?;
             let transaction = RawTransaction {
@@ -218,6 +219,19 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner);
         keys.retain(|key| key.root_key_id == next.root_key_id);
         Ok(())
+    }
+
+    /// Takes a root key for known that another node is about to seal the keyring under, so that this one can go on then.
+    pub fn expect_root_key(&self, root_key: &RootKey) {
+        let next = WrappingKey::of(root_key);
+        let mut keys = self
+            .inner
+            .wrapping_keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if keys.iter().all(|key| key.root_key_id != next.root_key_id) {
+            keys.push(next);
+        }
     }
 
     /// False if the keyring was changed by somebody else; then it has been read again.

@@ -61,6 +61,14 @@ impl Measures {
             .push(Box::new(collect));
     }
 
+    /// Forgets what was given to [`Measures::collect_with`], and all that it holds.
+    pub fn collect_no_more(&self) {
+        self.collectors
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     /// Everything, in Prometheus' text format (version 0.0.4).
     pub fn render(&self) -> String {
         for collect in &*self

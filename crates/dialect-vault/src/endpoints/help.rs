@@ -107,6 +107,9 @@ fn text(route: Route<'_>) -> Option<&'static str> {
         Route::Quota(_) => {
             "Rate limits: POST rate-limit/<name> with path, rate, interval, block_interval and per (address or user); config with rate_limit_exempt_paths, enable_rate_limit_response_headers, enable_rate_limit_audit_logging. Those of the configuration files are read only."
         }
+        Route::Keys(_) => {
+            "The keys of the store: POST seal drops them, POST rotate adds a data key, GET key-status tells which is in use."
+        }
         Route::HostInfo => "A few facts about the machine.",
         Route::Metrics => {
             "What the server counts: GET as JSON, with format=prometheus in the text format of Prometheus."

@@ -9,6 +9,7 @@ mod from_files;
 pub(crate) mod help;
 mod host;
 mod kerberos;
+mod keys;
 mod leases;
 mod metrics;
 mod mounts;
@@ -78,6 +79,7 @@ pub(crate) async fn guarded(
         Route::Quota(route) => quotas::answer(inner, route, call).await,
         Route::OwnToken(accessor) => tokens::own(inner, accessor, call, caller).await,
         Route::Ssh(route) => ssh::answer(inner, route, call, caller).await,
+        Route::Keys(route) => keys::answer(inner, route, call, caller).await,
         Route::Capabilities(whose) => capabilities::answer(inner, whose, call, caller).await,
         Route::Unknown if inner.is_mounted(call.path) => Err(Trouble::unsupported_path()),
         Route::Metrics => metrics::answer(inner, call),

@@ -33,7 +33,6 @@ where
             StatusCode::OK,
             object(json!({"initialized": true})),
         )),
-        // The server initialises and unseals itself, so there is nothing to be done with keys.
         Status::Init if write => {
             params::receive(
                 body,
@@ -44,12 +43,16 @@ where
             Err(Trouble::bad("Vault is already initialized"))
         }
         Status::Unseal if write => {
-            params::receive(
-                body,
-                inner.options.limits.open_body,
-                inner.options.limits.body_time,
-            )
-            .await?;
+            let limits = &inner.options.limits;
+            let bytes = params::receive(body, limits.open_body, limits.body_time).await?;
+            // The server is open: no key matters, and what cannot be read matters as little.
+            let reset = params::body(None, &bytes)
+                .ok()
+                .map(Fields::new)
+                .and_then(|mut fields| fields.boolean("reset").ok().flatten());
+            if reset == Some(true) && !inner.options.seal.begun() {
+                return Err(Trouble::bad("vault is unsealed"));
+            }
             Ok(Answer::bare(StatusCode::OK, seal_status(inner)))
         }
         _ => Err(Trouble::unsupported()),
@@ -60,10 +63,12 @@ fn health(inner: &Inner, query: Params) -> Result<Answer, Trouble> {
     let mut fields = Fields::new(query);
     let mut active = StatusCode::OK;
     let mut standby = StatusCode::TOO_MANY_REQUESTS;
+    let mut sealed_code = StatusCode::SERVICE_UNAVAILABLE;
     for name in ["activecode", "standbycode", "sealedcode", "uninitcode"] {
         match (code(&mut fields, name)?, name) {
             (Some(code), "activecode") => active = code,
             (Some(code), "standbycode") => standby = code,
+            (Some(code), "sealedcode") => sealed_code = code,
             _ => {}
         }
     }
@@ -73,7 +78,10 @@ fn health(inner: &Inner, query: Params) -> Result<Answer, Trouble> {
     });
     // Every node that serves is active. One that passes requests on is a standby.
     let serves = inner.keeper.serves();
-    let status = if serves {
+    let sealed = inner.options.seal.begun();
+    let status = if sealed {
+        sealed_code
+    } else if serves {
         active
     } else if inner.keeper.peers().is_empty() {
         StatusCode::SERVICE_UNAVAILABLE
@@ -85,8 +93,8 @@ fn health(inner: &Inner, query: Params) -> Result<Answer, Trouble> {
     let cluster = inner.keeper.cluster();
     let object = object(json!({
         "initialized": true,
-        "sealed": false,
-        "standby": !serves,
+        "sealed": sealed,
+        "standby": !serves && !sealed,
         "replication_performance_mode": "disabled",
         "replication_dr_mode": "disabled",
         "server_time_utc": inner.keeper.now().0,
@@ -99,7 +107,7 @@ fn health(inner: &Inner, query: Params) -> Result<Answer, Trouble> {
 
 /// A status code somebody wants instead of the usual one. Only those that Python's table of responses knows: the stock clients
 /// break on others.
-fn code(fields: &mut Fields, name: &str) -> Result<Option<StatusCode>, Trouble> {
+pub(crate) fn code(fields: &mut Fields, name: &str) -> Result<Option<StatusCode>, Trouble> {
     let Some(text) = fields.text(name)? else {
         return Ok(None);
     };
@@ -116,12 +124,9 @@ fn code(fields: &mut Fields, name: &str) -> Result<Option<StatusCode>, Trouble> 
 
 fn seal_status(inner: &Inner) -> Map<String, Value> {
     let cluster = inner.keeper.cluster();
-    object(json!({
-        "type": "auto",
+    let mut status = object(json!({
         "initialized": true,
-        "sealed": false,
-        "t": 1,
-        "n": 1,
+        "sealed": inner.options.seal.begun(),
         "progress": 0,
         "nonce": "",
         "recovery_seal": false,
@@ -132,10 +137,12 @@ fn seal_status(inner: &Inner) -> Map<String, Value> {
         "cluster_name": cluster.name,
         "cluster_id": cluster.id,
         "storage_type": if inner.keeper.is_shared() { "raft" } else { "file" },
-    }))
+    }));
+    inner.options.seal.kind().describe(&mut status);
+    status
 }
 
-pub(super) fn object(value: Value) -> Map<String, Value> {
+pub(crate) fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         _ => Map::new(),

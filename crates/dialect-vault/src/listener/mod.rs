@@ -39,6 +39,9 @@ pub use proxies::TrustedProxies;
 use stall::Stall;
 pub use tls::{ReloadableTls, TlsError, TlsFiles};
 
+/// How long one more request is waited for on each connection when the port stops.
+const ONE_MORE_REQUEST: Duration = Duration::from_secs(1);
+
 /// What answers requests.
 pub trait HttpService: Clone + Send + Sync + 'static {
     /// Answers one request that came from `peer`. Every failure is an answer.
@@ -198,6 +201,12 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
+/// Returns when that is so for some time.
+async fn stopped_since(shutdown: &mut watch::Receiver<bool>, some_time: Duration) {
+    stopped(shutdown).await;
+    tokio::time::sleep(some_time).await;
+}
+
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
@@ -229,7 +238,7 @@ impl<S: HttpService> Connection<S> {
         let shaking = tokio::time::timeout(self.limits.handshake, shake_hands(&acceptor, stream));
         let shaken = tokio::select! {
             shaken = shaking => shaken,
-            () = stopped(&mut self.shutdown) => return,
+            () = stopped_since(&mut self.shutdown, ONE_MORE_REQUEST) => return,
         };
         let stream = match shaken {
             Ok(Ok(stream)) => stream,
@@ -257,8 +266,10 @@ impl<S: HttpService> Connection<S> {
             self.limits.stalled_write,
         )));
         let service = self.service;
+        let (asked, mut next) = watch::channel(());
         let answer = service_fn(move |mut request: Request<Incoming>| {
             let service = service.clone();
+            asked.send_replace(());
             if let Some(channel) = channel {
                 request.extensions_mut().insert(channel);
             }
@@ -280,8 +291,21 @@ impl<S: HttpService> Connection<S> {
         let ended = match ended {
             Some(ended) => ended,
             None => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                // A request may be on the way: it is answered, also while a server is being sealed or unsealed and somebody else
+                // answers those who connect from now on.
+                next.mark_unchanged();
+                let next = tokio::time::timeout(ONE_MORE_REQUEST, next.changed());
+                let ended = tokio::select! {
+                    ended = connection.as_mut() => Some(ended),
+                    _ = next => None,
+                };
+                match ended {
+                    Some(ended) => ended,
+                    None => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                }
             }
         };
         if let Err(error) = ended {

@@ -51,7 +51,7 @@ pub(crate) fn client_token(headers: &HeaderMap) -> Option<SecretString> {
 }
 
 /// A random identifier in the form of a UUID of version 4.
-pub(super) fn request_id() -> String {
+pub(crate) fn request_id() -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut bytes = [0; 16];
     // Only an identifier: without randomness it is not unique, and the request can still be served.

@@ -3,6 +3,10 @@
 //! Owns that order. Refuses to know what any endpoint does. Whatever goes wrong on the way is an answer in JSON, a panic included.
 
 mod head;
+mod switch;
+
+pub(crate) use head::request_id;
+pub use switch::SealSwitch;
 
 pub(crate) use head::client_token;
 
@@ -37,6 +41,7 @@ use crate::path;
 use crate::peer::{Passed, Peers};
 use crate::quota::{Exceeded, Pass, Quotas};
 use crate::route::{CredentialKind, Route, Verb};
+use crate::sealed;
 
 /// Bounds of a single request.
 #[derive(Debug, Clone)]
@@ -77,6 +82,8 @@ pub struct DialectOptions {
     pub limits: DialectLimits,
     /// Front servers whose word about a client's address is taken.
     pub proxies: TrustedProxies,
+    /// How the server is sealed, and by which it is told to seal itself again.
+    pub seal: Arc<SealSwitch>,
     /// What `sys/metrics` answers; without it the endpoint does not exist.
     pub metrics: Option<Arc<dyn MetricsSource>>,
 }
@@ -189,7 +196,7 @@ impl VaultService {
     {
         let id = head::request_id();
         // What lies between this message and the next is where front servers and we might disagree: do not go on from there.
-        let close = request.headers().contains_key(TRANSFER_ENCODING);
+        let framed = request.headers().contains_key(TRANSFER_ENCODING);
         let asked = Asked::now(request.method());
         let span = tracing::info_span!(
             "request",
@@ -225,7 +232,8 @@ impl VaultService {
         if response.status().is_server_error() {
             span.record("otel.status_code", "ERROR");
         }
-        if close {
+        // Once it is sealed, somebody else answers on this port.
+        if framed || self.inner.options.seal.begun() {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -246,6 +254,13 @@ impl Inner {
     where
         B: Body<Data = Bytes>,
     {
+        // A node that is being sealed passes nothing on, and serves nothing that another passes on.
+        if self.options.seal.begun() {
+            return self
+                .answer(request, peer, id, asked)
+                .await
+                .into_response(id);
+        }
         let passing = self
             .peers
             .pass(&self.keeper, &self.options.limits, request, peer, id);
@@ -348,6 +363,9 @@ impl Inner {
         head::check(&parts.headers)?;
         let trimmed = decoded.strip_suffix('/').unwrap_or(decoded);
         let route = Route::of(trimmed);
+        if self.options.seal.begun() && !matches!(route, Route::Status(_)) {
+            return Err(sealed::sealed());
+        }
         let help =
             parts.method == Method::GET && parts.uri.query().is_some_and(params::asks_for_help);
         let open = matches!(route, Route::Status(_) | Route::Login(_) | Route::UiMounts);

@@ -286,6 +286,7 @@ fn service(
         limits: DialectLimits::default(),
         proxies,
         metrics: None,
+        seal: Arc::default(),
     };
     VaultService::new(keeper.clone(), options)
 }

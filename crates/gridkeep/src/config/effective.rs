@@ -466,10 +466,11 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .tree();
     let plain = (!own.plain_listen.is_empty())
         .then(|| Tree::List(own.plain_listen.iter().map(text).collect()));
-    let seal = own
-        .seal_key_file
-        .as_ref()
-        .map(|file| entries().with("key_file", path(file)).tree());
+    let seal = match &own.seal_key_file {
+        Some(file) => Some(entries().with("key_file", path(file)).tree()),
+        None if own.shamir.value => Some(entries().with("shamir", text(&own.shamir)).tree()),
+        None => None,
+    };
     entries()
         .with("listen", Tree::List(own.listen.iter().map(text).collect()))
         .with_some("plain_listen", plain)

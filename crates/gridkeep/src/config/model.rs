@@ -264,6 +264,8 @@ pub struct GridkeepConfig {
     pub advertise: Option<Setting<String>>,
     /// `seal.key_file`: the root key; absent: the service manager's credential.
     pub seal_key_file: Option<Setting<PathBuf>>,
+    /// `seal.shamir`: nobody holds the root key; shares of it are given by `sys/unseal`.
+    pub shamir: Setting<bool>,
     /// Who is an operator.
     pub operators: Vec<OperatorConfig>,
     /// `audit.on_failure`: what is done while the audit log cannot be written.

@@ -110,8 +110,29 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
         }
     });
     config.etcd = super::etcd::read(&mut item);
-    with_mapping(&mut item, "seal", &["key_file"], |seal| {
-        config.seal_key_file = seal.file_path("key_file")
+    with_mapping(&mut item, "seal", &["key_file", "shamir"], |seal| {
+        config.seal_key_file = seal.file_path("key_file");
+        if let Some(flag) = seal.flag("shamir") {
+            config.shamir = flag;
+        }
+        if config.shamir.value && config.seal_key_file.is_some() {
+            let origin = config.shamir.origin.clone();
+            seal.refuse(
+                &origin,
+                "shamir",
+                "With shares nobody holds the root key, so there is no file with it.",
+                Some("either shamir or key_file"),
+            );
+        }
+        if config.shamir.value && config.etcd.is_some() {
+            let origin = config.shamir.origin.clone();
+            seal.refuse(
+                &origin,
+                "shamir",
+                "Shares are not served with a store in etcd.",
+                Some("key_file, or the service manager's credential"),
+            );
+        }
     });
     with_mapping(&mut item, "audit", &["on_failure"], |audit| {
         let choices = [
@@ -160,6 +181,7 @@ fn defaults(base: &Path) -> GridkeepConfig {
         advertise: None,
         seal_key_file: None,
         plain_listen: Vec::new(),
+        shamir: Setting::builtin(false),
         operators: Vec::new(),
         on_audit_failure: Setting::builtin(OnAuditFailure::Revoke),
         robots: Vec::new(),

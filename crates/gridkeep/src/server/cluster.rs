@@ -6,6 +6,7 @@
 //! (`gridkeep config publish`). A reload alone does not: log rotation reloads servers whose files may be old.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use gridkeep_keeper::UnixSeconds;
@@ -16,18 +17,16 @@ use gridkeep_keeper::cluster::{
 };
 use gridkeep_store::Store;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 
 use crate::config::{self, Config, Loaded, Sources};
 
 /// How this node takes part in a cluster; `None` when its store is its own.
-pub(super) fn options(config: &Config, listener: Option<&TcpListener>) -> Option<ClusterOptions> {
+pub(super) fn options(config: &Config, first: Option<SocketAddr>) -> Option<ClusterOptions> {
     config.gridkeep.etcd.as_ref()?;
     let address = match &config.gridkeep.advertise {
         Some(address) => address.value.clone(),
         None => {
-            let port = listener.and_then(|listener| listener.local_addr().ok());
-            let port = port.map_or(config.gridkeep.callback_port.value, |local| local.port());
+            let port = first.map_or(config.gridkeep.callback_port.value, |local| local.port());
             format!("{}:{port}", config.own_name().value)
         }
     };

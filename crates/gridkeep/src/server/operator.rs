@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use gridkeep_dialect_vault::sealed::SealKind;
+use gridkeep_store::RootKey;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use super::{Running, inventory};
 use crate::audit::EvidenceAnswer;
@@ -67,6 +70,47 @@ pub enum Order {
     ClusterStatus,
     /// This node's files are those of all nodes from now on.
     PublishConfig,
+    /// Drop the keys.
+    Seal,
+    /// Take a share, or read the root key again.
+    Unseal,
+    /// Seal new records under a new data key, and then the old ones.
+    RotateKeyring,
+    /// Seal the keyring under another root key.
+    ReplaceRootKey,
+    /// Take a root key for known that another node is about to replace the present one by.
+    ExpectRootKey,
+}
+
+/// Who carries out orders: the server, or what stands for it while it is sealed.
+#[async_trait::async_trait]
+pub trait Desk: Send + Sync + 'static {
+    /// Carries out `order` of a caller who may; `secret` is what came with it.
+    async fn obey(
+        &self,
+        caller: u32,
+        order: &Order,
+        secret: Option<&str>,
+    ) -> anyhow::Result<String>;
+
+    /// Notes an order before (`request`) or after (`response`) it is carried out.
+    async fn note(
+        &self,
+        kind: &str,
+        caller: u32,
+        order: &Order,
+        error: Option<String>,
+    ) -> anyhow::Result<()> {
+        tracing::info!(kind, caller, ?order, error, "an operator's order");
+        Ok(())
+    }
+}
+
+/// What may come with an order, beside it in the same object: a share or a key. Never noted.
+#[derive(Deserialize)]
+struct Enclosed {
+    #[serde(default)]
+    secret: Option<String>,
 }
 
 /// The answer to [`Order::Token`].
@@ -153,7 +197,7 @@ impl Socket {
     }
 
     /// Answers until told to stop, then removes the socket.
-    pub(crate) async fn serve(self, running: Arc<Running>, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn serve(self, desk: Arc<impl Desk>, mut stop: watch::Receiver<bool>) {
         let mut strangers = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -175,10 +219,10 @@ impl Socket {
             };
             if is_operator(caller) {
                 // One at a time: operators are few, and an order takes milliseconds.
-                attend(stream, caller, &running).await;
+                attend(stream, caller, &*desk).await;
             } else if strangers.len() < MOST_STRANGERS {
-                let running = running.clone();
-                strangers.spawn(async move { attend(stream, caller, &running).await });
+                let desk = desk.clone();
+                strangers.spawn(async move { attend(stream, caller, &*desk).await });
             }
         }
         // A socket that stays behind is replaced at the next start.
@@ -191,8 +235,8 @@ fn is_operator(caller: u32) -> bool {
     caller == 0 || caller == nix::unistd::geteuid().as_raw()
 }
 
-async fn attend(stream: tokio::net::UnixStream, caller: u32, running: &Running) {
-    match tokio::time::timeout(PATIENCE, answer(stream, caller, running)).await {
+async fn attend(stream: tokio::net::UnixStream, caller: u32, desk: &impl Desk) {
+    match tokio::time::timeout(PATIENCE, answer(stream, caller, desk)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::info!("an operator's order was not answered: {error:#}"),
         Err(_) => tracing::info!("an operator's order took too long"),
@@ -202,14 +246,14 @@ async fn attend(stream: tokio::net::UnixStream, caller: u32, running: &Running) 
 async fn answer(
     stream: tokio::net::UnixStream,
     caller: u32,
-    running: &Running,
+    desk: &impl Desk,
 ) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
-    let mut line = String::new();
+    let mut line = Zeroizing::new(String::new());
     tokio::io::BufReader::new(read.take(LONGEST))
         .read_line(&mut line)
         .await?;
-    let reply = match obey(caller, &line, running).await {
+    let reply = match obey(caller, &line, desk).await {
         Ok(answer) => Reply {
             answer: Some(answer),
             error: None,
@@ -219,36 +263,74 @@ async fn answer(
             error: Some(format!("{error:#}")),
         },
     };
-    let mut bytes = zeroize::Zeroizing::new(serde_json::to_vec(&reply)?);
+    let mut bytes = Zeroizing::new(serde_json::to_vec(&reply)?);
     bytes.push(b'\n');
     write.write_all(&bytes).await?;
     Ok(())
 }
 
-async fn obey(caller: u32, line: &str, running: &Running) -> anyhow::Result<String> {
-    let allowed = is_operator(caller);
-    let order: Order = serde_json::from_str(line.trim()).context(
-        "the order is not understood; use the gridkeep of the same version as the server",
-    )?;
-    audit(running, "request", caller, &order, allowed, None).await?;
-    let outcome = perform(caller, &order, allowed, running).await;
-    let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
-    audit(running, "response", caller, &order, allowed, error).await?;
-    outcome
-}
-
-async fn perform(
-    caller: u32,
-    order: &Order,
-    allowed: bool,
-    running: &Running,
-) -> anyhow::Result<String> {
-    if !allowed {
+async fn obey(caller: u32, line: &str, desk: &impl Desk) -> anyhow::Result<String> {
+    let parsed = serde_json::from_str::<Order>(line.trim())
+        .and_then(|order| Ok((order, serde_json::from_str::<Enclosed>(line.trim())?.secret)));
+    // Not the parser's own words: they could show a piece of the secret.
+    let (order, secret) = parsed.map_err(|_| {
+        anyhow::anyhow!(
+            "the order is not understood; use the gridkeep of the same version as the server"
+        )
+    })?;
+    let secret = secret.map(Zeroizing::new);
+    if !is_operator(caller) {
+        let refused = "refused: neither root nor the server's own user";
+        desk.note("request", caller, &order, Some(refused.to_owned()))
+            .await?;
+        desk.note("response", caller, &order, Some(refused.to_owned()))
+            .await?;
         anyhow::bail!(
             "user id {caller} may not do this; only root and the user the server runs as (id {}) may: use sudo",
             nix::unistd::geteuid()
         );
     }
+    desk.note("request", caller, &order, None).await?;
+    let outcome = desk
+        .obey(
+            caller,
+            &order,
+            secret.as_ref().map(|secret| secret.as_str()),
+        )
+        .await;
+    let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
+    desk.note("response", caller, &order, error).await?;
+    outcome
+}
+
+#[async_trait::async_trait]
+impl Desk for Running {
+    async fn obey(
+        &self,
+        caller: u32,
+        order: &Order,
+        secret: Option<&str>,
+    ) -> anyhow::Result<String> {
+        perform(caller, order, secret, self).await
+    }
+
+    async fn note(
+        &self,
+        kind: &str,
+        caller: u32,
+        order: &Order,
+        error: Option<String>,
+    ) -> anyhow::Result<()> {
+        audit(self, kind, caller, order, error).await
+    }
+}
+
+async fn perform(
+    caller: u32,
+    order: &Order,
+    secret: Option<&str>,
+    running: &Running,
+) -> anyhow::Result<String> {
     match order {
         Order::Token => {
             let issued = running
@@ -299,6 +381,32 @@ async fn perform(
             tracing::info!(caller, "{done}");
             Ok(done)
         }
+        Order::Seal => {
+            running.seal.begin();
+            Ok("the server is sealed; requests under way are finished".to_owned())
+        }
+        Order::Unseal => Ok("the server is unsealed".to_owned()),
+        Order::RotateKeyring => {
+            let by = format!("uid:{caller}");
+            let generation = running.keeper.rotate_keyring(&by).await?;
+            Ok(format!(
+                "new records are sealed under key {generation}; the others follow in the background"
+            ))
+        }
+        Order::ReplaceRootKey | Order::ExpectRootKey => {
+            anyhow::ensure!(
+                running.seal.kind() == SealKind::Auto,
+                "nobody holds the root key of this server, so there is no other to put in its place"
+            );
+            let key = RootKey::from_text(secret.context("no key came with the order")?.as_bytes())?;
+            if *order == Order::ExpectRootKey {
+                running.keeper.expect_root_key(&key);
+                return Ok(format!("root key {} is expected", key.id()));
+            }
+            let by = format!("uid:{caller}");
+            running.keeper.replace_root_key(&key, &by).await?;
+            Ok(key.id())
+        }
         Order::AuditEvidence => {
             if let Some(file) = &running.audit.file
                 && let Err(error) =
@@ -318,7 +426,6 @@ async fn audit(
     kind: &str,
     caller: u32,
     order: &Order,
-    allowed: bool,
     error: Option<String>,
 ) -> anyhow::Result<()> {
     let mut line = serde_json::json!({
@@ -326,9 +433,7 @@ async fn audit(
         "type": kind,
         "request": { "operation": "update", "path": "operator/socket", "data": order, "caller_uid": caller },
     });
-    if !allowed {
-        line["error"] = "refused: neither root nor the server's own user".into();
-    } else if let Some(error) = error {
+    if let Some(error) = error {
         line["error"] = error.into();
     }
     let mut bytes = line.to_string().into_bytes();
@@ -346,6 +451,18 @@ pub fn answers(directory: &Path) -> bool {
 /// # Errors
 /// When there is no server, or it refuses.
 pub fn ask(directory: &Path, order: &Order) -> anyhow::Result<String> {
+    ask_with(directory, order, None)
+}
+
+/// The same with a secret to go with the order.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_with(
+    directory: &Path,
+    order: &Order,
+    secret: Option<Zeroizing<String>>,
+) -> anyhow::Result<String> {
     let path = directory.join(NAME);
     let mut stream = UnixStream::connect(&path).with_context(|| {
         format!(
@@ -355,7 +472,14 @@ pub fn ask(directory: &Path, order: &Order) -> anyhow::Result<String> {
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut line = serde_json::to_string(order)?;
+    let mut line = Zeroizing::new(serde_json::to_string(order)?);
+    if let Some(secret) = secret {
+        // In front of the brace that ends the order.
+        line.pop();
+        line.push_str(",\"secret\":");
+        line.push_str(&Zeroizing::new(serde_json::to_string(&*secret)?));
+        line.push('}');
+    }
     line.push('\n');
     stream.write_all(line.as_bytes())?;
     let mut answer = String::new();

@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use gridkeep_store::{Etcd, Initialise, OpenOptions, RootKey, Store};
 
+use super::replacement;
 use crate::config::{Config, Loaded};
 
 /// The credential of the service manager that holds the root key.
 const ROOT_KEY_CREDENTIAL: &str = "gridkeep-root-key";
 
 /// Where the root key is.
-enum KeySource {
+pub enum KeySource {
+    /// The service manager's credential.
     Credential,
+    /// This file.
     File(PathBuf),
 }
 
@@ -26,7 +29,8 @@ impl KeySource {
         })
     }
 
-    fn of(config: &Config, loaded: &Loaded) -> Self {
+    /// As the configuration and the service manager have it.
+    pub fn of(config: &Config, loaded: &Loaded) -> Self {
         let credential = || {
             std::env::var_os("CREDENTIALS_DIRECTORY")
                 .is_some_and(|place| Path::new(&place).join(ROOT_KEY_CREDENTIAL).exists())
@@ -40,7 +44,7 @@ impl KeySource {
 }
 
 /// Opens the store of this configuration; makes it at the very first start. The data directory is made in either case: what is received
-/// while the store is away is kept there.
+/// while the store is away is kept there. With a key that is `given`, from shares, the store has been made already.
 ///
 /// # Errors
 /// In words for the operator.
@@ -48,6 +52,7 @@ pub(super) async fn open(
     config: &Config,
     loaded: &Loaded,
     initialise: bool,
+    given: Option<RootKey>,
 ) -> anyhow::Result<Store> {
     let data = config.gridkeep.data.value.clone();
     std::fs::DirBuilder::new()
@@ -63,17 +68,22 @@ pub(super) async fn open(
     };
     if let Some(etcd) = &config.gridkeep.etcd {
         let etcd = Etcd::new(etcd.settings())?;
-        let key = match key {
-            KeySource::Credential => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
-            KeySource::File(path) => etcd.load_or_generate(&path).await?,
+        let key = match (given, key) {
+            (Some(key), _) => key,
+            (None, KeySource::Credential) => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
+            (None, KeySource::File(path)) => etcd.load_or_generate(&path).await?,
         };
         return Ok(etcd.open(key, initialise).await?);
     }
     tokio::task::spawn_blocking(move || {
         let directory = data.join("store");
-        let key = match key {
-            KeySource::Credential => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
-            KeySource::File(path) => RootKey::load_or_generate(&path, &directory)?,
+        let key = match (given, key) {
+            (Some(key), _) => key,
+            (None, KeySource::Credential) => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
+            (None, KeySource::File(path)) => {
+                replacement::finish(&path, &directory)?;
+                RootKey::load_or_generate(&path, &directory)?
+            }
         };
         let mut options = OpenOptions::new(&directory, key);
         options.initialise = initialise;

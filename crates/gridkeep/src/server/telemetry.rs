@@ -111,7 +111,7 @@ fn endpoint(to: &CollectorConfig) -> anyhow::Result<Endpoint> {
 pub fn bind(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for address in &config.gridkeep.telemetry.metrics_listen {
-        match super::listen(address.value) {
+        match super::port::listen(address.value) {
             Ok(listener) => listeners.push(listener),
             Err(error) if address.origin.file().is_none() => tracing::warn!(
                 "metrics are not served on {}: {error}; set gridkeep.telemetry.metrics.listen to another address, or to [] for none",
@@ -127,8 +127,8 @@ pub fn bind(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// Says what all metrics mean, and sets those of this program.
-pub fn describe(measures: &Measures) {
+/// Says what all metrics mean.
+pub fn describe() {
     gridkeep_store::describe_metrics();
     gridkeep_issuer::describe_metrics();
     gridkeep_keeper::describe_metrics();
@@ -142,15 +142,13 @@ pub fn describe(measures: &Measures) {
         "gridkeep_configuration_reload_failed",
         "1 while the files of the configuration cannot be used and the one from before is in force"
     );
-    measures.collect_with(|| {
-        gauge!("gridkeep_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0)
-    });
 }
 
 /// Has the gauges of a server set before each rendering.
 pub fn collect(measures: &Measures, keeper: &Keeper, tls: &Arc<ReloadableTls>) {
     let (keeper, tls) = (keeper.clone(), tls.clone());
     measures.collect_with(move || {
+        gauge!("gridkeep_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         keeper.measure();
         gridkeep_dialect_vault::measure();
         let failed = RELOAD_FAILED.load(Ordering::Relaxed);

@@ -393,6 +393,9 @@ fn store(config: &GridkeepConfig) -> String {
 }
 
 fn key_file(config: &GridkeepConfig) -> String {
+    if config.shamir.value {
+        return "shares".to_owned();
+    }
     config
         .seal_key_file
         .as_ref()

@@ -1,0 +1,39 @@
+//! Sealing the server and rotating its keys.
+
+use gridkeep_keeper::Operation;
+use serde_json::json;
+
+use super::status::object;
+use crate::answer::Answer;
+use crate::failure::Trouble;
+use crate::route::KeysRoute;
+use crate::service::{Call, Caller, Inner};
+
+pub(super) async fn answer(
+    inner: &Inner,
+    route: KeysRoute,
+    call: &Call<'_>,
+    caller: &Caller<'_>,
+) -> Result<Answer, Trouble> {
+    let write = matches!(call.operation, Operation::Create | Operation::Update);
+    match route {
+        KeysRoute::Seal if write => {
+            inner.options.seal.begin();
+            Ok(Answer::done())
+        }
+        KeysRoute::Rotate if write => {
+            let by = &caller.bearer.token.display_name;
+            inner.keeper.rotate_keyring(by).await?;
+            Ok(Answer::done())
+        }
+        KeysRoute::Status if call.operation == Operation::Read => {
+            let status = inner.keeper.key_status();
+            Ok(Answer::repeated(object(json!({
+                "term": status.generation,
+                "generations": status.generations,
+                "root_key_id": status.root_key_id,
+            }))))
+        }
+        _ => Err(Trouble::unsupported()),
+    }
+}

@@ -1,0 +1,140 @@
+//! The operator's part in sealing, unsealing and replacing the root key: what is read from terminals and files on this side of the
+//! socket. The server never writes key files; who gives the order does.
+
+use std::io::{BufRead as _, IsTerminal as _, Write};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use gridkeep_store::RootKey;
+use nix::sys::termios::{self, LocalFlags, SetArg};
+use zeroize::Zeroizing;
+
+use crate::config::Loaded;
+use crate::server::operator::{self, Order};
+use crate::server::place::KeySource;
+use crate::server::replacement;
+
+/// Gives the server a share, read from the terminal without showing it, or from standard input; where it needs none, tells it to
+/// read its root key again.
+///
+/// # Errors
+/// When the server refuses it.
+pub fn unseal(loaded: &Loaded, directory: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    let shamir = loaded
+        .config
+        .as_ref()
+        .is_some_and(|config| config.gridkeep.shamir.value);
+    let share = if shamir {
+        // Asked first, so that nobody types a share for nothing.
+        writeln!(out, "{}", operator::ask(directory, &Order::Unseal)?)?;
+        Some(read_hidden("Share: ", out)?)
+    } else {
+        None
+    };
+    let told = operator::ask_with(directory, &Order::Unseal, share)?;
+    writeln!(out, "{told}")?;
+    Ok(())
+}
+
+fn read_hidden(prompt: &str, out: &mut dyn Write) -> anyhow::Result<Zeroizing<String>> {
+    let input = std::io::stdin();
+    let mut line = Zeroizing::new(String::with_capacity(256));
+    if !input.is_terminal() {
+        input.lock().read_line(&mut line)?;
+        return Ok(Zeroizing::new(line.trim().to_owned()));
+    }
+    write!(out, "{prompt}")?;
+    out.flush()?;
+    let usual = termios::tcgetattr(&input)?;
+    let mut hidden = usual.clone();
+    hidden.local_flags.remove(LocalFlags::ECHO);
+    termios::tcsetattr(&input, SetArg::TCSAFLUSH, &hidden)?;
+    let read = input.lock().read_line(&mut line);
+    termios::tcsetattr(&input, SetArg::TCSAFLUSH, &usual)?;
+    writeln!(out)?;
+    read?;
+    Ok(Zeroizing::new(line.trim().to_owned()))
+}
+
+/// Replaces the root key of the running server: by a new one in place of its file, or by that in `given`, which is made if it is
+/// missing and which the operator then puts where the server finds it.
+///
+/// # Errors
+/// When a step fails; the text says what is in force.
+pub fn replace_root_key(
+    loaded: &Loaded,
+    directory: &Path,
+    given: Option<&Path>,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let config = loaded
+        .config
+        .as_ref()
+        .context("there is no configuration")?;
+    let (file, new) = match (given, KeySource::of(config, loaded)) {
+        (Some(given), _) => (None, given.to_owned()),
+        (None, KeySource::File(path)) if path.exists() => {
+            let new = replacement::next(&path);
+            (Some(path), new)
+        }
+        (None, _) => anyhow::bail!(
+            "the root key does not lie in a file that this command finds; give the file for the new one with --key, and put it where the server finds its key afterwards"
+        ),
+    };
+    let key = if new.exists() {
+        RootKey::from_file(&new)?
+    } else {
+        let key = RootKey::generate_file(&new)?;
+        if let Some(path) = &file {
+            let old = std::fs::metadata(path)?;
+            std::os::unix::fs::chown(&new, Some(old.uid()), Some(old.gid())).with_context(
+                || {
+                    format!(
+                        "{} cannot be given the owner of {}",
+                        new.display(),
+                        path.display()
+                    )
+                },
+            )?;
+        }
+        key
+    };
+    let old = file.as_deref().map(RootKey::from_file).transpose()?;
+    let id = operator::ask_with(directory, &Order::ReplaceRootKey, Some(key.to_text()))
+        .with_context(|| format!("the root key was not replaced, or that is not known; the new one stays in {}: give the order again", new.display()))?;
+    anyhow::ensure!(
+        id == key.id(),
+        "the server answers for another key ({id}) than the one given ({}); do not remove any key",
+        key.id()
+    );
+    match (file, old) {
+        (Some(path), Some(old)) => {
+            replacement::put_in_place(&path, &old.id())?;
+            writeln!(
+                out,
+                "the store is sealed under root key {id}, which lies in {}; the old one lies in {}.old-{}: copies of the data from before today need it",
+                path.display(),
+                path.display(),
+                old.id()
+            )?;
+        }
+        _ => writeln!(
+            out,
+            "the store is sealed under root key {id} in {}; put it where the server finds its key before it is next started, and keep the old one for copies of the data from before today",
+            new.display()
+        )?,
+    }
+    Ok(())
+}
+
+/// Lets a node of a cluster know the key that another node is about to put into force.
+///
+/// # Errors
+/// When the file is no key or the server refuses it.
+pub fn expect_root_key(directory: &Path, file: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    let key = RootKey::from_file(file)?;
+    let told = operator::ask_with(directory, &Order::ExpectRootKey, Some(key.to_text()))?;
+    writeln!(out, "{told}")?;
+    Ok(())
+}

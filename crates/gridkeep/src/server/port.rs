@@ -1,0 +1,205 @@
+//! What clients reach: the sockets, the certificate, and how many connections there may be. It stays the same whether the server is
+//! sealed or not.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use gridkeep_dialect_vault::listener::{
+    self, HttpService, ListenerLimits, ReloadableTls, TlsFiles, TrustedProxies,
+};
+use gridkeep_keeper::Keeper;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::audit;
+use crate::config::{Config, Setting};
+
+/// Days before its end from which on the certificate is warned about.
+const CERTIFICATE_WARNING: i64 = 14;
+
+/// The sockets, and what is served on them.
+pub(super) struct Port {
+    tls_sockets: Vec<std::net::TcpListener>,
+    plain_sockets: Vec<std::net::TcpListener>,
+    limits: ListenerLimits,
+    /// The certificate.
+    pub(super) tls: Arc<ReloadableTls>,
+}
+
+impl Port {
+    /// Reads the certificate and binds the addresses.
+    pub(super) fn open(config: &Config) -> anyhow::Result<Port> {
+        let files = raise_file_limit();
+        audit::probe(config)?;
+        let tls = ReloadableTls::load(TlsFiles {
+            certificate: config.gridkeep.certificate.value.clone(),
+            key: config.gridkeep.key.value.clone(),
+        })?;
+        let kept = |listeners: Vec<TcpListener>| {
+            listeners
+                .into_iter()
+                .map(TcpListener::into_std)
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let tls_sockets = kept(bind(&config.gridkeep.listen)?)?;
+        let plain_sockets = kept(bind(&config.gridkeep.plain_listen)?)?;
+        let limits = limits_of_port(files, tls_sockets.len() + plain_sockets.len());
+        Ok(Port {
+            tls_sockets,
+            plain_sockets,
+            limits,
+            tls,
+        })
+    }
+
+    /// The first address, whose port others are told where none is configured.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.tls_sockets.first()?.local_addr().ok()
+    }
+
+    /// Has `service` answer on all addresses until `stopping`; whoever was served before it has stopped or is about to. Answers the
+    /// addresses, for people.
+    pub(super) fn serve(
+        &self,
+        service: &impl HttpService,
+        proxies: TrustedProxies,
+        tasks: &mut JoinSet<()>,
+        stopping: &watch::Receiver<bool>,
+    ) -> anyhow::Result<String> {
+        let limits = ListenerLimits {
+            trusted: proxies,
+            ..self.limits.clone()
+        };
+        let mut addresses = Vec::new();
+        for socket in &self.tls_sockets {
+            let listener = TcpListener::from_std(socket.try_clone()?)?;
+            addresses.push(listener.local_addr()?.to_string());
+            tasks.spawn(listener::serve(
+                listener,
+                self.tls.clone(),
+                service.clone(),
+                limits.clone(),
+                stopping.clone(),
+            ));
+        }
+        for socket in &self.plain_sockets {
+            let listener = TcpListener::from_std(socket.try_clone()?)?;
+            addresses.push(format!("{} (without TLS)", listener.local_addr()?));
+            tasks.spawn(listener::serve_plain(
+                listener,
+                service.clone(),
+                limits.clone(),
+                stopping.clone(),
+            ));
+        }
+        Ok(addresses.join(" "))
+    }
+}
+
+/// Says each day that the certificate ends soon, from [`CERTIFICATE_WARNING`] days before.
+pub(super) async fn warn_of_the_certificates_end(
+    tls: Arc<ReloadableTls>,
+    keeper: Keeper,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        if let Some(days) = tls
+            .days_left(keeper.now())
+            .filter(|days| *days < CERTIFICATE_WARNING)
+        {
+            tracing::warn!(
+                days,
+                "the server's certificate ends in {days} days, and no client will connect then; renew it and replace both files, they are read again by themselves"
+            );
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(Duration::from_secs(86_400)) => {}
+        }
+    }
+}
+
+fn bind(addresses: &[Setting<SocketAddr>]) -> anyhow::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        listeners.push(listen(address.value).with_context(|| {
+            format!("the server cannot listen on {} ({}); is another server running there? change the address or stop the other", address.value, address.origin)
+        })?);
+    }
+    Ok(listeners)
+}
+
+pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()?
+    } else {
+        tokio::net::TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4096)
+}
+
+/// One connection is one file descriptor; the usual soft limit of 1024 is less than the server accepts. Answers the limit in force.
+fn raise_file_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return u64::MAX;
+    };
+    let wanted = hard.min(65_536);
+    if soft >= wanted {
+        return soft;
+    }
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_err() {
+        tracing::warn!(
+            soft,
+            "the limit of open files could not be raised; with many clients connections will wait"
+        );
+        return soft;
+    }
+    wanted
+}
+
+/// Strangers' connections must not take the descriptors that the store, the audit log and requests to issuers need: a quarter, at least
+/// 64, is kept from them.
+fn limits_of_port(files: u64, ports: usize) -> ListenerLimits {
+    let usual = ListenerLimits::default();
+    let own = (files / 4).max(64);
+    let share = files.saturating_sub(own) / u64::try_from(ports.max(1)).unwrap_or(1);
+    let share = usize::try_from(share).unwrap_or(usize::MAX).max(8);
+    if share < usual.connections {
+        tracing::warn!(
+            files,
+            connections = share,
+            "the limit of open files allows fewer connections than usual; raise it (LimitNOFILE=) when clients have to wait"
+        );
+    }
+    ListenerLimits {
+        connections: share.min(usual.connections),
+        ..usual
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_files_mean_few_connections() {
+        let usual = ListenerLimits::default().connections;
+        for (files, ports, connections) in [
+            (65_536, 1, usual),
+            (u64::MAX, 2, usual),
+            (1024, 1, 768),
+            (1024, 2, 384),
+            (128, 1, 64),
+            (10, 1, 8),
+            (1024, 0, 768),
+        ] {
+            assert_eq!(limits_of_port(files, ports).connections, connections);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A server that is up, as far as reloading and operators need it.
+//!
+//! Owns putting a configuration into force while requests are served.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use gridkeep_dialect_vault::SealSwitch;
+use gridkeep_dialect_vault::listener::{ReloadableTls, TrustedProxies};
+use gridkeep_keeper::cluster::NodeReport;
+use gridkeep_keeper::{Keeper, Network, UnixSeconds};
+use tokio::sync::watch;
+
+use super::assemble::{self, Issuers};
+use super::audit::Audit;
+use super::cluster::{self, Occasion, Own};
+use super::{Options, affected, notify, operator, telemetry};
+use crate::config::{self, Config, Loaded, Severity, Surroundings};
+
+/// A server that is up, as far as reloading and operators need it.
+pub(crate) struct Running {
+    pub(super) options: Options,
+    pub(super) config: Mutex<Config>,
+    pub(super) issuers: tokio::sync::Mutex<Issuers>,
+    /// This node's own files, whichever configuration is in force.
+    pub(super) own: tokio::sync::Mutex<Own>,
+    pub(crate) keeper: Keeper,
+    pub(crate) audit: Audit,
+    pub(crate) tls: Arc<ReloadableTls>,
+    pub(super) proxies: TrustedProxies,
+    /// When it began to serve.
+    pub(crate) since: UnixSeconds,
+    pub(crate) seal: Arc<SealSwitch>,
+}
+
+impl Running {
+    /// A copy of the configuration in force.
+    pub(crate) fn config(&self) -> Config {
+        self.config
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// What would change if the files were loaded now, in words.
+    pub(crate) async fn diff(&self) -> anyhow::Result<operator::DiffAnswer> {
+        let loaded = load(&self.options.paths).await?;
+        let old = self.config();
+        let people = affected::People::of(&self.keeper, &old, &loaded).await?;
+        let (mut text, mut notes) = (Vec::new(), Vec::new());
+        let code = config::commands::show_diff(
+            &old,
+            &loaded,
+            &|change| people.met_by(change),
+            &mut text,
+            &mut notes,
+        )?;
+        notes.extend(text);
+        let text = String::from_utf8_lossy(&notes).into_owned();
+        Ok(operator::DiffAnswer { text, code })
+    }
+
+    /// Reads files, certificate and audit log anew. Whatever cannot be used leaves the old in force.
+    pub(crate) async fn reload(&self) {
+        notify::tell("RELOADING=1");
+        if let Some(audit) = &self.audit.file {
+            audit.reopen();
+        }
+        let tls = self.tls.clone();
+        // A panic in there has been reported by itself, and the old certificate stays.
+        let _ = tokio::task::spawn_blocking(move || tls.reload_and_report()).await;
+        let reloaded = self.reload_configuration().await;
+        telemetry::RELOAD_FAILED.store(reloaded.is_err(), Ordering::Relaxed);
+        if let Err(error) = reloaded {
+            tracing::error!(
+                "the configuration was not reloaded, the one from before stays in force: {error:#}"
+            );
+        }
+        notify::tell("READY=1");
+    }
+
+    async fn reload_configuration(&self) -> anyhow::Result<()> {
+        let loaded = load(&self.options.paths).await?;
+        let new = accepted(&loaded, self.options.strict)?;
+        anyhow::ensure!(
+            loaded.is_faultless(),
+            "the lines above name errors, and leaving out what they name would cost its users their access"
+        );
+        self.put_in_force(Some(Own::of(new, &loaded)), Occasion::Reload)
+            .await
+    }
+
+    /// Makes this node's files those of all nodes.
+    pub(crate) async fn publish(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.keeper.is_shared(),
+            "this server runs alone: a reload puts its files into force"
+        );
+        let loaded = load(&self.options.paths).await?;
+        let new = accepted(&loaded, self.options.strict)?;
+        anyhow::ensure!(
+            loaded.is_faultless() && !new.issuers.is_empty(),
+            "the files have errors or name no issuer, and leaving out issuers would cost their users their access; look at gridkeep config check"
+        );
+        self.put_in_force(Some(Own::of(new, &loaded)), Occasion::Publish)
+            .await
+    }
+
+    /// Puts what other nodes publish into force.
+    pub(super) async fn follow_configuration(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut versions = self.keeper.configuration_versions();
+        versions.mark_changed();
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                changed = versions.changed() => if changed.is_err() { return },
+            }
+            let version = *versions.borrow_and_update();
+            if version == self.keeper.reported().configuration {
+                continue;
+            }
+            if let Err(error) = self.put_in_force(None, Occasion::Seen).await {
+                tracing::error!(
+                    version,
+                    "the configuration that all nodes share could not be put into force here: {error:#}"
+                );
+                self.keeper.report(NodeReport {
+                    trouble: Some(format!("{error:#}")),
+                    ..self.keeper.reported()
+                });
+            }
+        }
+    }
+
+    /// Puts into force what is due: this node's files, or what the nodes share.
+    async fn put_in_force(&self, own: Option<Own>, occasion: Occasion) -> anyhow::Result<()> {
+        let mut standing = self.own.lock().await;
+        let own = own.unwrap_or_else(|| standing.clone());
+        let (new, report) = if self.keeper.is_shared() {
+            let settled =
+                cluster::settle(self.keeper.store(), &own, occasion, Some(&standing)).await?;
+            (settled.config, settled.report)
+        } else {
+            (own.config.clone(), NodeReport::default())
+        };
+        let new = &new;
+        let old = self.config();
+        let changes = config::diff(&old, new);
+        let mut issuers = self.issuers.lock().await;
+        let setup = assemble::setup(new, &mut issuers);
+        self.keeper.reconfigure(setup).await?;
+        self.proxies.set(trusted_proxies(new));
+        self.keeper.report(report);
+        *standing = own;
+        issuers.forget_unused(new);
+        issuers.compare_with_discovery(new);
+        for change in &changes {
+            tracing::info!(
+                key = change.key,
+                affected = change.affected,
+                "{}",
+                change.what
+            );
+        }
+        warn_of_what_needs_a_restart(&old, new);
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new.clone();
+        tracing::info!(changes = changes.len(), "configuration reloaded");
+        Ok(())
+    }
+}
+
+pub(super) fn trusted_proxies(config: &Config) -> Vec<Network> {
+    let proxies = config.gridkeep.trusted_proxies.iter();
+    proxies.map(|network| network.value).collect()
+}
+
+fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
+    let places = |config: &Config| {
+        let own = &config.gridkeep;
+        (
+            own.listen
+                .iter()
+                .chain(&own.plain_listen)
+                .map(|listen| listen.value)
+                .collect::<Vec<_>>(),
+            [
+                own.certificate.value.clone(),
+                own.key.value.clone(),
+                own.data.value.clone(),
+                own.run_directory.value.clone(),
+            ],
+            own.etcd.as_ref().map(config::EtcdConfig::settled),
+            config.audit_log().map(Path::to_owned),
+            own.on_audit_failure.value,
+            own.seal_key_file
+                .as_ref()
+                .map(|setting| setting.value.clone()),
+            own.shamir.value,
+        )
+    };
+    if places(old) != places(new) {
+        tracing::warn!(
+            "addresses, certificate paths, the data and run directories, the store's place, the root key's file, the audit log's path and what is done when it fails change only with a restart of the server"
+        );
+    }
+}
+
+/// Reads the files of the configuration.
+pub(super) async fn load(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
+    let paths = paths.to_vec();
+    tokio::task::spawn_blocking(move || config::load(&paths, &Surroundings::of_this_host()))
+        .await
+        .context("reading the configuration failed")
+}
+
+/// The configuration, if it may be used; its findings go to the log.
+pub(super) fn accepted(loaded: &Loaded, strict: bool) -> anyhow::Result<&Config> {
+    for finding in &loaded.findings {
+        match finding.severity {
+            Severity::Fatal | Severity::Error => tracing::error!("{finding}"),
+            Severity::Warning => tracing::warn!("{finding}"),
+            Severity::Info => tracing::info!("{finding}"),
+        }
+    }
+    match &loaded.config {
+        Some(config) if loaded.is_acceptable(strict) => Ok(config),
+        Some(_) => anyhow::bail!(
+            "the configuration has errors or warnings and --strict was given; correct what the lines above say, or start without --strict"
+        ),
+        None => anyhow::bail!(
+            "the configuration cannot be used; correct what the lines above say (gridkeep config check shows it again)"
+        ),
+    }
+}

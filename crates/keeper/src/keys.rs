@@ -1,0 +1,120 @@
+//! Rotating the keys of the store while it is in use.
+//!
+//! Owns the order of the steps: a new data key counts at once, what is older is sealed anew in the background, and only then are old
+//! keys forgotten.
+
+use gridkeep_store::{RootKey, StoreError};
+
+use crate::database::failure;
+use crate::events::{self, Event};
+use crate::failure::Failure;
+use crate::keeper::Keeper;
+
+/// What the keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyStatus {
+    /// Generation of the data key that new records are sealed under.
+    pub generation: u32,
+    /// Generations that some record may still be sealed under.
+    pub generations: usize,
+    /// Public identifier of the root key.
+    pub root_key_id: String,
+}
+
+impl Keeper {
+    /// What the keys are.
+    #[must_use]
+    pub fn key_status(&self) -> KeyStatus {
+        let status = self.inner.db.store.status();
+        KeyStatus {
+            generation: status.key_generation,
+            generations: status.key_generations,
+            root_key_id: status.root_key_id,
+        }
+    }
+
+    /// Adds a data key, and seals all records under it in the background; answers its generation.
+    ///
+    /// # Errors
+    /// [`Failure::Later`] when the store cannot be written.
+    pub async fn rotate_keyring(&self, by: &str) -> Result<u32, Failure> {
+        let store = &self.inner.db.store;
+        let generation = store
+            .rotate_keyring()
+            .await
+            .map_err(|error| failure(&error))?;
+        self.tell_of_keys("keyring_rotated", by, &format!("generation {generation}"))
+            .await?;
+        let keeper = self.clone();
+        let mut stop = self.stopping();
+        self.own(async move {
+            let resealed = tokio::select! {
+                // What was sealed anew stays so, and the next rotation does the rest.
+                _ = stop.wait_for(|stop| *stop) => return,
+                resealed = keeper.inner.db.store.reseal_all() => resealed,
+            };
+            match resealed {
+                Ok(done) if done.damaged.is_empty() => tracing::info!(
+                    generation,
+                    records = done.resealed,
+                    "all records are sealed under the newest key; older ones are forgotten"
+                ),
+                Ok(done) => {
+                    for damaged in &done.damaged {
+                        tracing::error!(%damaged, "a record could not be sealed anew; its old key is kept");
+                    }
+                }
+                Err(error) => tracing::warn!(
+                    %error,
+                    "not all records are sealed under the newest key yet; rotate again to go on"
+                ),
+            }
+        });
+        Ok(generation)
+    }
+
+    /// Seals the keyring under another root key; from then on the old one opens this store no longer.
+    ///
+    /// # Errors
+    /// [`Failure::Later`] when the store cannot be written; then either key may be the one, and the same call tells.
+    pub async fn replace_root_key(&self, key: &RootKey, by: &str) -> Result<(), Failure> {
+        let store = &self.inner.db.store;
+        store
+            .replace_root_key(key)
+            .await
+            .map_err(|error| failure(&error))?;
+        if !store
+            .is_sealed_under(key)
+            .await
+            .map_err(|error| failure(&error))?
+        {
+            return Err(failure(&StoreError::ForeignRootKey {
+                expected: store.status().root_key_id,
+                given: key.id(),
+            }));
+        }
+        self.tell_of_keys("root_key_replaced", by, &format!("root key {}", key.id()))
+            .await
+    }
+
+    /// Takes a root key for known that another node is about to seal the store under.
+    pub fn expect_root_key(&self, key: &RootKey) {
+        self.inner.db.store.expect_root_key(key);
+    }
+
+    async fn tell_of_keys(&self, what: &str, by: &str, detail: &str) -> Result<(), Failure> {
+        let mut change = crate::database::Change::new();
+        events::record(
+            &mut change,
+            &Event {
+                at: self.now(),
+                what: what.to_owned(),
+                subject: "store".to_owned(),
+                by: by.to_owned(),
+                from: None,
+                detail: detail.to_owned(),
+            },
+        )?;
+        Ok(self.inner.db.commit(change).await?)
+    }
+}
