@@ -40,6 +40,7 @@ def test_status_says_what_is_stored_and_what_fails(make_issuer, make_server, ent
     assert status["tokens"] >= 1 and status["store"]["trouble"] is None and status["certificate_days"] > 14
     assert status["failing"] == [] and status["ending"] == []
     text = gridkeep(server, "status").stdout
+    assert f", on {server.address}\n" in text, text
     assert "issuer dune: 1 credentials, 0 of them failing" in text, text
 
     # The issuer forgets the login: the next refresh shows it, and the status says whose and why.

@@ -69,7 +69,7 @@ pub async fn wait(
     );
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    let addresses = port.serve(&service, TrustedProxies::default(), &mut tasks, &stopping)?;
+    port.serve(&service, TrustedProxies::default(), &mut tasks, &stopping)?;
     if let Some(closing) = closing {
         closing.await?;
     }
@@ -78,7 +78,7 @@ pub async fn wait(
     let socket = Socket::bind(&config.gridkeep.run_directory.value)?;
     tasks.spawn(socket.serve(waiting.clone(), stopping.clone()));
     waiting.attempt().closing = false;
-    let status = format!("sealed on {addresses}");
+    let status = format!("sealed on {}", port.addresses()?.join(" "));
     tracing::warn!(
         initialised = waiting.status().initialised,
         "{status}: every request is refused until the server is unsealed (sys/unseal, or gridkeep operator unseal)"
