@@ -117,6 +117,9 @@ struct ServerArguments {
     /// start only
     #[arg(long)]
     initialise: bool,
+    /// Sockets of the server that was sealed in this process; only the server itself says so
+    #[arg(long, hide = true)]
+    sealed_ports: Option<String>,
     /// Form of the log: human or json
     #[arg(long, value_name = "FORM", default_value = "human")]
     log_format: gridkeep_telemetry::Format,
@@ -301,6 +304,7 @@ fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCo
                 paths: arguments.files.paths(),
                 strict: arguments.strict,
                 initialise: arguments.initialise,
+                sealed_ports: arguments.sealed_ports,
                 logs: gridkeep_telemetry::Options {
                     format: arguments.log_format,
                     filter: arguments.log,
