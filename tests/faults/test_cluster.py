@@ -6,6 +6,7 @@ its revocation was acknowledged, and nobody hears "permission denied" without pr
 
 import os
 import random
+import subprocess
 import time
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from support.away import Away, others
 from support.clock import HostClock
 from support.cluster import NODES, Cluster, node_address, pause
-from support.processes import wait_until
+from support.processes import GRIDKEEP, PATIENCE, wait_until
 
 FAULTS = int(os.environ.get("GRIDKEEP_SOAK", "5"))
 # Clients have to succeed within this time while a host is away, in seconds.
@@ -172,6 +173,72 @@ def test_clients_while_a_node_is_away(whole, away, how):
     whole.settled()
     status, body, *_ = whole.ask("call", order=order, **read)
     assert status == 200, body
+
+
+def operator(cluster, name, *words):
+    """An operator's command on a node."""
+    done = subprocess.run(
+        [*cluster.network[name].enter, GRIDKEEP, "operator", *words, "--config", cluster.nodes[name].etc / "config.d"],
+        capture_output=True, text=True, timeout=PATIENCE, env={"PATH": os.environ["PATH"]},
+    )
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+def test_a_sealed_node_says_so_and_the_others_go_on(whole):
+    known = whole.ask("login")
+    read = {"method": "GET", "path": f"secret/oauth/creds/dune/{known['key']}:default", "token": known["token"]}
+    sealed = node_address("n2")
+    status, body, _ = whole.ask("once", address=sealed, method="PUT", path="sys/seal", token=whole.nodes["n2"].operator_token())
+    assert status == 204, body
+    for _ in range(20):
+        status, body, trouble = whole.ask("once", address=sealed, **read)
+        assert (status, body) == (503, {"errors": ["Vault is sealed"]}), (status, body, trouble)
+    wait_until(lambda: "sealed on" in whole.nodes["n2"].log(), "what was under way is finished", whole.nodes["n2"].process)
+    assert whole.ask("once", address=sealed, **read)[:2] == [503, {"errors": ["Vault is sealed"]}]
+    status, body, _ = whole.ask("once", address=sealed, method="GET", path="sys/health")
+    assert status == 503 and body["sealed"] and body["initialized"], body
+    status, body, _ = whole.ask("once", address=sealed, method="GET", path="sys/seal-status")
+    assert status == 200 and body["sealed"] and body["type"] == "auto", body
+    wait_until(lambda: [node["state"] for node in whole.status("n1")[0]["nodes"]] == ["live", "stopped", "live"], "the others see it")
+    for name in others("n2"):
+        for minimum in ("", "?minimum_seconds=9"):
+            status, body, _ = whole.ask("once", address=node_address(name), **{**read, "path": read["path"] + minimum})
+            assert status == 200, body
+    operator(whole, "n2", "unseal")
+    whole.settled()
+    assert whole.ask("once", address=sealed, **read)[0] == 200
+
+
+def test_the_root_key_of_all_nodes_is_replaced(whole):
+    new = whole.directory / "new.key"
+    known = whole.ask("login")
+
+    def writes(name):
+        made = whole.ask("once", address=node_address(name), method="POST", path="auth/token/create", token=known["token"], body={"ttl": "1h"})
+        return made[0] == 200
+
+    assert "is made in" in operator(whole, "n1", "expect-root-key", new)
+    assert "is expected" in operator(whole, "n2", "expect-root-key", new)
+    assert "put it where the server finds its key" in operator(whole, "n1", "rotate-root-key", "--key", new)
+    # A node that was not told is told late.
+    operator(whole, "n3", "expect-root-key", new)
+    whole.settled()
+    for name in NODES:
+        wait_until(lambda: writes(name), f"{name} writes", whole.nodes[name].process)
+    # With the new key in its place a node starts; with the old one none does.
+    server = whole.nodes["n3"]
+    server.stop()
+    done = subprocess.run(
+        [*whole.network["n3"].enter, GRIDKEEP, "server", "--config", server.etc / "config.d"],
+        capture_output=True, text=True, timeout=PATIENCE, env={"PATH": os.environ["PATH"]},
+    )
+    assert done.returncode == 1 and "is sealed under root key" in done.stdout + done.stderr, done
+    for name in NODES:
+        (whole.nodes[name].etc / "root.key").write_text(new.read_text())
+    server.start()
+    whole.settled()
+    assert writes("n3")
 
 
 @pytest.mark.timeout(120 + FAULTS * 60)

@@ -6,9 +6,14 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from support.memory import found_in_memory, keys_of_store, root_key
+from support.processes import GRIDKEEP, wait_until
+from support.servers import Server
 
 
 @pytest.fixture
@@ -91,39 +96,31 @@ def test_the_audit_log_says_who_fetched_what(make_issuer, make_server, make_clie
 
 
 @pytest.fixture
-def reachable():
-    """Opens directories to other users for the time of a test."""
-    modes = {}
-
-    def reach(directory):
-        modes[directory] = directory.stat().st_mode & 0o7777
-        directory.chmod(modes[directory] | 0o055)
-
-    yield reach
-    for directory, mode in modes.items():
-        directory.chmod(mode)
+def public():
+    """A directory that every user can enter; those above pytest's are closed anew whenever another run begins."""
+    with tempfile.TemporaryDirectory(prefix="gridkeep-test-") as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
 
 
-def test_the_memory_of_the_server_is_its_own(make_issuer, make_server, make_client, entry, reachable):
+def test_the_memory_of_the_server_is_its_own(public, authority, ending, make_issuer, make_client, entry):
     """No core dump, and nothing of /proc that another program of the same user could read secrets from."""
     if os.geteuid() != 0:
         pytest.skip("only root can run the server as another user and look at it as that user")
     issuer = make_issuer(auto_login="alice")
     nobody = 65534
     # As the user nobody, with core dumps allowed, in a directory where one could be written.
-    server = make_server(
-        [entry(issuer)], start=False,
+    server = Server(
+        public / "server", authority, [{**entry(issuer), "ca_file": shutil.copy(issuer.ca, public)}],
         wrapper=["prlimit", "--core=unlimited", "setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"],
     )
+    ending(server)
     # The authority is everybody's: what this server wants of it is copied.
     for name in ("certificate", "key"):
         server.config["gridkeep"]["tls"][name] = shutil.copy(server.config["gridkeep"]["tls"][name], server.etc)
     server.write_config()
-    for path in [server.directory, *server.directory.rglob("*")]:
+    for path in public.rglob("*"):
         os.chown(path, nobody, nobody)
-    for directory in [*server.directory.parents][:3]:
-        reachable(directory)
-    os.chmod(issuer.ca, 0o644)
     server.start()
     user = make_client(server)
     assert user.run().code == 0
@@ -151,3 +148,59 @@ def test_the_memory_of_the_server_is_its_own(make_issuer, make_server, make_clie
     assert not [path for path in after - before if "core" in path.name]
     server.notify.close()
     server.process = None
+
+
+def operator(server, word):
+    done = subprocess.run(
+        [GRIDKEEP, "operator", word, "--config", server.etc / "config.d"], capture_output=True, text=True, env={"PATH": os.environ["PATH"]}
+    )
+    assert done.returncode == 0, done
+
+
+def data_of(server):
+    return b"".join(path.read_bytes() for path in (server.directory / "data" / "store").rglob("*") if path.is_file())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look into the memory of the server")
+def test_a_sealed_server_has_no_key_in_its_memory(make_issuer, make_server, make_client, entry):
+    issuer = make_issuer(auto_login="alice")
+    server = make_server([entry(issuer)])
+    user = make_client(server)
+    assert user.run().code == 0
+    operator(server, "rotate-keyring")
+    text = (server.etc / "root.key").read_text()
+    keys = keys_of_store(root_key(text), data_of(server))
+    assert {"data key 1", "data key 2", "the store's own secret"} <= keys.keys(), keys.keys()
+    before = found_in_memory(server.process.pid, keys)
+    assert {"data key 2", "the store's own secret"} <= before.keys(), "the test looks at the right place"
+    keys["the root key's text"] = text.strip().rpartition(":")[2].encode()
+    keys["the access token"] = user.bearer.read_bytes().strip()
+    keys["the vault token"] = user.vault_token.read_bytes().strip()
+
+    operator(server, "seal")
+    wait_until(lambda: "sealed on" in server.log(), "what was under way is finished", server.process)
+    assert found_in_memory(server.process.pid, keys) == {}
+    assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{server.process.pid}/limits").read_text())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look into the memory of the server")
+def test_nothing_of_new_shares_stays_in_memory(make_issuer, make_server, make_client, entry):
+    server = make_server([entry(make_issuer(auto_login="alice"))], own={"seal": {"shamir": True}})
+    # A single share is the root key.
+    status, made = server.call("PUT", "sys/init", body={"secret_shares": 1, "secret_threshold": 1})
+    assert status == 200, made
+    wait_until(lambda: server.log().count("sealed on") == 2, "it has begun anew", server.process)
+    share = made["keys"][0]
+    keys = {
+        "share": share.encode(), "share in base64": made["keys_base64"][0].encode(), "root token": made["root_token"].encode(),
+        **keys_of_store(bytes.fromhex(share), data_of(server)),
+    }
+    assert {"root key", "data key 1", "the store's own secret"} <= keys.keys()
+    assert found_in_memory(server.process.pid, keys) == {}
+    assert server.call("PUT", "sys/unseal", body={"key": share})[1]["sealed"] is False
+    wait_until(lambda: server.call("GET", "sys/health")[0] == 200, "it is unsealed", server.process)
+    assert make_client(server).run().code == 0
+    assert "data key 1" in found_in_memory(server.process.pid, keys)
+    operator(server, "seal")
+    wait_until(lambda: server.log().count("sealed on") == 3, "what was under way is finished", server.process)
+    assert found_in_memory(server.process.pid, keys) == {}

@@ -9,6 +9,7 @@ import hvac
 import hvac.exceptions
 import pytest
 
+from support.etcd import Etcd
 from support.processes import GRIDKEEP, PATIENCE, wait_until
 from support.vault import Vault
 
@@ -85,12 +86,16 @@ def test_init_unseal_seal(sealed):
     assert vault.request("PUT", "sys/seal", token)[0] == 403, "only operators seal"
     assert vault.read(token, key)[0] == 200
 
+    waits = server.log().count("sealed on")
     admin.sys.seal()
     assert client.sys.is_sealed()
     status, body = server.call("GET", f"secret/oauth/creds/dune/{key}:default", token)
     assert (status, body["errors"]) == (503, ["Vault is sealed"])
-    wait_until(lambda: "sealed on" in server.log().rpartition("sealing:")[2], "what was under way is finished", server.process)
-    assert operator(server, "token").returncode == 1
+    refused = operator(server, "token")
+    assert refused.returncode == 1, refused
+    wait_until(lambda: server.log().count("sealed on") > waits, "what was under way is finished", server.process)
+    refused = operator(server, "token")
+    assert refused.returncode == 1 and "the server is sealed" in refused.stderr, refused
     for share in keys[:2]:
         told = operator(server, "unseal", input=share + "\n")
         assert told.returncode == 0 and "of 3 shares given" in told.stdout, told
@@ -159,3 +164,183 @@ def test_keys_are_rotated_while_it_serves(make_issuer, make_server, entry):
     done = subprocess.run([GRIDKEEP, "server", "--config", server.etc / "config.d"], capture_output=True, text=True, timeout=PATIENCE, env={"PATH": os.environ["PATH"]})
     assert done.returncode == 1 and "is sealed under root key" in done.stdout + done.stderr
     path.write_text(new)
+
+
+def made_with_shares(server, count, threshold):
+    """A new server, unsealed: its shares and a client with an operator's token."""
+    client = client_of(server)
+    made = client.sys.initialize(count, threshold)
+    client.sys.submit_unseal_keys(made["keys"][:threshold])
+    opened(server)
+    return made["keys"], client_of(server, made["root_token"])
+
+
+def altered(share):
+    """A share that nobody made."""
+    return share[:-4] + ("00" if share[-4:-2] != "00" else "11") + share[-2:]
+
+
+def test_the_root_key_is_split_anew(sealed):
+    server = sealed
+    old, admin = made_with_shares(server, 3, 2)
+    vault = Vault(server)
+    token, key = vault.login()
+    wanted = {"secret_shares": 5, "secret_threshold": 3}
+    assert server.call("PUT", "sys/rekey/init", body=wanted)[0] == 403, "not without a token"
+    assert server.call("PUT", "sys/rekey/init", token, wanted)[0] == 403, "operators only"
+    idle = {"nonce": "", "started": False, "t": 0, "n": 0, "progress": 0, "required": 2, "pgp_fingerprints": None, "backup": False, "verification_required": False}
+    assert admin.sys.read_rekey_progress() == idle
+    for wrong in ({"secret_shares": 2, "secret_threshold": 3}, {"secret_shares": 2, "secret_threshold": 1}, {}, {**wanted, "pgp_keys": ["x"] * 5}, {**wanted, "backup": True}):
+        assert server.call("PUT", "sys/rekey/init", admin.token, wrong)[0] == 400, wrong
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="no rekey in progress"):
+        admin.sys.rekey(old[0], nonce="x")
+
+    begun = admin.sys.start_rekey(5, 3)
+    assert (begun["started"], begun["t"], begun["n"], begun["progress"], begun["required"]) == (True, 3, 5, 0, 2)
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="already in progress"):
+        admin.sys.start_rekey(5, 3)
+    admin.sys.cancel_rekey()
+    assert admin.sys.read_rekey_progress() == idle
+    nonce = admin.sys.start_rekey(5, 3)["nonce"]
+    assert nonce != begun["nonce"]
+    for share, given, why in ((old[0], begun["nonce"], "incorrect nonce"), ("abcd", nonce, "invalid key"), ("no share!", nonce, "hex or base64")):
+        with pytest.raises(hvac.exceptions.InvalidRequest, match=why):
+            admin.sys.rekey(share, nonce=given)
+    assert admin.sys.rekey(old[0], nonce=nonce)["progress"] == 1
+    assert admin.sys.rekey(old[0], nonce=nonce)["progress"] == 1, "the same share again counts once"
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="not of the present root key"):
+        admin.sys.rekey(altered(old[1]), nonce=nonce)
+    assert admin.sys.read_rekey_progress()["progress"] == 0
+    done = admin.sys.rekey_multi([old[2], old[0]], nonce=nonce)
+    assert (done["complete"], done["nonce"], done["verification_required"], len(done["keys"])) == (True, nonce, False, 5)
+    new = done["keys"]
+    assert [base64.b64decode(share).hex() for share in done["keys_base64"]] == new
+    status = admin.sys.read_seal_status()
+    assert (status["t"], status["n"], status["sealed"]) == (3, 5, False)
+    assert vault.read(token, key)[0] == 200
+
+    # With verification the present shares count until the new ones were given back.
+    verified = {"secret_shares": 2, "secret_threshold": 2, "require_verification": True}
+    status, body = server.call("PUT", "sys/rekey/init", admin.token, verified)
+    assert status == 200 and body["verification_required"] is True, body
+    assert server.call("GET", "sys/rekey/verify", admin.token)[0] == 400
+    done = admin.sys.rekey_multi(new[1:4], nonce=body["nonce"])
+    assert done["complete"] and done["verification_required"]
+    assert admin.sys.read_seal_status()["t"] == 3, "not yet"
+    status, before = server.call("GET", "sys/rekey/verify", admin.token)
+    assert (status, before["nonce"], before["t"], before["n"], before["progress"]) == (200, done["verification_nonce"], 2, 2, 0)
+    assert server.call("PUT", "sys/rekey/verify", admin.token, {"key": done["keys"][0], "nonce": before["nonce"]})[1]["progress"] == 1
+    status, again = server.call("DELETE", "sys/rekey/verify", admin.token)
+    assert status == 200 and again["progress"] == 0 and again["nonce"] != before["nonce"]
+    give_back = lambda share: server.call("PUT", "sys/rekey/verify", admin.token, {"key": share, "nonce": again["nonce"]})
+    assert give_back(done["keys"][0])[1]["progress"] == 1
+    status, body = give_back(altered(done["keys"][1]))
+    assert status == 400 and "verification failed" in body["errors"][0], body
+    assert give_back(done["keys"][1])[1]["progress"] == 1
+    assert give_back(done["keys"][0]) == (200, {"nonce": again["nonce"], "complete": True})
+    assert admin.sys.read_seal_status()["t"] == 2
+    for part in (*old, *new, *done["keys"]):
+        assert part not in server.log() and part not in (server.directory / "audit.log").read_text()
+
+    server.stop()
+    server.start()
+    client = client_of(server)
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="invalid key"):
+        client.sys.submit_unseal_keys(new[:3])
+    client.sys.submit_unseal_keys(done["keys"])
+    assert opened(server).read(token, key)[0] == 200
+
+
+def test_what_a_server_without_shares_says_of_them(make_issuer, make_server, entry):
+    server = make_server([entry(make_issuer())])
+    admin = client_of(server, server.operator_token())
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="rotate-root-key"):
+        admin.sys.start_rekey(1, 1)
+    # The form of old that needs no token is off by default in the original, and tokens come from the host itself.
+    for path in ("sys/generate-root/attempt", "sys/generate-root/update", "sys/rekey/backup"):
+        assert server.call("PUT", path, body={})[0] == 403, path
+        status, body = server.call("PUT", path, admin.token, {})
+        assert (status, body["errors"]) == (404, ["1 error occurred:\n\t* unsupported path\n\n"]), (path, body)
+
+
+def test_a_credential_of_the_service_manager_is_replaced(make_issuer, make_server, entry, tmp_path):
+    """As systemd's LoadCredential hands it over: the key lies in a directory that the server only reads."""
+    given = tmp_path / "credentials"
+    given.mkdir(mode=0o700)
+    credential, new = given / "gridkeep-root-key", tmp_path / "new.key"
+    credential.write_text("gridkeep-root-key-1:" + base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=") + "\n")
+    credential.chmod(0o400)
+    server = make_server([entry(make_issuer(auto_login="alice"))], start=False, own={"seal": {}}, arguments=["--initialise"])
+    env = {"CREDENTIALS_DIRECTORY": str(given)}
+    server.start(env)
+    vault = Vault(server)
+    token, key = vault.login()
+    # The command is not the service: it sees no credential, and asks for a place.
+    told = operator(server, "rotate-root-key")
+    assert told.returncode == 1 and "--key" in told.stderr, told
+    told = operator(server, "rotate-root-key", "--key", new)
+    assert told.returncode == 0 and "put it where the server finds its key" in told.stdout, told
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+    assert vault.read(token, key)[0] == 200
+    # The service manager still hands over the old one.
+    server.stop()
+    server.arguments = []
+    done = subprocess.run(
+        [GRIDKEEP, "server", "--config", server.etc / "config.d"], capture_output=True, text=True, timeout=PATIENCE, env={"PATH": os.environ["PATH"], **env}
+    )
+    assert done.returncode == 1 and "is sealed under root key" in done.stdout + done.stderr, done
+    credential.chmod(0o600)
+    credential.write_text(new.read_text())
+    server.start(env)
+    assert opened(server).read(token, key)[0] == 200
+    assert operator(server, "seal").returncode == 0
+    wait_until(lambda: "sealed on" in server.log(), "what was under way is finished", server.process)
+    assert operator(server, "unseal").returncode == 0
+    assert opened(server).read(token, key)[0] == 200
+
+
+def test_nodes_on_one_store_have_the_same_shares(make_issuer, make_server, entry, tmp_path, ending):
+    issuer = make_issuer(auto_login="alice")
+    etcd = Etcd(tmp_path / "etcd")
+    ending(etcd)
+    one, two = (
+        make_server(
+            [entry(issuer)], name=name, own={"seal": {"shamir": True}, "store": {"etcd": {"endpoints": [etcd.client]}}},
+            extra={"cluster": {"name": "localhost", "myname": f"{name}.test", "master": "one.test", "auditlog": "none"}},
+        )
+        for name in ("one", "two")
+    )
+    first, second = client_of(one), client_of(two)
+    assert not first.sys.is_initialized() and not second.sys.is_initialized()
+    shares = first.sys.initialize(3, 2)["keys"]
+    assert second.sys.is_initialized() and second.sys.read_seal_status()["t"] == 2
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="already initialized"):
+        second.sys.initialize(1, 1)
+    first.sys.submit_unseal_keys(shares[:2])
+    vault = opened(one)
+    token, key = vault.login()
+    assert two.call("GET", "sys/health")[0] == 503, "each is unsealed by itself"
+    second.sys.submit_unseal_keys(shares[1:])
+    other = opened(two)
+    wait_until(lambda: other.read(token, key)[0] == 200, "what one knows the other knows", two.process)
+
+    # Another root key, which the other node would not know: only while it is sealed.
+    admin = client_of(one, one.operator_token())
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="other nodes serve on this store.*two.test"):
+        admin.sys.start_rekey(2, 2)
+    waits = two.log().count("sealed on")
+    client_of(two, two.operator_token()).sys.seal()
+    wait_until(lambda: two.log().count("sealed on") > waits, "what was under way is finished", two.process)
+    assert second.sys.is_sealed() and vault.read(token, key)[0] == 200
+    given = second.sys.submit_unseal_key(shares[0])
+    assert given["progress"] == 1
+    nonce = admin.sys.start_rekey(2, 2)["nonce"]
+    new = admin.sys.rekey_multi(shares[:2], nonce=nonce)["keys"]
+    assert vault.read(token, key)[0] == 200
+    assert second.sys.submit_unseal_key(new[0])["progress"] == 1, "what was given of the old key is forgotten"
+    second.sys.submit_unseal_key(new[1])
+    other = opened(two)
+    wait_until(lambda: other.read(token, key)[0] == 200, "the other node is back", two.process)
+    kept = etcd.ctl("get", "", "--prefix")
+    for share in (*shares, *new):
+        assert share not in kept

@@ -175,6 +175,15 @@ pub(crate) enum KeysRoute {
     Seal,
     Rotate,
     Status,
+    Rekey(RekeyRoute),
+}
+
+/// The steps of splitting the root key anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RekeyRoute {
+    Init,
+    Update,
+    Verify,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,6 +270,9 @@ fn system(rest: &str) -> Route<'_> {
         "seal" => return Route::Keys(KeysRoute::Seal),
         "rotate" | "rotate/keyring" => return Route::Keys(KeysRoute::Rotate),
         "key-status" => return Route::Keys(KeysRoute::Status),
+        "rekey/init" => return Route::Keys(KeysRoute::Rekey(RekeyRoute::Init)),
+        "rekey/update" => return Route::Keys(KeysRoute::Rekey(RekeyRoute::Update)),
+        "rekey/verify" => return Route::Keys(KeysRoute::Rekey(RekeyRoute::Verify)),
         "internal/ui/mounts" => return Route::UiMounts,
         "host-info" => return Route::HostInfo,
         "ha-status" => return Route::HaStatus,
@@ -451,6 +463,16 @@ mod tests {
             ("sys/seal", Route::Keys(KeysRoute::Seal)),
             ("sys/rotate", Route::Keys(KeysRoute::Rotate)),
             ("sys/key-status", Route::Keys(KeysRoute::Status)),
+            (
+                "sys/rekey/init",
+                Route::Keys(KeysRoute::Rekey(RekeyRoute::Init)),
+            ),
+            (
+                "sys/rekey/verify",
+                Route::Keys(KeysRoute::Rekey(RekeyRoute::Verify)),
+            ),
+            ("sys/rekey/backup", Route::Unknown),
+            ("sys/generate-root/attempt", Route::Unknown),
             (
                 "sys/policies/acl",
                 Route::Policy {

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use gridkeep_keeper::Shares;
 use gridkeep_keeper::clock::{Clock as _, SystemClock};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -95,7 +96,7 @@ pub enum SealTrouble {
 #[async_trait]
 pub trait Unsealing: Send + Sync + 'static {
     /// How far it is.
-    fn status(&self) -> SealStatus;
+    async fn status(&self) -> SealStatus;
 
     /// Makes the store and the shares of its root key. It stays sealed.
     async fn initialise(&self, count: u8, threshold: u8) -> Result<Initialised, SealTrouble>;
@@ -152,7 +153,10 @@ impl SealedService {
         B: Body<Data = Bytes>,
     {
         let id = request_id();
-        let close = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let framed = request.headers().contains_key(header::TRANSFER_ENCODING);
+        // After either of these somebody else answers on this port.
+        let last = request.method() != Method::GET
+            && matches!(request.uri().path(), "/v1/sys/init" | "/v1/sys/unseal");
         let answering = AssertUnwindSafe(self.answer(request)).catch_unwind();
         let answer = match answering.await {
             Ok(Ok(answer)) => answer,
@@ -163,7 +167,7 @@ impl SealedService {
             ),
         };
         let mut response = answer.into_response(&id);
-        if close {
+        if framed || last {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -191,11 +195,11 @@ impl SealedService {
         let read = parts.method == Method::GET || parts.method == Method::HEAD;
         let write = parts.method == Method::PUT || parts.method == Method::POST;
         match status {
-            Status::Health if read => self.health(query),
-            Status::Seal if read => Ok(self.seal_status()),
+            Status::Health if read => self.health(query).await,
+            Status::Seal if read => Ok(self.seal_status().await),
             Status::Init if read => Ok(Answer::bare(
                 StatusCode::OK,
-                object(json!({"initialized": self.seal.status().initialised})),
+                object(json!({"initialized": self.seal.status().await.initialised})),
             )),
             Status::Init if write => {
                 let fields = self.receive(&parts.headers, query, body).await?;
@@ -232,11 +236,11 @@ impl SealedService {
         Ok(Fields::new(query))
     }
 
-    fn health(&self, query: Params) -> Result<Answer, Trouble> {
+    async fn health(&self, query: Params) -> Result<Answer, Trouble> {
         let mut fields = Fields::new(query);
         let sealed = code(&mut fields, "sealedcode")?.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         let none = code(&mut fields, "uninitcode")?.unwrap_or(StatusCode::NOT_IMPLEMENTED);
-        let initialised = self.seal.status().initialised;
+        let initialised = self.seal.status().await.initialised;
         let object = object(json!({
             "initialized": initialised,
             "sealed": true,
@@ -252,8 +256,8 @@ impl SealedService {
         ))
     }
 
-    fn seal_status(&self) -> Answer {
-        let status = self.seal.status();
+    async fn seal_status(&self) -> Answer {
+        let status = self.seal.status().await;
         let mut answer = object(json!({
             "initialized": status.initialised,
             "sealed": status.sealed,
@@ -271,15 +275,8 @@ impl SealedService {
     }
 
     async fn initialise(&self, mut fields: Fields) -> Result<Answer, Trouble> {
-        if self.seal.status().initialised {
+        if self.seal.status().await.initialised {
             return Err(Trouble::bad("Vault is already initialized"));
-        }
-        for name in ["pgp_keys", "recovery_pgp_keys"] {
-            if fields.list(name)?.is_some_and(|keys| !keys.is_empty()) {
-                return Err(Trouble::bad(format!(
-                    "{name} is not supported: the shares are given in clear, encrypt them yourself"
-                )));
-            }
         }
         if fields
             .text("root_token_pgp_key")?
@@ -287,14 +284,7 @@ impl SealedService {
         {
             return Err(Trouble::bad("root_token_pgp_key is not supported"));
         }
-        let mut number = |name: &str| -> Result<u8, Trouble> {
-            let number = fields.integer(name)?.unwrap_or(0);
-            u8::try_from(number)
-                .ok()
-                .filter(|number| *number > 0)
-                .ok_or_else(|| Trouble::bad(format!("{name} must be a number from 1 to 255")))
-        };
-        let (count, threshold) = (number("secret_shares")?, number("secret_threshold")?);
+        let Shares { count, threshold } = split_wanted(&mut fields)?;
         if threshold > count {
             return Err(Trouble::bad(
                 "invalid seal configuration: threshold cannot be larger than shares",
@@ -310,23 +300,15 @@ impl SealedService {
             .initialise(count, threshold)
             .await
             .map_err(trouble)?;
-        let hex = |share: &Zeroizing<Vec<u8>>| -> String {
-            share.iter().map(|byte| format!("{byte:02x}")).collect()
-        };
-        Ok(Answer::bare(
-            StatusCode::OK,
-            object(json!({
-                "keys": made.shares.iter().map(hex).collect::<Vec<_>>(),
-                "keys_base64": made.shares.iter().map(|share| STANDARD.encode(&**share)).collect::<Vec<_>>(),
-                "root_token": made.root_token.expose_secret(),
-            })),
-        ))
+        let mut answer = object(json!({"root_token": made.root_token.expose_secret()}));
+        encoded(&made.shares, &mut answer);
+        Ok(Answer::bare(StatusCode::OK, answer))
     }
 
     async fn unseal(&self, mut fields: Fields) -> Result<Answer, Trouble> {
         if fields.boolean("reset")? == Some(true) {
             self.seal.reset();
-            return Ok(self.seal_status());
+            return Ok(self.seal_status().await);
         }
         let Some(key) = fields.text("key")?.filter(|key| !key.is_empty()) else {
             return Err(Trouble::bad(
@@ -336,8 +318,44 @@ impl SealedService {
         let share = decode_share(&Zeroizing::new(key))
             .ok_or_else(|| Trouble::bad("'key' must be a valid hex or base64 string"))?;
         self.seal.unseal(share).await.map_err(trouble)?;
-        Ok(self.seal_status())
+        Ok(self.seal_status().await)
     }
+}
+
+/// How a root key is to be split, by the words of `sys/init` and `sys/rekey/init`.
+pub(crate) fn split_wanted(fields: &mut Fields) -> Result<Shares, Trouble> {
+    for name in ["pgp_keys", "recovery_pgp_keys"] {
+        if fields.list(name)?.is_some_and(|keys| !keys.is_empty()) {
+            return Err(Trouble::bad(format!(
+                "{name} is not supported: the shares are given in clear, encrypt them yourself"
+            )));
+        }
+    }
+    let mut number = |name: &str| -> Result<u8, Trouble> {
+        let number = fields.integer(name)?.unwrap_or(0);
+        u8::try_from(number)
+            .ok()
+            .filter(|number| *number > 0)
+            .ok_or_else(|| Trouble::bad(format!("{name} must be a number from 1 to 255")))
+    };
+    Ok(Shares {
+        count: number("secret_shares")?,
+        threshold: number("secret_threshold")?,
+    })
+}
+
+/// Shares in both of the forms that answers give them in.
+pub(crate) fn encoded(shares: &[Zeroizing<Vec<u8>>], answer: &mut Map<String, Value>) {
+    let hex = |share: &Zeroizing<Vec<u8>>| -> Value {
+        let digits = share.iter().map(|byte| format!("{byte:02x}"));
+        digits.collect::<String>().into()
+    };
+    let base64 = |share: &Zeroizing<Vec<u8>>| Value::from(STANDARD.encode(&**share));
+    answer.insert("keys".to_owned(), shares.iter().map(hex).collect());
+    answer.insert(
+        "keys_base64".to_owned(),
+        shares.iter().map(base64).collect(),
+    );
 }
 
 /// A share as people and programs give it: hexadecimal digits, else base64.

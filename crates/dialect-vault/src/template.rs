@@ -3,7 +3,7 @@
 
 use crate::route::{
     CredentialKind, FromFiles, KerberosPart, KeysRoute, LeaseRoute, LoginRoute, MountClass,
-    QuotaRoute, Route, SshRoute, Status, TokenRoute, Whose,
+    QuotaRoute, RekeyRoute, Route, SshRoute, Status, TokenRoute, Whose,
 };
 
 impl Route<'_> {
@@ -74,6 +74,9 @@ impl Route<'_> {
                 KeysRoute::Seal => "sys/seal",
                 KeysRoute::Rotate => "sys/rotate",
                 KeysRoute::Status => "sys/key-status",
+                KeysRoute::Rekey(RekeyRoute::Init) => "sys/rekey/init",
+                KeysRoute::Rekey(RekeyRoute::Update) => "sys/rekey/update",
+                KeysRoute::Rekey(RekeyRoute::Verify) => "sys/rekey/verify",
             },
             Route::HostInfo => "sys/host-info",
             Route::HaStatus => "sys/ha-status",

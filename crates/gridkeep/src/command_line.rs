@@ -140,6 +140,9 @@ struct ServerArguments {
     /// start only
     #[arg(long)]
     initialise: bool,
+    /// Sockets of the server that was sealed in this process; only the server itself says so
+    #[arg(long, hide = true)]
+    sealed_ports: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -317,6 +320,7 @@ fn serve(arguments: ServerArguments, logs: LogArguments) -> ExitCode {
         paths: arguments.files.paths(),
         strict: arguments.strict,
         initialise: arguments.initialise,
+        sealed_ports: arguments.sealed_ports,
         logs: logs.options(gridkeep_telemetry::Filter::default()),
     }) {
         Ok(()) => ExitCode::SUCCESS,

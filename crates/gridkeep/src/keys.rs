@@ -128,12 +128,17 @@ pub fn replace_root_key(
     Ok(())
 }
 
-/// Lets a node of a cluster know the key that another node is about to put into force.
+/// Lets a node of a cluster know the key that another node is about to put into force. The first node's makes it.
 ///
 /// # Errors
 /// When the file is no key or the server refuses it.
 pub fn expect_root_key(directory: &Path, file: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
-    let key = RootKey::from_file(file)?;
+    let key = if file.exists() {
+        RootKey::from_file(file)?
+    } else {
+        writeln!(out, "a new root key is made in {}", file.display())?;
+        RootKey::generate_file(file)?
+    };
     let told = operator::ask_with(directory, &Order::ExpectRootKey, Some(key.to_text()))?;
     writeln!(out, "{told}")?;
     Ok(())

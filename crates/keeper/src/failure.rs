@@ -135,6 +135,8 @@ pub enum BadInput {
     UnknownIssuer { issuer: String },
     #[error("role \"{role}\" could not be found")]
     UnknownRole { role: String },
+    #[error(transparent)]
+    Rekey(crate::rekey::RekeyRefused),
     #[error("missing role")]
     MissingRole,
     #[error("missing client_nonce")]

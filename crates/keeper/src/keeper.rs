@@ -28,6 +28,7 @@ use crate::policy::{Policies, kerberos_accessor};
 use crate::rate_limits::RateLimits;
 use crate::records::{KEEPER, KeeperRecord};
 use crate::refresh::Flights;
+use crate::rekey::Rekeying;
 use crate::secret::{Mint, random_id};
 use crate::setup::Setup;
 use crate::spool::Spool;
@@ -131,6 +132,7 @@ pub(crate) struct Inner {
     /// Whether there may be something to revoke that the one at it has not seen.
     pub revoke_again: AtomicBool,
     pub census: LastCensus,
+    pub rekeying: Rekeying,
     /// The day (since the epoch) on which the whole keep-alive index was last looked through.
     pub kept_alive: Mutex<Option<i64>>,
     tasks: Mutex<JoinSet<()>>,
@@ -195,6 +197,7 @@ impl Keeper {
                 revoking: tokio::sync::Mutex::default(),
                 revoke_again: AtomicBool::new(false),
                 census: LastCensus::default(),
+                rekeying: Rekeying::default(),
                 kept_alive: Mutex::default(),
                 used: Mutex::default(),
                 tasks: Mutex::default(),

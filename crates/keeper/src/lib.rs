@@ -36,6 +36,7 @@ mod network;
 mod overview;
 mod rate_limits;
 mod refresh;
+mod rekey;
 mod removed;
 mod revocation;
 mod spool;
@@ -51,6 +52,7 @@ pub use credentials::{
 pub use delegation::{Delegate, Delegated, Delegation, Holder, UseLimits};
 pub use events::Event;
 pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
+pub use gridkeep_store::Shares;
 pub use gridkeep_token::time::{Seconds, UnixSeconds};
 pub use keeper::{ClusterIdentity, Keeper, KeeperOptions, Mount};
 pub use keys::KeyStatus;
@@ -64,6 +66,7 @@ pub use overview::{CredentialDetails, Excerpt, GrantDetails, PendingRevocations}
 pub use policy::{Granted, Operation, Policy, PolicyWrite};
 pub use rate_limits::{CountedBy, RateLimit, RateLimitOptions, RateLimitTable};
 pub use records::{Identity, KeeperToken};
+pub use rekey::{NewShares, RekeyAttempt, RekeyRefused, RekeyStatus};
 pub use secret::TokenId;
 pub use setup::{
     CallbackMode, IssuerSetup, KeepAlive, KerberosSetup, LeftOut, Lifetimes, Limits, OperatorRule,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::{FORMAT, FORMAT_KEY};
+use crate::bootstrap::{FORMAT, FORMAT_KEY, missing};
 use crate::clock::SystemBootClock;
 use crate::engine::Engine;
 use crate::engine::embedded::{Embedded, HostDisk, MayInitialise, Settings};
 use crate::open::block_on;
-use crate::{RESERVE_BYTES, StoreError, holds_data};
+use crate::{Etcd, RESERVE_BYTES, Store, StoreError, holds_data};
 
 /// How a root key is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,14 @@ pub struct Shares {
     pub count: u8,
     /// How many it takes.
     pub threshold: u8,
+}
+
+impl Shares {
+    /// Bytes of each share: those of the key, and one for its place if there are several.
+    #[must_use]
+    pub fn share_length(self) -> usize {
+        if self.threshold == 1 { 32 } else { 33 }
+    }
 }
 
 /// What a store says of its seal.
@@ -36,6 +44,13 @@ impl SealState {
     /// # Errors
     /// [`StoreError::NewerFormat`], [`StoreError::Damaged`], or what the engine reports.
     pub async fn of(engine: &dyn Engine) -> Result<Option<Self>, StoreError> {
+        let found = engine.read(&[FORMAT_KEY.to_vec()]).await?;
+        let format = found.into_iter().next().flatten();
+        format.map(|format| Self::parse(&format.value)).transpose()
+    }
+
+    /// What a format record says.
+    fn parse(record: &[u8]) -> Result<Self, StoreError> {
         #[derive(Deserialize)]
         struct Number {
             format: u32,
@@ -49,22 +64,27 @@ impl SealState {
         let damaged = |_| StoreError::Damaged {
             what: "the store (its format record)".to_owned(),
         };
-        let found = engine.read(&[FORMAT_KEY.to_vec()]).await?;
-        let Some(format) = found.into_iter().next().flatten() else {
-            return Ok(None);
-        };
-        let Number { format: number } = serde_json::from_slice(&format.value).map_err(damaged)?;
+        let Number { format: number } = serde_json::from_slice(record).map_err(damaged)?;
         if number > FORMAT {
             return Err(StoreError::NewerFormat {
                 found: number,
                 supported: FORMAT,
             });
         }
-        let known: Known = serde_json::from_slice(&format.value).map_err(damaged)?;
-        Ok(Some(SealState {
+        let known: Known = serde_json::from_slice(record).map_err(damaged)?;
+        Ok(SealState {
             root_key_id: known.root_key,
             shares: known.shares,
-        }))
+        })
+    }
+
+    /// What the store at a place in etcd says; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`SealState::of`]; [`StoreError::Unavailable`] without etcd.
+    pub async fn in_etcd(etcd: &Etcd) -> Result<Option<Self>, StoreError> {
+        let format = etcd.format().await?;
+        format.map(|format| Self::parse(&format)).transpose()
     }
 
     /// What the store in a directory of this host says; `None` if there is none. It is opened for that and closed again.
@@ -91,5 +111,17 @@ impl SealState {
             engine.close().await?;
             state
         })
+    }
+}
+
+impl Store {
+    /// What it says of its seal now; another node may have changed it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn seal_state(&self) -> Result<SealState, StoreError> {
+        SealState::of(&*self.inner.engine)
+            .await?
+            .ok_or_else(missing)
     }
 }

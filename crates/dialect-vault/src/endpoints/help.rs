@@ -6,7 +6,7 @@ use serde_json::json;
 use super::status::object;
 use crate::answer::Answer;
 use crate::failure::Trouble;
-use crate::route::{CredentialKind, LoginRoute, MountClass, Route, TokenRoute, Whose};
+use crate::route::{CredentialKind, KeysRoute, LoginRoute, MountClass, Route, TokenRoute, Whose};
 
 /// The help on a route. It is the same whoever asks and tells nothing about what is stored.
 pub(crate) fn answer(route: Route<'_>, path: &str) -> Result<Answer, Trouble> {
@@ -106,6 +106,9 @@ fn text(route: Route<'_>) -> Option<&'static str> {
         }
         Route::Quota(_) => {
             "Rate limits: POST rate-limit/<name> with path, rate, interval, block_interval and per (address or user); config with rate_limit_exempt_paths, enable_rate_limit_response_headers, enable_rate_limit_audit_logging. Those of the configuration files are read only."
+        }
+        Route::Keys(KeysRoute::Rekey(_)) => {
+            "Other shares of another root key: PUT rekey/init with secret_shares, secret_threshold and require_verification, PUT rekey/update with key and nonce for each present share, PUT rekey/verify for each new one; DELETE ends it."
         }
         Route::Keys(_) => {
             "The keys of the store: POST seal drops them, POST rotate adds a data key, GET key-status tells which is in use."

@@ -3,6 +3,7 @@
 use gridkeep_keeper::Operation;
 use serde_json::json;
 
+use super::rekey;
 use super::status::object;
 use crate::answer::Answer;
 use crate::failure::Trouble;
@@ -12,7 +13,7 @@ use crate::service::{Call, Caller, Inner};
 pub(super) async fn answer(
     inner: &Inner,
     route: KeysRoute,
-    call: &Call<'_>,
+    call: &mut Call<'_>,
     caller: &Caller<'_>,
 ) -> Result<Answer, Trouble> {
     let write = matches!(call.operation, Operation::Create | Operation::Update);
@@ -34,6 +35,7 @@ pub(super) async fn answer(
                 "root_key_id": status.root_key_id,
             }))))
         }
+        KeysRoute::Rekey(route) => rekey::answer(inner, route, call, caller).await,
         _ => Err(Trouble::unsupported()),
     }
 }

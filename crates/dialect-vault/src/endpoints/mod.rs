@@ -17,6 +17,7 @@ mod nodes;
 mod oidc;
 mod policies;
 mod quotas;
+mod rekey;
 mod ssh;
 pub(crate) mod status;
 mod token_roles;

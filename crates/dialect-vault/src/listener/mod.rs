@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gridkeep_keeper::network;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -266,14 +267,21 @@ impl<S: HttpService> Connection<S> {
             self.limits.stalled_write,
         )));
         let service = self.service;
-        let (asked, mut next) = watch::channel(());
+        let stopping = self.shutdown.clone();
         let answer = service_fn(move |mut request: Request<Incoming>| {
             let service = service.clone();
-            asked.send_replace(());
+            let stopping = stopping.clone();
             if let Some(channel) = channel {
                 request.extensions_mut().insert(channel);
             }
-            async move { Ok::<_, Infallible>(service.call(request, peer).await) }
+            async move {
+                let mut answer = service.call(request, peer).await;
+                if *stopping.borrow() {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(CONNECTION, close);
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -288,24 +296,19 @@ impl<S: HttpService> Connection<S> {
             ended = connection.as_mut() => Some(ended),
             () = stopped(&mut self.shutdown) => None,
         };
+        // A request may be on the way: it is answered, as the last, also while a server is being sealed or unsealed and somebody else
+        // answers those who connect from now on.
+        let ended = match ended {
+            Some(ended) => Some(ended),
+            None => tokio::time::timeout(ONE_MORE_REQUEST, connection.as_mut())
+                .await
+                .ok(),
+        };
         let ended = match ended {
             Some(ended) => ended,
             None => {
-                // A request may be on the way: it is answered, also while a server is being sealed or unsealed and somebody else
-                // answers those who connect from now on.
-                next.mark_unchanged();
-                let next = tokio::time::timeout(ONE_MORE_REQUEST, next.changed());
-                let ended = tokio::select! {
-                    ended = connection.as_mut() => Some(ended),
-                    _ = next => None,
-                };
-                match ended {
-                    Some(ended) => ended,
-                    None => {
-                        connection.as_mut().graceful_shutdown();
-                        connection.await
-                    }
-                }
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
         };
         if let Err(error) = ended {

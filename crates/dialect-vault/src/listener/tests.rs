@@ -315,6 +315,27 @@ async fn stopping_finishes_what_is_under_way() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_on_its_way_when_the_port_stops_is_answered() {
+    let (port, certificate) = port(ListenerLimits::default(), Duration::ZERO).await;
+    let fresh = connect(port.address, &certificate).await.unwrap();
+    let mut used = connect(port.address, &certificate).await.unwrap();
+    get(&mut used, "/before").await;
+    port.stop.send(true).unwrap();
+    for mut client in [fresh, used] {
+        client
+            .write_all(b"GET /after HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let answer = response(&mut client).await;
+        assert!(
+            answer.contains("/after") && answer.to_lowercase().contains("connection: close"),
+            "{answer}"
+        );
+    }
+    port.served.await.unwrap();
+}
+
+#[tokio::test]
 async fn what_a_client_asked_for_is_finished_when_it_goes_away() {
     let (port, certificate) = port(ListenerLimits::default(), Duration::from_millis(100)).await;
     let mut client = connect(port.address, &certificate).await.unwrap();

@@ -1,7 +1,9 @@
 //! Telling a server to seal itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use gridkeep_keeper::Shares;
 use tokio::sync::Notify;
 
 use crate::sealed::SealKind;
@@ -10,7 +12,7 @@ use crate::sealed::SealKind;
 /// then takes it away, and the keys with it.
 #[derive(Debug, Default)]
 pub struct SealSwitch {
-    kind: SealKind,
+    kind: Mutex<SealKind>,
     begun: AtomicBool,
     told: Notify,
 }
@@ -20,7 +22,7 @@ impl SealSwitch {
     #[must_use]
     pub fn new(kind: SealKind) -> Self {
         SealSwitch {
-            kind,
+            kind: Mutex::new(kind),
             ..SealSwitch::default()
         }
     }
@@ -28,7 +30,15 @@ impl SealSwitch {
     /// How it is sealed.
     #[must_use]
     pub fn kind(&self) -> SealKind {
-        self.kind
+        *self.kind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The root key was split anew.
+    pub(crate) fn split_anew(&self, split: Shares) {
+        *self.kind.lock().unwrap_or_else(PoisonError::into_inner) = SealKind::Shamir {
+            threshold: split.threshold,
+            count: split.count,
+        };
     }
 
     /// From now on every request is refused.

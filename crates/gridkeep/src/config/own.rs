@@ -124,15 +124,6 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
                 Some("either shamir or key_file"),
             );
         }
-        if config.shamir.value && config.etcd.is_some() {
-            let origin = config.shamir.origin.clone();
-            seal.refuse(
-                &origin,
-                "shamir",
-                "Shares are not served with a store in etcd.",
-                Some("key_file, or the service manager's credential"),
-            );
-        }
     });
     with_mapping(&mut item, "audit", &["on_failure"], |audit| {
         let choices = [

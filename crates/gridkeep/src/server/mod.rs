@@ -3,6 +3,7 @@
 //! Owns the life of the process. Refuses to know what a request means or what is stored.
 
 mod affected;
+mod anew;
 pub mod assemble;
 mod audit;
 pub mod cluster;
@@ -31,7 +32,7 @@ use crate::config::Loaded;
 use port::Port;
 pub(crate) use running::Running;
 use running::{accepted, load};
-use sealed::{Closing, Unsealed};
+use sealed::Awaited;
 use serving::{Ended, serve};
 
 /// How long a stop waits for the last log lines and spans to be taken.
@@ -46,6 +47,8 @@ pub struct Options {
     pub strict: bool,
     /// Whether a new store may be made for a root key that exists already.
     pub initialise: bool,
+    /// The sockets of the server that was sealed in this process before ([`anew::OPTION`]).
+    pub sealed_ports: Option<String>,
     /// The log on standard error.
     pub logs: gridkeep_telemetry::Options,
 }
@@ -62,11 +65,18 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let outcome = runtime.block_on(observed(options));
     // Threads that hang in a system call do not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(2));
-    outcome
+    match outcome? {
+        Over::Stopped => Ok(()),
+        Over::Sealed(port) => {
+            let error = anew::begin(&port);
+            tracing::error!("{error:#}");
+            Err(error)
+        }
+    }
 }
 
 /// Starts telemetry around the server. Where logs are sent is in the configuration, so that is read before anything is logged.
-async fn observed(options: &Options) -> anyhow::Result<()> {
+async fn observed(options: &Options) -> anyhow::Result<Over> {
     let loaded = load(&options.paths).await?;
     let (settings, troubles) = telemetry::settings(options.logs.clone(), loaded.config.as_ref());
     let telemetry = gridkeep_telemetry::start(settings).map_err(anyhow::Error::msg)?;
@@ -82,38 +92,31 @@ async fn observed(options: &Options) -> anyhow::Result<()> {
     outcome
 }
 
-/// Serves and is sealed by turns, until told to stop.
-async fn live(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow::Result<()> {
+/// How a server ended.
+enum Over {
+    Stopped,
+    /// It was sealed, or made its keys: it has to begin anew.
+    Sealed(Port),
+}
+
+/// Waits for the keys where it has to, and serves.
+async fn live(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow::Result<Over> {
     hardening::apply();
-    let mut closing: Option<Closing> = None;
-    let mut port: Option<Port> = None;
-    let mut first = Some(loaded);
-    loop {
-        let loaded = match first.take() {
-            Some(loaded) => loaded,
-            None => load(&options.paths).await?,
-        };
-        let config = accepted(&loaded, options.strict)?.clone();
-        let open = match port.take() {
-            Some(port) => port,
-            None => Port::open(&config)?,
-        };
-        let mut key = None;
-        if config.gridkeep.shamir.value || closing.is_some() {
-            let waiting = sealed::wait(&config, &open, closing.take());
-            match waiting.await? {
-                None => return Ok(()),
-                Some(Unsealed::Key(found)) => key = Some(found),
-                Some(Unsealed::Source) => {}
-            }
+    let config = accepted(&loaded, options.strict)?.clone();
+    let port = Port::open(&config, options.sealed_ports.as_deref())?;
+    let mut key = None;
+    if config.gridkeep.shamir.value || options.sealed_ports.is_some() {
+        match sealed::wait(&config, &port).await? {
+            Awaited::Stop => return Ok(Over::Stopped),
+            Awaited::Initialised => return Ok(Over::Sealed(port)),
+            Awaited::Key(found) => key = Some(found),
+            Awaited::Source => {}
         }
-        match serve(options, config, loaded, measures, &open, key).await? {
-            Ended::Stopped => return Ok(()),
-            Ended::Sealed(finish) => {
-                closing = Some(finish);
-                port = Some(open);
-            }
-        }
+    }
+    let places = config.clone();
+    match serve(options, config, loaded, measures, &port, key).await? {
+        Ended::Stopped => Ok(Over::Stopped),
+        Ended::Sealed(finish) => sealed::close(&places, port, finish).await,
     }
 }
 

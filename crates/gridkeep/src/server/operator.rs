@@ -331,6 +331,15 @@ async fn perform(
     secret: Option<&str>,
     running: &Running,
 ) -> anyhow::Result<String> {
+    if running.seal.begun() {
+        match order {
+            Order::Seal => {}
+            Order::Unseal => anyhow::bail!(
+                "the server was sealed a moment ago and finishes what was under way; try again in a moment"
+            ),
+            _ => anyhow::bail!("the server is sealed; unseal it first (gridkeep operator unseal)"),
+        }
+    }
     match order {
         Order::Token => {
             let issued = running

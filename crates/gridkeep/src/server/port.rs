@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::audit;
+use super::{anew, audit};
 use crate::config::{Config, Setting};
 
 /// Days before its end from which on the certificate is warned about.
@@ -30,22 +30,21 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Reads the certificate and binds the addresses.
-    pub(super) fn open(config: &Config) -> anyhow::Result<Port> {
+    /// Reads the certificate and binds the addresses, or takes the sockets that are handed over.
+    pub(super) fn open(config: &Config, handed: Option<&str>) -> anyhow::Result<Port> {
         let files = raise_file_limit();
         audit::probe(config)?;
         let tls = ReloadableTls::load(TlsFiles {
             certificate: config.gridkeep.certificate.value.clone(),
             key: config.gridkeep.key.value.clone(),
         })?;
-        let kept = |listeners: Vec<TcpListener>| {
-            listeners
-                .into_iter()
-                .map(TcpListener::into_std)
-                .collect::<Result<Vec<_>, _>>()
+        let [tls_sockets, plain_sockets] = match handed {
+            Some(handed) => anew::taken(handed)?,
+            None => [
+                bind(&config.gridkeep.listen)?,
+                bind(&config.gridkeep.plain_listen)?,
+            ],
         };
-        let tls_sockets = kept(bind(&config.gridkeep.listen)?)?;
-        let plain_sockets = kept(bind(&config.gridkeep.plain_listen)?)?;
         let limits = limits_of_port(files, tls_sockets.len() + plain_sockets.len());
         Ok(Port {
             tls_sockets,
@@ -53,6 +52,11 @@ impl Port {
             limits,
             tls,
         })
+    }
+
+    /// Those with TLS, and those without.
+    pub(super) fn sockets(&self) -> [&[std::net::TcpListener]; 2] {
+        [&self.tls_sockets, &self.plain_sockets]
     }
 
     /// The first address, whose port others are told where none is configured.
@@ -131,10 +135,11 @@ pub(super) async fn warn_of_the_certificates_end(
     }
 }
 
-fn bind(addresses: &[Setting<SocketAddr>]) -> anyhow::Result<Vec<TcpListener>> {
+fn bind(addresses: &[Setting<SocketAddr>]) -> anyhow::Result<Vec<std::net::TcpListener>> {
     let mut listeners = Vec::new();
     for address in addresses {
-        listeners.push(listen(address.value).with_context(|| {
+        let listener = listen(address.value).and_then(TcpListener::into_std);
+        listeners.push(listener.with_context(|| {
             format!("the server cannot listen on {} ({}); is another server running there? change the address or stop the other", address.value, address.origin)
         })?);
     }

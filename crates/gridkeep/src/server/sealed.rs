@@ -17,70 +17,110 @@ use gridkeep_dialect_vault::sealed::{
 use gridkeep_keeper::clock::SystemClock;
 use gridkeep_keeper::{Keeper, KeeperOptions, Setup};
 use gridkeep_store::shamir::Share;
-use gridkeep_store::{Initialise, OpenOptions, RootKey, SealState, Shares, StoreError};
+use gridkeep_store::{Etcd, EtcdSettings, Initialise, OpenOptions, RootKey, SealState, Shares};
+use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::operator::{Desk, Order, Socket};
 use super::port::Port;
-use super::{BUILD_DATE, notify};
-use crate::config::Config;
+use super::{BUILD_DATE, Over, notify};
+use crate::config::{Config, EtcdConfig};
 
 /// What a server that was sealed still has to finish.
 pub type Closing = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 
-/// How the keys came back.
-pub enum Unsealed {
-    /// From shares.
+/// What a server without keys has waited for.
+pub(super) enum Awaited {
+    /// The root key, from shares.
     Key(RootKey),
     /// The root key is to be read again from where it always is.
     Source,
+    /// A store and shares of its root key were made, of which nothing may stay in memory.
+    Initialised,
+    /// It is to stop.
+    Stop,
 }
 
-/// Serves what a sealed server can until it is unsealed; `None` if it is to stop.
+/// What is served without keys, and who serves it.
+struct Counter {
+    addresses: String,
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Counter {
+    /// Answers on `port`.
+    fn open(waiting: Arc<Waiting>, port: &Port) -> anyhow::Result<Counter> {
+        let service = SealedService::new(
+            waiting,
+            env!("CARGO_PKG_VERSION"),
+            BUILD_DATE,
+            DialectLimits::default(),
+        );
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        port.serve(&service, TrustedProxies::default(), &mut tasks, &stopping)?;
+        Ok(Counter {
+            addresses: port.addresses()?.join(" "),
+            tasks,
+            stop,
+        })
+    }
+
+    /// Lets the answers under way go out.
+    async fn close(mut self) {
+        // The receivers live in the tasks; without one there is nobody to tell.
+        let _ = self.stop.send(true);
+        let done = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(5), done).await;
+    }
+}
+
+/// Says that the server is sealed while what it had begun is finished.
+///
+/// # Errors
+/// What could not be finished.
+pub(super) async fn close(
+    config: &Config,
+    port: Port,
+    mut closing: Closing,
+) -> anyhow::Result<Over> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (waiting, _awaited) = Waiting::new(config);
+    waiting.attempt().closing = true;
+    let counter = Counter::open(waiting, &port)?;
+    let mut over = Over::Sealed(port);
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut closing => break outcome,
+            _ = terminate.recv() => over = Over::Stopped,
+            _ = interrupt.recv() => over = Over::Stopped,
+        }
+    };
+    counter.close().await;
+    outcome.map(|()| over)
+}
+
+/// Serves what a sealed server can until it is unsealed or told to stop.
 ///
 /// # Errors
 /// What is wrong with its places, or what the store says of itself.
-pub async fn wait(
-    config: &Config,
-    port: &Port,
-    closing: Option<Closing>,
-) -> anyhow::Result<Option<Unsealed>> {
+pub(super) async fn wait(config: &Config, port: &Port) -> anyhow::Result<Awaited> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (sender, mut unsealed) = mpsc::channel(1);
-    let waiting = Arc::new(Waiting {
-        shamir: config.gridkeep.shamir.value,
-        elsewhere: config.gridkeep.etcd.is_some(),
-        data: config.gridkeep.data.value.clone(),
-        node: config.own_name().value,
-        attempt: Mutex::default(),
-        making: tokio::sync::Mutex::default(),
-        unsealed: sender,
-    });
-    waiting.attempt().closing = true;
-    let service = SealedService::new(
-        waiting.clone(),
-        env!("CARGO_PKG_VERSION"),
-        BUILD_DATE,
-        DialectLimits::default(),
-    );
-    let (stop, stopping) = watch::channel(false);
-    let mut tasks = JoinSet::new();
-    port.serve(&service, TrustedProxies::default(), &mut tasks, &stopping)?;
-    if let Some(closing) = closing {
-        closing.await?;
-    }
-    // Only now: the data and the socket belonged to the server that was sealed.
+    let (waiting, mut awaited) = Waiting::new(config);
     waiting.look().await?;
+    let mut counter = Counter::open(waiting.clone(), port)?;
     let socket = Socket::bind(&config.gridkeep.run_directory.value)?;
-    tasks.spawn(socket.serve(waiting.clone(), stopping.clone()));
-    waiting.attempt().closing = false;
-    let status = format!("sealed on {}", port.addresses()?.join(" "));
+    let served = socket.serve(waiting.clone(), counter.stop.subscribe());
+    counter.tasks.spawn(served);
+    let status = format!("sealed on {}", counter.addresses);
     tracing::warn!(
-        initialised = waiting.status().initialised,
+        initialised = waiting.attempt().store.is_some(),
         "{status}: every request is refused until the server is unsealed (sys/unseal, or gridkeep operator unseal)"
     );
     notify::tell(&format!("READY=1\nSTATUS={status}"));
@@ -91,33 +131,29 @@ pub async fn wait(
                 // A panic in there has been reported by itself, and the old certificate stays.
                 let _ = tokio::task::spawn_blocking(move || tls.reload_and_report()).await;
             }
-            _ = terminate.recv() => break None,
-            _ = interrupt.recv() => break None,
-            key = unsealed.recv() => break key,
+            _ = terminate.recv() => break Awaited::Stop,
+            _ = interrupt.recv() => break Awaited::Stop,
+            // There is a sender as long as `waiting` is held here.
+            awaited = awaited.recv() => break awaited.unwrap_or(Awaited::Stop),
         }
     };
-    if outcome.is_none() {
+    if matches!(outcome, Awaited::Stop) {
         notify::tell("STOPPING=1");
     }
-    // The receivers live in the tasks; without one there is nobody to tell.
-    let _ = stop.send(true);
-    let _ = tokio::time::timeout(Duration::from_secs(5), async {
-        while tasks.join_next().await.is_some() {}
-    })
-    .await;
+    counter.close().await;
     Ok(outcome)
 }
 
 struct Waiting {
     shamir: bool,
-    /// The store is not in the data directory, and was opened with the key that it wants before.
-    elsewhere: bool,
+    /// Where the store is, if not in the data directory. Then other nodes may make it, and change its seal, at any moment.
+    etcd: Option<EtcdSettings>,
     data: PathBuf,
     node: String,
     attempt: Mutex<Attempt>,
     /// Held by whoever initialises.
     making: tokio::sync::Mutex<()>,
-    unsealed: mpsc::Sender<Unsealed>,
+    sender: mpsc::Sender<Awaited>,
 }
 
 #[derive(Default)]
@@ -126,39 +162,83 @@ struct Attempt {
     store: Option<SealState>,
     given: Vec<Share>,
     nonce: String,
-    /// What was under way when the server was sealed is not finished.
+    /// Nothing is taken: what was under way is being finished.
     closing: bool,
     done: bool,
 }
 
+impl Attempt {
+    /// The shares that were given.
+    fn forget(&mut self) {
+        self.given.clear();
+        self.nonce.clear();
+    }
+}
+
 impl Waiting {
+    fn new(config: &Config) -> (Arc<Waiting>, mpsc::Receiver<Awaited>) {
+        // Room for all that is ever said: that it is unsealed, and that it is initialised.
+        let (sender, awaited) = mpsc::channel(2);
+        let waiting = Waiting {
+            shamir: config.gridkeep.shamir.value,
+            etcd: config.gridkeep.etcd.as_ref().map(EtcdConfig::settings),
+            data: config.gridkeep.data.value.clone(),
+            node: config.own_name().value,
+            attempt: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
+            sender,
+        };
+        (Arc::new(waiting), awaited)
+    }
+
     fn attempt(&self) -> MutexGuard<'_, Attempt> {
         self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads what the store says of itself.
     async fn look(&self) -> anyhow::Result<()> {
-        if self.elsewhere {
-            self.attempt().store = Some(SealState {
+        let state = match &self.etcd {
+            // It was opened with the key that it wants before, and needs not be there for the server to wait.
+            Some(_) if !self.shamir => Some(SealState {
                 root_key_id: String::new(),
                 shares: None,
-            });
-            return Ok(());
-        }
-        let directory = self.data.join("store");
-        let state = tokio::task::spawn_blocking(move || SealState::in_directory(&directory))
-            .await
-            .context("looking at the store failed")??;
+            }),
+            Some(settings) => {
+                let etcd = Etcd::new(settings.clone())?;
+                SealState::in_etcd(&etcd).await?
+            }
+            None => {
+                let directory = self.data.join("store");
+                tokio::task::spawn_blocking(move || SealState::in_directory(&directory))
+                    .await
+                    .context("looking at the store failed")??
+            }
+        };
         if self.shamir
             && let Some(state) = &state
         {
             anyhow::ensure!(
                 state.shares.is_some(),
-                "gridkeep.seal.shamir is set, but the store is sealed under a root key that lies in a file or credential; take the setting away, or start with an empty data directory"
+                "gridkeep.seal.shamir is set, but the store is sealed under a root key that lies in a file or credential; take the setting away, or start with an empty data directory or prefix"
             );
         }
-        self.attempt().store = state;
+        let mut attempt = self.attempt();
+        if attempt.store != state {
+            // What was given is of another key.
+            attempt.forget();
+            attempt.store = state;
+        }
         Ok(())
+    }
+
+    /// Looks again where other nodes may have changed it.
+    async fn look_again(&self) -> Result<(), SealTrouble> {
+        if self.etcd.is_none() || !self.shamir || self.attempt().closing {
+            return Ok(());
+        }
+        self.look()
+            .await
+            .map_err(|error| SealTrouble::Later(format!("{error:#}")))
     }
 
     /// Takes a share; the key when it was the last one needed.
@@ -166,7 +246,7 @@ impl Waiting {
         let mut attempt = self.attempt();
         if attempt.closing {
             return Err(SealTrouble::Later(
-                "what was under way when the server was sealed is being finished; try again in a moment".to_owned(),
+                "the server finishes what was under way; try again in a moment".to_owned(),
             ));
         }
         if attempt.done {
@@ -184,7 +264,7 @@ impl Waiting {
         else {
             return Err(SealTrouble::Bad("server is not yet initialized".to_owned()));
         };
-        let length = if shares.threshold == 1 { 32 } else { 33 };
+        let length = shares.share_length();
         if share.len() != length {
             return Err(SealTrouble::Bad(format!(
                 "invalid key: a share of this server has {length} bytes, this has {}",
@@ -216,49 +296,45 @@ impl Waiting {
         }
     }
 
-    async fn make(&self, shares: Shares) -> Result<Initialised, StoreTrouble> {
+    async fn make(&self, shares: Shares) -> anyhow::Result<Initialised> {
         let (key, parts) = RootKey::generate_shared(shares)?;
         let data = self.data.clone();
-        let store = tokio::task::spawn_blocking(move || {
+        let making = tokio::task::spawn_blocking(move || {
             use std::os::unix::fs::DirBuilderExt as _;
             std::fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(&data)
-                .map_err(|error| StoreTrouble(error.to_string()))?;
-            let mut options = OpenOptions::new(&data.join("store"), key);
-            options.initialise = Initialise::WithGivenKey;
-            Ok::<_, StoreTrouble>(gridkeep_store::open(options)?)
-        })
-        .await
-        .map_err(|error| StoreTrouble(error.to_string()))??;
+                .map(|()| data)
+        });
+        let data = making.await??;
+        let store = match &self.etcd {
+            Some(settings) => {
+                let etcd = Etcd::new(settings.clone())?;
+                etcd.open(key, Initialise::WithGivenKey).await?
+            }
+            None => {
+                let mut options = OpenOptions::new(&data.join("store"), key);
+                options.initialise = Initialise::WithGivenKey;
+                tokio::task::spawn_blocking(move || gridkeep_store::open(options)).await??
+            }
+        };
         // A keeper for as long as it takes to make the token.
         let options = KeeperOptions::new(self.node.clone(), self.data.join("spool"));
         let clock = Arc::new(SystemClock);
         let keeper = Keeper::open(store.clone(), Setup::default(), clock, options).await?;
         let token = keeper.operator_token("init").await;
+        if let Err(error) = &token {
+            // The shares are worth more.
+            tracing::error!(%error, "the first operator's token could not be made; gridkeep operator token gives one once the server is unsealed");
+        }
         keeper.drain(Duration::from_secs(5)).await;
         drop(keeper);
         store.close().await?;
         Ok(Initialised {
             shares: parts,
-            root_token: token?.secret,
+            root_token: token.map_or_else(|_| SecretString::from(""), |issued| issued.secret),
         })
-    }
-}
-
-/// Why a store could not be made.
-struct StoreTrouble(String);
-
-impl From<StoreError> for StoreTrouble {
-    fn from(error: StoreError) -> Self {
-        StoreTrouble(error.to_string())
-    }
-}
-
-impl From<gridkeep_keeper::Failure> for StoreTrouble {
-    fn from(failure: gridkeep_keeper::Failure) -> Self {
-        StoreTrouble(failure.to_string())
     }
 }
 
@@ -280,7 +356,11 @@ fn nonce() -> String {
 
 #[async_trait]
 impl Unsealing for Waiting {
-    fn status(&self) -> SealStatus {
+    async fn status(&self) -> SealStatus {
+        if self.attempt().store.is_none() {
+            // What another node may have made; without etcd nothing is known of it.
+            let _ = self.look_again().await;
+        }
         let attempt = self.attempt();
         let kind = if self.shamir {
             let shares = attempt.store.as_ref().and_then(|state| state.shares);
@@ -302,6 +382,7 @@ impl Unsealing for Waiting {
 
     async fn initialise(&self, count: u8, threshold: u8) -> Result<Initialised, SealTrouble> {
         let _one = self.making.lock().await;
+        self.look_again().await?;
         {
             let attempt = self.attempt();
             if attempt.store.is_some() || attempt.closing || !self.shamir {
@@ -311,7 +392,7 @@ impl Unsealing for Waiting {
         let made = self
             .make(Shares { count, threshold })
             .await
-            .map_err(|error| SealTrouble::Later(error.0))?;
+            .map_err(|error| SealTrouble::Later(format!("{error:#}")))?;
         self.look()
             .await
             .map_err(|error| SealTrouble::Later(format!("{error:#}")))?;
@@ -320,22 +401,23 @@ impl Unsealing for Waiting {
             threshold,
             "the server was initialised; whoever asked for it has the shares"
         );
+        self.attempt().closing = true;
+        let _ = self.sender.try_send(Awaited::Initialised);
         Ok(made)
     }
 
     async fn unseal(&self, share: Share) -> Result<(), SealTrouble> {
+        self.look_again().await?;
         if let Some(key) = self.take(share)? {
             tracing::info!("the server is unsealed");
             // There is room for one, and no second is made.
-            let _ = self.unsealed.send(Unsealed::Key(key)).await;
+            let _ = self.sender.try_send(Awaited::Key(key));
         }
         Ok(())
     }
 
     fn reset(&self) {
-        let mut attempt = self.attempt();
-        attempt.given.clear();
-        attempt.nonce.clear();
+        self.attempt().forget();
     }
 }
 
@@ -355,7 +437,7 @@ impl Desk for Waiting {
         tracing::info!(caller, "an operator unseals");
         match secret {
             None if self.shamir => {
-                let status = self.status();
+                let status = self.status().await;
                 let SealKind::Shamir { threshold, .. } = status.kind else {
                     anyhow::bail!("the server's seal is in doubt; look at its log");
                 };
@@ -367,7 +449,7 @@ impl Desk for Waiting {
             }
             None => {
                 self.attempt().done = true;
-                let _ = self.unsealed.send(Unsealed::Source).await;
+                let _ = self.sender.try_send(Awaited::Source);
                 Ok("the server reads its root key again".to_owned())
             }
             Some(text) => {
@@ -375,7 +457,7 @@ impl Desk for Waiting {
                     decode_share(text).context("the share is neither hexadecimal nor base64")?;
                 match self.unseal(share).await {
                     Ok(()) => {
-                        let status = self.status();
+                        let status = self.status().await;
                         Ok(match status.kind {
                             _ if !status.sealed => "the server is unsealed".to_owned(),
                             SealKind::Shamir { threshold, .. } => {

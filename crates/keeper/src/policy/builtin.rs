@@ -213,11 +213,13 @@ pub(super) fn needs_sudo(path: &str) -> bool {
         "auth/token/accessors",
         "auth/token/revoke-orphan",
     ];
-    const BELOW: [&str; 12] = [
+    const BELOW: [&str; 13] = [
         "sys/auth/",
         "sys/audit/",
         "sys/raw",
         "sys/rotate",
+        // Open to everybody in the original of old.
+        "sys/rekey/",
         "sys/config/auditing/",
         "sys/config/ui/headers/",
         "sys/plugins/catalog/",
@@ -243,6 +245,7 @@ mod tests {
             "auth/token/accessors/",
             "sys/auth/oidc-x",
             "sys/seal",
+            "sys/rekey/init",
             "auth/token/revoke-orphan",
             "sys/leases/lookup/x",
             "sys/leases/lookup/",

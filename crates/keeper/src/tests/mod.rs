@@ -17,6 +17,7 @@ mod put;
 mod read;
 mod reconfigure;
 mod refresh;
+mod rekey;
 mod removed;
 mod revocation;
 mod ssh;

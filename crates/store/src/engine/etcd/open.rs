@@ -232,6 +232,24 @@ impl Etcd {
         RootKey::generate_file(path)
     }
 
+    /// The format record of the store under the prefix, if one was completed.
+    pub(crate) async fn format(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        if !self.holds_data().await? {
+            return Ok(None);
+        }
+        let shared = &self.shared;
+        let request = RangeRequest::one(shared.layout.entry(FORMAT_KEY));
+        let found = shared
+            .range(request)
+            .await
+            .map_err(|trouble| shared.reading_error(trouble))?;
+        let entry = found.kvs.into_iter().next();
+        Ok(entry
+            .map(|found| shared.entry(found))
+            .transpose()?
+            .map(|entry| entry.value))
+    }
+
     fn data_without(&self, key: &Path) -> StoreError {
         StoreError::DataWithoutKey {
             data: self.place().into(),
