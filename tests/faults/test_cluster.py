@@ -221,7 +221,8 @@ def test_the_root_key_of_all_nodes_is_replaced(whole):
     assert "is made in" in operator(whole, "n1", "expect-root-key", new)
     assert "is expected" in operator(whole, "n2", "expect-root-key", new)
     assert "put it where the server finds its key" in operator(whole, "n1", "rotate-root-key", "--key", new)
-    # A node that was not told is told late.
+    # A node that was not told says so, and goes on when it is told late.
+    wait_until(lambda: "is sealed under root key" in whole.nodes["n3"].log(), "the node says what it lacks", whole.nodes["n3"].process)
     operator(whole, "n3", "expect-root-key", new)
     whole.settled()
     for name in NODES:
