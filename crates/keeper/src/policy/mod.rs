@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::TOLERANCE_SECONDS;
 use crate::database::{Change, Database, NotCommitted, name};
-use crate::delegation::UseLimits;
+use crate::delegation::{self, UseLimits};
 use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
 use crate::keeper::Keeper;
 use crate::records::{KeeperToken, POLICIES, POLICY, PolicyRecord};
@@ -401,12 +401,19 @@ impl Keeper {
 
     /// A refusal is said only about an issuer and role that exist (decision 6).
     fn refusal_needs_proof(&self, path: &str) -> Result<(), Failure> {
-        let Some(text) = path
-            .strip_prefix("secret/oauth/creds/")
-            .or_else(|| path.strip_prefix("secret/oauth/sts/"))
-        else {
-            return Ok(());
-        };
+        let below = |mounts: &[&str]| mounts.iter().find_map(|mount| path.strip_prefix(mount));
+        if let Some(text) = below(&["secret/oauth/creds/", "secret/oauth/sts/"]) {
+            return self.stands(text);
+        }
+        let of_issuers = [delegation::MOUNT, delegation::ROBOT_MOUNT, "auth/ssh/keys/"];
+        match below(&of_issuers).map(|text| self.stands(text)) {
+            Some(Err(Failure::Later(later))) => Err(later.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the issuer that `text` begins with is configured, and the role that it ends with.
+    fn stands(&self, text: &str) -> Result<(), Failure> {
         let setup = self.setup();
         let issuer = text.split('/').next().unwrap_or_default();
         let issuer = known_issuer(&setup, issuer, self.now())?;

@@ -118,6 +118,15 @@ async fn is_kept(house: &House, keeper: &Keeper, by: &Bearer, name: &str) {
         ] {
             assert_eq!(kind(outcome), LaterKind::LeftOut, "{name}");
         }
+        // Whatever policies allow of it comes from the configuration, so without that nothing is refused for good.
+        for path in [
+            format!("secret/oauth/creds/{name}"),
+            format!("secret/oauth/sts/{name}"),
+            format!("delegation/{name}"),
+        ] {
+            let asked = keeper.authorize(by, Operation::Update, &path, &serde_json::Map::new());
+            assert_eq!(kind(asked), LaterKind::LeftOut, "{path}");
+        }
         assert!(credential(keeper, name).await.is_some(), "{name}");
     }
 }
