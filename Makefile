@@ -13,7 +13,7 @@ help:
 	@echo "make demo    an issuer, a server and a first token on this machine (ONCE=1: end after it; CONFIG=DIR: with your own files)"
 	@echo "make test    everything CI runs: lints, unit tests, other people's clients, faults, a browser"
 	@echo "make soak    the long proofs, at their stated size"
-	@echo "make bench   the figures of docs/benchmarks.md, beside the programs we replace (BENCH_FULL=1: up to 1,000,000 people)"
+	@echo "make bench   the figures of docs/benchmarks.md, beside the programs we replace (BENCH_FULL=1: up to 1,000,000 credentials with 10,000,000 tokens)"
 	@echo "make lint    formatting, clippy, licences and sources of dependencies"
 
 demo:

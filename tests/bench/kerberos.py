@@ -46,14 +46,19 @@ def run(directory: Path, authority, logins: int, seconds: int, started: list) ->
         return path
 
     own = proofs(HOME)
+    first = send(server, seconds, own)
+    assert first["declined"] == 0, f"{logins} proofs were not enough for {seconds} s, take more (--logins): {first}"
+    # Those that were not sent yet would be logins.
+    spent = own.read_text().splitlines()[: first["requests"]]
+    own.write_text("\n".join(spent) + "\n")
     found = [
-        ("login: ticket judged, token and proof made durable", send(server, seconds, own)),
+        ("login: ticket judged, token and proof made durable", first),
         ("the same proofs again: judged, found in the store, declined", send(server, seconds, own)),
         ("tickets of a realm that is not let in: judged, declined", send(server, seconds, proofs(ABROAD))),
         ("no ticket: request and audit lines only", send(server, seconds, None)),
     ]
-    assert found[0][1]["declined"] == 0, f"{logins} proofs were not enough for {seconds} s, take more: {found[0]}"
-    assert all(one["accepted"] == 0 for _, one in found[1:]), found
+    # Each connection had one under way when the time was over, which may not have been judged.
+    assert all(one["accepted"] <= CONNECTIONS for _, one in found[1:]), found
     return found
 
 

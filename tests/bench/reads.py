@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+from support.processes import wait_until
 from support.servers import Server
 
 CONNECTIONS = 64
@@ -25,27 +26,19 @@ SCOPES = "openid " + " ".join(ISSUER["roles"][0]["scopes"])
 class Growing:
     """A server whose store is filled further and further."""
 
-    def __init__(self, directory: Path, authority, bench: Path):
+    def __init__(self, directory: Path, authority, bench: Path, own: dict | None = None):
         self.directory = directory
         self.bench = bench
         self.tokens = directory / "tokens"
         self.people = 0
         (directory / "server").mkdir()
-        self.server = Server(directory / "server", authority, [ISSUER])
+        self.server = Server(directory / "server", authority, [ISSUER], own=own)
 
-    def fill(self, people: int) -> dict:
+    def fill(self, people: int, *options: str) -> dict:
         """Logs people in until there are so many. The server must not be running."""
-        done = subprocess.run(
-            [
-                str(self.bench), "fill", "--data", str(self.server.directory / "data"), "--key", str(self.server.etc / "root.key"),
-                "--url", ISSUER["url"], "--client", ISSUER["clientid"], "--scopes", SCOPES, "--tokens", str(self.tokens),
-                "--from", str(self.people), "--to", str(people),
-            ],
-            capture_output=True, text=True,
-        )
-        assert done.returncode == 0, done.stderr
+        found = fill(self.bench, self.server, self.tokens, self.people, people, *options)
         self.people = people
-        return json.loads(done.stdout)
+        return found
 
     def start(self) -> float:
         """Seconds from the start of the program to its READY=1."""
@@ -57,41 +50,28 @@ class Growing:
         """Starts, each after a kill -9 under load."""
         taken = []
         for _ in range(times):
-            load = self.wrk(1, DRAWN, wait=False)
+            audit = self.server.directory / "audit.log"
+            before = audit.stat().st_size
+            load = self.wrk(2, DRAWN, wait=False)
+            # It reads its requests first, which takes a while where they are many.
+            wait_until(lambda: audit.stat().st_size > before, "the load has begun", self.server.process)
             time.sleep(0.5)
             self.server.kill()
             load.communicate()
             taken.append(self.start())
         return taken
 
-    def wrk(self, seconds: int, drawn: int, wait: bool = True):
-        load = subprocess.Popen(
-            [
-                "wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s", "--latency", "--timeout", "10s",
-                "--script", str(Path(__file__).with_name("reads.lua")), self.server.url, "--", str(self.tokens), str(drawn),
-            ],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        if not wait:
-            return load
-        before = children_seconds()
-        out, _ = load.communicate(timeout=seconds + 120)
-        spent = children_seconds() - before
-        found = next((json.loads(line.removeprefix("FOUND ")) for line in out.splitlines() if line.startswith("FOUND ")), None)
-        assert load.returncode == 0 and found, out
-        assert found["refused"] == 0 and found["broken"] == 0, out
-        found["load_cpu_us_per_read"] = spent / found["requests"] * 1e6
-        return found
+    def wrk(self, seconds: int, drawn: int, wait: bool = True, **how):
+        return wrk([self.server], self.tokens, drawn, seconds, wait=wait, **how)
 
-    def read(self, seconds: int, people: int) -> dict:
+    def read(self, seconds: int, people: int, **how) -> dict:
         """Rate, delays, processor time and greatest resident memory while people are read."""
         pid = self.server.process.pid
         sampler = Sampler(pid)
         before = processor_seconds(pid)
         with sampler:
-            found = self.wrk(seconds, min(people, DRAWN))
+            found = self.wrk(seconds, min(people, DRAWN), **how)
         found["server_cpu_us_per_read"] = (processor_seconds(pid) - before) / found["requests"] * 1e6
-        found["rate"] = found["requests"] / found["seconds"]
         found["rss_mib"] = sampler.greatest / 1024
         self.rotate_audit()
         return found
@@ -109,6 +89,44 @@ class Growing:
 
     def stop(self) -> None:
         self.server.stop()
+
+
+def fill(bench: Path, server: Server, tokens: Path, people_from: int, people_to: int, *options: str) -> dict:
+    """Logs people in. A line of `tokens` is written for each."""
+    done = subprocess.run(
+        [
+            str(bench), "fill", "--data", str(server.directory / "data"), "--key", str(server.etc / "root.key"),
+            "--url", ISSUER["url"], "--client", ISSUER["clientid"], "--scopes", SCOPES, "--tokens", str(tokens),
+            "--from", str(people_from), "--to", str(people_to), *options,
+        ],
+        capture_output=True, text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def wrk(servers: list[Server], tokens: Path, drawn: int, seconds: float, what: str = "creds", connections: int = CONNECTIONS, threads: int = 1, wait: bool = True):
+    """Requests of people drawn from the lines of `tokens`, by connections that stay open; with several servers, each thread's go to its own.
+    Every answer has to be 200."""
+    ports = [str(server.port) for server in servers] if len(servers) > 1 else []
+    load = subprocess.Popen(
+        [
+            "wrk", "--threads", str(threads), "--connections", str(connections), "--duration", f"{seconds}s", "--latency", "--timeout", "10s",
+            "--script", str(Path(__file__).with_name("reads.lua")), servers[0].url, "--", str(tokens), str(drawn), what, *ports,
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )
+    if not wait:
+        return load
+    before = children_seconds()
+    out, _ = load.communicate(timeout=seconds + 120)
+    spent = children_seconds() - before
+    found = next((json.loads(line.removeprefix("FOUND ")) for line in out.splitlines() if line.startswith("FOUND ")), None)
+    assert load.returncode == 0 and found, out
+    assert found["refused"] == 0 and found["broken"] == 0, out
+    found["load_cpu_us_per_read"] = spent / found["requests"] * 1e6
+    found["rate"] = found["requests"] / found["seconds"]
+    return found
 
 
 class Sampler:

@@ -6,13 +6,14 @@ its revocation was acknowledged, and nobody hears "permission denied" without pr
 
 import os
 import random
-import signal
 import subprocess
 import time
 
 import pytest
 
-from support.cluster import NODES, Cluster, etcd_address, node_address, pause
+from support.away import Away, others
+from support.clock import HostClock
+from support.cluster import NODES, Cluster, node_address, pause
 from support.processes import GRIDKEEP, PATIENCE, wait_until
 
 FAULTS = int(os.environ.get("GRIDKEEP_SOAK", "5"))
@@ -33,60 +34,9 @@ def whole(cluster):
     return cluster
 
 
-def others(name):
-    return [other for other in NODES if other != name]
-
-
-class Away:
-    """The ways in which a node or its host can be away, each with its end."""
-
-    def __init__(self, cluster):
-        self.cluster, self.network = cluster, cluster.network
-
-    def kill(self, name):
-        self.cluster.nodes[name].kill()
-        return lambda: self.cluster.nodes[name].start()
-
-    def kill_etcd(self, name):
-        self.cluster.members[name].stop()
-        return lambda: self.cluster.members[name].start()
-
-    def stop(self, name):
-        self.cluster.nodes[name].process.signal(signal.SIGSTOP)
-        return lambda: self.cluster.nodes[name].process.signal(signal.SIGCONT)
-
-    def unplug(self, name):
-        self.network.unplug(name)
-        return lambda: self.network.plug(name)
-
-    def minority(self, name):
-        """Clients reach the node, and it reaches no other: the rest is the majority."""
-        self.network.part([name], others(name))
-        return lambda: self.network.join([name], others(name))
-
-    def majority_gone(self, name):
-        """Every node is alone: nobody has a majority."""
-        pairs = [("n1", "n2"), ("n1", "n3"), ("n2", "n3")]
-        for one, other in pairs:
-            self.network.part([one], [other])
-
-        def end():
-            for one, other in pairs:
-                self.network.join([one], [other])
-
-        return end
-
-    def storeless(self, name):
-        """The node reaches the other nodes, and no member of etcd."""
-        away = [etcd_address(other) for other in others(name)]
-        self.network.cut(name, away)
-        self.cluster.members[name].process.signal(signal.SIGSTOP)
-
-        def end():
-            self.network.mend(name, away)
-            self.cluster.members[name].process.signal(signal.SIGCONT)
-
-        return end
+@pytest.fixture
+def away(whole, tmp_path):
+    return Away(whole, HostClock(tmp_path / "clock"))
 
 
 def test_any_node_serves_any_request(whole):
@@ -165,13 +115,16 @@ def test_the_configuration_is_that_of_the_node_that_published_it(whole):
     wait_until(lambda: whole.status("n1")[1] == 0, "all agree again")
 
 
-@pytest.mark.parametrize("how", ["unplug", "minority", "stop", "storeless", "kill_etcd"])
-def test_clients_while_a_node_is_away(whole, how):
+@pytest.mark.parametrize("how", ["unplug", "minority", "stop", "storeless", "kill_etcd", "slow_disk", "skew", "skew_back"])
+def test_clients_while_a_node_is_away(whole, away, how):
     known = whole.ask("login")
     read = {"method": "GET", "path": f"secret/oauth/creds/dune/{known['key']}:default", "token": known["token"]}
     address = node_address("n1")
+    status, body, _ = whole.ask("once", address=address, method="POST", path="auth/token/create", token=known["token"], body={"ttl": "1h"})
+    assert status == 200, body
+    hour = body["auth"]["client_token"]
     order = [address, node_address("n2"), node_address("n3")]
-    end = getattr(Away(whole), how)("n1")
+    end = getattr(away, how)("n1")
     try:
         # From the first moment on, until well after everybody has noticed.
         began, answers = time.monotonic(), []
@@ -186,7 +139,18 @@ def test_clients_while_a_node_is_away(whole, how):
         if how == "unplug":
             # Only the way to the first address is lost, and clients move on; a node that is late with its heartbeat may say "later".
             assert last == 200 and {status for status, *_ in answers} <= {200, 503}, answers
-        elif how in ("storeless", "kill_etcd"):
+        elif how in ("skew", "skew_back"):
+            # Another node answered, to which the time is right; and everybody says whose clock is wrong.
+            assert last == 200, answers[-1]
+            wait_until(lambda: whole.status("n1")[0]["clock_outvoted"], "the others outvote the node")
+            status, code = whole.status("n2")
+            assert code == 1 and not status["clock_outvoted"], status
+            (wrong,) = [node["name"] for node in status["nodes"] if abs(node["clock_ahead_seconds"] or 0) > 60]
+            assert wrong == "n1.test", status
+            # What has long expired by the wrong clock is alive.
+            status, body, _ = whole.ask("once", address=address, method="GET", path="auth/token/lookup-self", token=hour)
+            assert status == 200, body
+        elif how in ("storeless", "kill_etcd", "slow_disk"):
             assert last == 200, answers[-1]
             status, body, _, _, took = whole.ask("call", order=order, **read)
             assert status == 200 and took < FAIL_OVER, body
@@ -242,6 +206,7 @@ def test_a_sealed_node_says_so_and_the_others_go_on(whole):
             status, body, _ = whole.ask("once", address=node_address(name), **{**read, "path": read["path"] + minimum})
             assert status == 200, body
     operator(whole, "n2", "unseal")
+    wait_until(lambda: whole.ask("once", address=sealed, method="GET", path="sys/health")[0] == 200, "it serves again", whole.nodes["n2"].process)
     whole.settled()
     assert whole.ask("once", address=sealed, **read)[0] == 200
 
@@ -279,12 +244,11 @@ def test_the_root_key_of_all_nodes_is_replaced(whole):
 
 
 @pytest.mark.timeout(120 + FAULTS * 60)
-def test_faults_under_load(whole):
+def test_faults_under_load(whole, away):
     chance = random.Random(f"cluster {FAULTS}")
     known = whole.ask("login")
-    away = Away(whole)
-    kinds = [away.kill, away.stop, away.minority, away.unplug, away.majority_gone, away.storeless, away.kill_etcd]
-    whole.ask("load", token=known["token"], key=known["key"], operator=whole.nodes["n1"].operator_token(), threads=6)
+    kinds = away.kinds()
+    whole.ask("load", logins=[known], operator=whole.nodes["n1"].operator_token(), threads=6)
     for number in range(FAULTS):
         whole.ask("operator", token=whole.nodes[chance.choice(NODES)].operator_token())
         before = whole.ask("answers")

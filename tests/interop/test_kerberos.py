@@ -5,32 +5,22 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 
 import pytest
 from support.clients import Client, finish, read_line, read_url
 from support.house import lookup
 from support.issuers import Issuer
-from support.kerberos import Realms
+from support.kerberos import KRB5, SPNEGO, Realms, negotiate, proof, refused
 from support.processes import BIN, GRIDKEEP, PATIENCE, wait_until
 from support.servers import Server
 from support.tokens import claims
 
 LAB, PARTNER = "LAB.EXAMPLE", "PARTNER.EXAMPLE"
-KRB5, SPNEGO = "1.2.840.113554.1.2.2", "1.3.6.1.5.5.2"
 PRODUCTION = "wlcg.capabilityset:/dune/production"
 BASE = ["profile", "offline_access", "wlcg", "storage.read:/"]
 ROBOT = "dunepro/managedtokens/node.lab.example"
 LIFE = 1200
-
-PROOF = """
-import base64, sys, gssapi
-name = gssapi.Name(sys.argv[1], gssapi.NameType.hostbased_service)
-context = gssapi.SecurityContext(name=name, mech=gssapi.OID.from_int_seq(sys.argv[2]), usage="initiate")
-print(base64.b64encode(context.step()).decode())
-"""
-
 
 def users():
     """People, and two who look after a group account: its capability set brings the group's credential key."""
@@ -137,28 +127,6 @@ def stored(tmp_path_factory, server, issuer):
     place.mkdir()
     outcome = browser_login(issuer, Client("ours", place, server), "alice", name="open")
     assert outcome.code == 0, outcome
-
-
-def proof(environment, service="host@localhost", mechanism=KRB5) -> str:
-    """What a client sends after `Negotiate`."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROOF, service, mechanism], capture_output=True, text=True, timeout=PATIENCE,
-        env={"PATH": os.environ["PATH"], **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def negotiate(server, proof, mount="kerberos-dune_default", method="POST"):
-    return server.call(method, f"auth/{mount}/login", body=b"" if method == "POST" else None, headers={"Authorization": f"Negotiate {proof}"})
-
-
-def refused(answer) -> str:
-    """Why a login was declined. A status other than 200 would end an old client."""
-    status, body = answer
-    assert status == 200 and body["auth"] is None, body
-    assert "permission denied" not in str(body).lower()
-    return body["warnings"][0]
 
 
 def credkey_file(client, issuer="dune", role="default"):

@@ -108,6 +108,35 @@ def test_a_key_of_each_kind(lab, user, agent):
     assert again.code == 0, again
 
 
+def logins(lab, issuer):
+    """How far logins with a key came at an issuer."""
+    told = lab.call("GET", "sys/metrics", lab.operator_token())[1]["Counters"]
+    return {
+        counter["Labels"]["step"]: counter["Count"] for counter in told
+        if counter["Name"] == "gridkeep_logins_total" and (counter["Labels"]["issuer"], counter["Labels"]["method"]) == (issuer, "ssh")
+    }
+
+
+def test_logins_are_counted(lab, user, agent):
+    start = logins(lab, "dune")
+    assert set(start) == {"started", "polled", "completed", "denied", "failed", "expired"}, "known before the first"
+    elsewhere = logins(lab, "cms")
+    agent.add("ed25519")
+    register(lab, user, agent)
+    assert by_agent(user, agent).code == 0
+    after = logins(lab, "dune")
+    assert {step: after[step] - start[step] for step in after} == {
+        "started": 1, "polled": 0, "completed": 1, "denied": 0, "failed": 0, "expired": 0,
+    }
+    # A nonce of nobody's is no proof; the attempt is counted where it was made.
+    nobody = {"role": user.user, "public_key": "ssh-ed25519 AAAA", "signature": "AAAA", "nonce": "AAAA", "metadata": {"issuer": "dune"}}
+    assert lab.call("POST", "auth/ssh/login", body=nobody)[0] == 400
+    assert lab.call("POST", "auth/ssh/login", body={**nobody, "metadata": {"issuer": "nosuch"}})[0] == 400
+    end = logins(lab, "dune")
+    assert (end["started"] - after["started"], end["denied"] - after["denied"]) == (1, 1)
+    assert logins(lab, "cms") == elsewhere
+
+
 def test_the_right_key_among_many(lab, user, agent):
     """The registered key is the last of twelve; nobody is locked out on the way to it."""
     strangers = [agent.add("ed25519", f"stranger{number}") for number in range(11)]

@@ -46,6 +46,9 @@ def test_a_log_is_verified_over_rotation_kill_and_restart(world):
     first.unlink()
     code, told = verify(server, log, packed)
     assert code == 0, told
+    # Without a file: the configured log and what rotation made of it.
+    code, told = verify(server)
+    assert code == 0 and "2 files: " in told and "not given" not in told, told
     code, told = verify(server, log)
     assert code == 0 and "are in files that were not given" in told, told
     code, told = verify(server, packed)

@@ -40,6 +40,7 @@ def test_status_says_what_is_stored_and_what_fails(make_issuer, make_server, ent
     assert status["tokens"] >= 1 and status["store"]["trouble"] is None and status["certificate_days"] > 14
     assert status["failing"] == [] and status["ending"] == []
     text = gridkeep(server, "status").stdout
+    assert f", on {server.address}\n" in text, text
     assert "issuer dune: 1 credentials, 0 of them failing" in text, text
 
     # The issuer forgets the login: the next refresh shows it, and the status says whose and why.
@@ -157,6 +158,23 @@ def test_doctor_finds_nothing_where_nothing_is_wrong(healthy):
     for about in ("certificate", "server", "store", "root key", "ports", "dns", "issuers"):
         assert states[about] == "good", f"{about}: {said}"
     assert "good      server: " in gridkeep(healthy, "doctor").stdout
+
+
+def test_commands_log_when_they_are_told_to(healthy, make_issuer, entry):
+    """In the form of the server's log, on standard error alone; and else nothing."""
+    quiet = gridkeep(healthy, "doctor")
+    assert quiet.returncode == 0 and quiet.stderr == ""
+    healthy.config["issuers"].append({**entry(make_issuer(), name="untrusted"), "ca_file": "/nonexistent/ca.pem"})
+    healthy.write_config()
+    quiet = gridkeep(healthy, "doctor", "--json")
+    assert quiet.returncode == 1 and quiet.stderr == ""
+    told_more = gridkeep(healthy, "doctor", "--json", "--log", "warn", "--log-format", "json")
+    assert told_more.returncode == 1
+    assert [found["about"] for found in json.loads(told_more.stdout)] == [found["about"] for found in json.loads(quiet.stdout)]
+    lines = [json.loads(line) for line in told_more.stderr.splitlines()]
+    assert [(line["level"], line["issuer"], line["target"]) for line in lines] == [("ERROR", "untrusted", "gridkeep::server::assemble")], told_more.stderr
+    wrong = gridkeep(healthy, "doctor", "--log", "=")
+    assert wrong.returncode == 2 and "use a level such as info or debug" in wrong.stderr
 
 
 def test_doctor_names_each_trouble_with_its_remedy(healthy, authority, tmp_path):

@@ -104,6 +104,34 @@ def test_a_removed_role_is_explained_and_the_diff_says_who_is_met(world):
     assert client.read(token, key)[0] == 200, "a slip of the pen costs nobody a login"
 
 
+@pytest.mark.parametrize("slip", ["issuer", "role", "name"])
+def test_a_slip_of_the_pen_at_a_start_costs_nobody_a_login(slip, make_issuer, make_server, entry):
+    """The server starts without what it cannot read; its users are told to wait, and have all when it is put right."""
+    issuers = [entry(make_issuer(name, auto_login="alice"), name=name) for name in ("dune", "cms")]
+    server = make_server(issuers)
+    client = Vault(server)
+    token, key = client.login()
+    server.stop()
+    wrong = {
+        "issuer": {**issuers[0], "callbackmode": "devise"},
+        "role": {**issuers[0], "roles": [{"name": "default", "token_ttl": "soon"}, role("other")]},
+        "name": {"nmae": "dune", **{key: value for key, value in issuers[0].items() if key != "name"}},
+    }
+    server.config["issuers"] = [wrong[slip], issuers[1]]
+    server.write_config()
+    server.start()
+    client = Vault(server)
+    status, answer = client.read(token, key)
+    assert status == 503 and "because of an error in this server's configuration; its logins are kept" in answer["errors"][0], answer
+    assert begin(server)[0] == 503
+    assert begin(server, issuer="cms")[0] == 200
+    server.stop()
+    server.config["issuers"] = issuers
+    server.write_config()
+    server.start()
+    assert Vault(server).read(token, key)[0] == 200
+
+
 def test_a_changed_url_asks_for_a_new_login_and_the_old_token_is_not_sent_there(world, make_issuer):
     issuer, server, client, token, key = world
     other = make_issuer("other", auto_login="alice")

@@ -74,6 +74,15 @@ def test_a_login_shows_in_the_metrics_and_the_person_does_not(scraped_world):
     assert not [name for name in after if "alice" in name or token in name], "no label names a person or holds a secret"
 
 
+def test_an_issuer_may_keep_refresh_tokens_for_another_time(make_issuer, make_server, entry):
+    issuer = make_issuer(auto_login="alice")
+    server = make_server([{**entry(issuer), "refresh_token_life": "240h"}], own=LISTENING)
+    Vault(server).login()
+    life = series("gridkeep_oldest_grant_life_seconds", issuer="dune")
+    after = wait_until(lambda: (now := scrape(server)).get(life) and now, "the grant was counted", server.process)
+    assert 240 * 3600 - 600 < after[life] <= 240 * 3600
+
+
 def test_what_clients_send_does_not_become_labels(scraped_world):
     _, server, client = scraped_world
     client.request("GET", "sys/health")

@@ -34,12 +34,16 @@ class Member:
     def __init__(self, cluster, name: str):
         self.cluster, self.name, self.process = cluster, name, None
 
-    def start(self) -> None:
+    def start(self, flush_takes: float = 0) -> None:
+        """`flush_takes`: seconds that every flush to the disk takes longer than it does."""
         address = etcd_address(self.name)
+        # The kernel's own tracing holds up these calls alone; -D leaves the member the child that can be killed.
+        calls = "fsync,fdatasync"
+        slow = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:delay_enter={round(flush_takes * 1e6)}"]
         initial = ",".join(f"{name}=http://{etcd_address(name)}:2380" for name in NODES)
         self.process = Process(
             [
-                *self.cluster.network[self.name].enter, "etcd", "--name", self.name,
+                *self.cluster.network[self.name].enter, *(slow if flush_takes else []), "etcd", "--name", self.name,
                 "--data-dir", self.cluster.directory / f"etcd-{self.name}",
                 "--listen-client-urls", f"http://{address}:2379", "--advertise-client-urls", f"http://{address}:2379",
                 "--listen-peer-urls", f"http://{address}:2380", "--initial-advertise-peer-urls", f"http://{address}:2380",

@@ -62,8 +62,9 @@ class Caller:
 class Load:
     """Threads that make tokens, revoke some of them, and read, each answer recorded."""
 
-    def __init__(self, caller, token, key, operator, threads, role="default"):
-        self.caller, self.token, self.key, self.role = caller, token, key, role
+    def __init__(self, caller, logins, operator, threads, minimum=10):
+        """`logins`: what `login` answered. What is read is to live for `minimum` seconds."""
+        self.caller, self.logins, self.minimum = caller, logins, minimum
         # Revokes; lives for 15 minutes and is replaced in time.
         self.operator = operator
         self.lock, self.over = threading.Lock(), threading.Event()
@@ -99,7 +100,7 @@ class Load:
             chance.shuffle(order)
             what = chance.random()
             if what < 0.3:
-                status, parsed, trouble, _ = self.caller.call("POST", "auth/token/create", self.token, {"ttl": "1h"}, order)
+                status, parsed, trouble, _ = self.caller.call("POST", "auth/token/create", self.logins[0]["token"], {"ttl": "1h"}, order)
                 self.note(status, parsed, trouble)
                 if status == 200:
                     with self.lock:
@@ -109,8 +110,9 @@ class Load:
             elif what < 0.7:
                 self.look(chance, order)
             else:
-                path = f"secret/oauth/creds/dune/{self.key}:{self.role}?minimum_seconds=10"
-                status, parsed, trouble, _ = self.caller.call("GET", path, self.token, None, order)
+                known = chance.choice(self.logins)
+                path = f"secret/oauth/creds/dune/{known['key']}:{known['role']}?minimum_seconds={self.minimum}"
+                status, parsed, trouble, _ = self.caller.call("GET", path, known["token"], None, order)
                 self.note(status, parsed, trouble)
 
     def revoke(self, chance, order):
@@ -188,7 +190,7 @@ def login(caller, role="default"):
         {"server": "dune", "refresh_token": auth["metadata"]["oauth2_refresh_token"]}, auth["client_token"],
     )
     assert status == 204, (stored, trouble)
-    return {"token": auth["client_token"], "key": key}
+    return {"token": auth["client_token"], "key": key, "role": role}
 
 
 def main():

@@ -1,4 +1,4 @@
-"""A real etcd of one member on free loopback ports, with its data in a directory of its own."""
+"""A real etcd on free loopback ports, with its data in a directory of its own."""
 
 import os
 import shutil
@@ -12,28 +12,42 @@ from .processes import PATIENCE, Process, wait_until
 
 
 class Etcd:
-    """One member. `options` are etcd's."""
+    """Members of one cluster, one unless told otherwise. `options` are etcd's."""
 
-    def __init__(self, directory: Path, *options: str):
+    def __init__(self, directory: Path, *options: str, members: int = 1):
         assert shutil.which("etcd"), "etcd is missing; scripts/prepare test installs it"
         self.directory = directory
         directory.mkdir()
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-        self.client, peer = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in sockets)
+        # Bound together, so that they differ.
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2 * members)]
+        urls = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
         for each in sockets:
             each.close()
-        self.process = Process(
-            [
-                "etcd", "--name", "one", "--data-dir", directory / "data", "--listen-client-urls", self.client, "--advertise-client-urls", self.client,
-                "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"one={peer}", "--log-level", "error", *options,
-            ],
-            directory / "etcd.log", env={"PATH": os.environ["PATH"]},
-        )
-        wait_until(self.healthy, "etcd is healthy", self.process)
-
-    def healthy(self) -> bool:
+        self.clients, peers = urls[:members], urls[members:]
+        self.client = self.clients[0]
+        cluster = ",".join(f"m{number}={peer}" for number, peer in enumerate(peers))
+        self.processes = [
+            Process(
+                [
+                    "etcd", "--name", f"m{number}", "--data-dir", directory / f"data-{number}", "--listen-client-urls", client, "--advertise-client-urls", client,
+                    "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--log-level", "error", *options,
+                ],
+                directory / f"etcd-{number}.log", env={"PATH": os.environ["PATH"]},
+            )
+            for number, (client, peer) in enumerate(zip(self.clients, peers))
+        ]
+        self.process = self.processes[0]
         try:
-            with urllib.request.urlopen(f"{self.client}/health", timeout=2) as answer:
+            for client, process in zip(self.clients, self.processes):
+                wait_until(lambda: self.healthy(client), "etcd is healthy", process)
+        except BaseException:
+            self.stop()
+            raise
+
+    @staticmethod
+    def healthy(client: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"{client}/health", timeout=2) as answer:
                 return b'"true"' in answer.read()
         except (OSError, urllib.error.URLError):
             return False
@@ -47,4 +61,5 @@ class Etcd:
         return done.stdout
 
     def stop(self) -> None:
-        self.process.kill()
+        for process in self.processes:
+            process.kill()

@@ -3,11 +3,20 @@
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 from .processes import PATIENCE, Process, wait_until
 
 KDC, KADMIN, KDB_UTIL = "/usr/sbin/krb5kdc", "/usr/sbin/kadmin.local", "/usr/sbin/kdb5_util"
+KRB5, SPNEGO = "1.2.840.113554.1.2.2", "1.3.6.1.5.5.2"
+
+PROOF = """
+import base64, sys, gssapi
+name = gssapi.Name(sys.argv[1], gssapi.NameType.hostbased_service)
+context = gssapi.SecurityContext(name=name, mech=gssapi.OID.from_int_seq(sys.argv[2]), usage="initiate")
+print(base64.b64encode(context.step()).decode())
+"""
 
 
 class Realms:
@@ -113,6 +122,28 @@ class Realms:
 
     def stop(self) -> None:
         self.process.stop()
+
+
+def proof(environment, service="host@localhost", mechanism=KRB5) -> str:
+    """What a client sends after `Negotiate`."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROOF, service, mechanism], capture_output=True, text=True, timeout=PATIENCE,
+        env={"PATH": os.environ["PATH"], **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def negotiate(server, proof, mount="kerberos-dune_default", method="POST"):
+    return server.call(method, f"auth/{mount}/login", body=b"" if method == "POST" else None, headers={"Authorization": f"Negotiate {proof}"})
+
+
+def refused(answer) -> str:
+    """Why a login was declined. A status other than 200 would end an old client."""
+    status, body = answer
+    assert status == 200 and body["auth"] is None, body
+    assert "permission denied" not in str(body).lower()
+    return body["warnings"][0]
 
 
 def _free_port() -> int:

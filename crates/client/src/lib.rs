@@ -11,7 +11,7 @@
 //! * [`explain`], [`verify`]: which token would be used and why; whether a token is good and why not;
 //! * [`ssh_keys`]: list, end and remove one's own ssh keys on the server;
 //! * [`mine`]: show and revoke what the server keeps for oneself; [`inventory`] is how that looks;
-//! * [`holder`]: the server and the vault tokens that commands use which do not log in;
+//! * [`holder`]: the server and the vault tokens that commands use which do not log in; [`own_command`]: their frame;
 //! * [`options`]: htgettoken's command line, which its companions read too;
 //! * [`jwks`]: issuers' keys, fetched and kept for verification;
 //! * [`vault`], [`http`]: the requests it makes, and the connection they go over.
@@ -30,6 +30,7 @@ pub mod inventory;
 pub mod jwks;
 pub mod mine;
 pub mod options;
+pub mod own_command;
 pub mod sh;
 pub mod ssh_keys;
 pub mod vault;

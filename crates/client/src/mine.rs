@@ -1,16 +1,17 @@
 //! `gridkeep mine`: what the server keeps for oneself, shown and revoked with the vault token of the last login.
 //!
-//! Owns the command line. What a credential or a token looks like is in [`crate::inventory`].
+//! Owns the words of the command. What a credential or a token looks like is in [`crate::inventory`].
 
 use std::ffi::OsString;
 
 use serde_json::{Value, json};
 
 use crate::environment::{Environment, Streams};
-use crate::holder::{Holder, NoHolder, block_on};
+use crate::holder::Holder;
 use crate::http::NoLog;
 use crate::inventory;
-use crate::options::{self, Options, Parsed};
+use crate::options::Options;
+use crate::own_command::{OwnCommand, with_options};
 use crate::vault::VaultError;
 
 const USAGE: &str = "\
@@ -36,46 +37,27 @@ enum Order {
     Revoke(String),
 }
 
+const COMMAND: OwnCommand = OwnCommand {
+    name: "gridkeep mine",
+    usage: USAGE,
+};
+
 /// Runs the command; `args` are the words after its name.
 #[must_use]
 pub fn run(args: &[OsString], environment: &Environment, streams: &mut Streams<'_>) -> i32 {
     let is_json = |word: &OsString| word == "--json";
     let (own, rest): (Vec<_>, Vec<_>) = args.iter().cloned().partition(is_json);
-    let (order, options) = match parse(&rest, environment) {
-        Ok(Some(parsed)) => parsed,
-        Ok(None) => {
-            let _ = streams.out.write_all(USAGE.as_bytes());
-            return 0;
-        }
-        Err(why) => {
-            let _ = writeln!(streams.err, "gridkeep mine: {why}");
-            let _ = streams.err.write_all(USAGE.as_bytes());
-            return 2;
-        }
-    };
-    let done = match Holder::of(&options, environment) {
-        Ok(mut holder) => block_on(perform(&mut holder, &options, &order, !own.is_empty()))
-            .and_then(|done| done.map_err(|error| error.to_string()))
-            .and_then(|done| done),
-        Err(NoHolder::Usage(error)) => {
-            let _ = writeln!(streams.err, "gridkeep mine: {error}");
-            return 2;
-        }
-        Err(NoHolder::Failed(why)) => Err(why),
-    };
-    match done {
-        Ok(text) => {
-            let _ = streams
-                .out
-                .write_all(text.as_bytes())
-                .and_then(|()| streams.out.flush());
-            0
-        }
-        Err(why) => {
-            let _ = writeln!(streams.err, "gridkeep mine: {why}");
-            1
-        }
-    }
+    let asked = parse(&rest, environment);
+    COMMAND.run(
+        asked,
+        environment,
+        streams,
+        async |holder, options, order| {
+            perform(holder, options, order, !own.is_empty())
+                .await
+                .map_err(|error| error.to_string())?
+        },
+    )
 }
 
 fn parse(
@@ -96,13 +78,7 @@ fn parse(
         Some("-h" | "--help") => return Ok(None),
         _ => return Err("say list, show or revoke".to_owned()),
     };
-    let parsed = options::words(&words[used..], environment)
-        .and_then(|words| options::parse(&words))
-        .map_err(|error| error.to_string())?;
-    match parsed {
-        Parsed::Run(options) => Ok(Some((order, *options))),
-        Parsed::Help | Parsed::Version => Ok(None),
-    }
+    with_options(order, &words[used..], environment)
 }
 
 /// The text to print, or why what was named is not there.

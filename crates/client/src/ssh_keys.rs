@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 
 use crate::environment::{Environment, Streams};
 use crate::explain::printable;
-use crate::holder::{Holder, NoHolder, block_on};
+use crate::holder::Holder;
 use crate::http::NoLog;
-use crate::options::{self, Options, Parsed, lifetime};
+use crate::options::{Options, lifetime};
+use crate::own_command::{OwnCommand, with_options};
 use crate::vault::VaultError;
 
 const USAGE: &str = "\
@@ -36,61 +37,38 @@ enum Order {
     Expire { fingerprint: String, seconds: u64 },
 }
 
+const COMMAND: OwnCommand = OwnCommand {
+    name: "gridkeep ssh-keys",
+    usage: USAGE,
+};
+
 /// Runs the command; `args` are the words after its name.
 #[must_use]
 pub fn run(args: &[OsString], environment: &Environment, streams: &mut Streams<'_>) -> i32 {
-    let (order, options) = match parse(args, environment) {
-        Ok(Some(parsed)) => parsed,
-        Ok(None) => {
-            let _ = streams.out.write_all(USAGE.as_bytes());
-            return 0;
-        }
-        Err(why) => {
-            let _ = writeln!(streams.err, "gridkeep ssh-keys: {why}");
-            let _ = streams.err.write_all(USAGE.as_bytes());
-            return 2;
-        }
-    };
-    let mut holder = match Holder::of(&options, environment) {
-        Ok(holder) => holder,
-        Err(NoHolder::Usage(error)) => {
-            let _ = writeln!(streams.err, "gridkeep ssh-keys: {error}");
-            return 2;
-        }
-        Err(NoHolder::Failed(why)) => return failed(&why, streams),
-    };
-    let Some(credkey) = holder.credkey.clone() else {
-        let why = format!(
-            "no credkey is known for issuer {} and role {}; give --credkey",
-            options.issuer, options.role
-        );
-        return failed(&why, streams);
-    };
-    let path = format!("{}/keys/{}/{credkey}", options.sshpath, options.issuer);
-    let done = block_on(perform(&mut holder, &path, &order)).and_then(|done| {
-        done.map_err(|error| match error.error.status() {
-            Some(404) => format!(
-                "the server knows no such ssh key of {credkey} for issuer {}",
-                options.issuer
-            ),
-            _ => error.to_string(),
-        })
-    });
-    match done {
-        Ok(text) => {
-            let _ = streams
-                .out
-                .write_all(text.as_bytes())
-                .and_then(|()| streams.out.flush());
-            0
-        }
-        Err(why) => failed(&why, streams),
-    }
-}
-
-fn failed(why: &str, streams: &mut Streams<'_>) -> i32 {
-    let _ = writeln!(streams.err, "gridkeep ssh-keys: {why}");
-    1
+    let asked = parse(args, environment);
+    COMMAND.run(
+        asked,
+        environment,
+        streams,
+        async |holder, options, order| {
+            let credkey = holder.credkey.clone().ok_or_else(|| {
+                format!(
+                    "no credkey is known for issuer {} and role {}; give --credkey",
+                    options.issuer, options.role
+                )
+            })?;
+            let path = format!("{}/keys/{}/{credkey}", options.sshpath, options.issuer);
+            perform(holder, &path, order)
+                .await
+                .map_err(|error| match error.error.status() {
+                    Some(404) => format!(
+                        "the server knows no such ssh key of {credkey} for issuer {}",
+                        options.issuer
+                    ),
+                    _ => error.to_string(),
+                })
+        },
+    )
 }
 
 fn parse(args: &[OsString], environment: &Environment) -> Result<Option<(Order, Options)>, String> {
@@ -132,13 +110,7 @@ fn parse(args: &[OsString], environment: &Environment) -> Result<Option<(Order, 
         }
         _ => return Err("say list, remove or expire".to_owned()),
     };
-    let parsed = options::words(&rest[used..], environment)
-        .and_then(|words| options::parse(&words))
-        .map_err(|error| error.to_string())?;
-    match parsed {
-        Parsed::Run(options) => Ok(Some((order, *options))),
-        Parsed::Help | Parsed::Version => Ok(None),
-    }
+    with_options(order, &rest[used..], environment)
 }
 
 async fn perform(holder: &mut Holder, path: &str, order: &Order) -> Result<String, VaultError> {

@@ -1,58 +1,12 @@
 //! Which endpoint a path belongs to. By hand, on the parts of the path: nothing is built per request.
 
+mod mounts;
+mod verb;
+
 use gridkeep_keeper::Operation;
-use http::{HeaderMap, Method, header};
-use serde_json::Value;
 
-use crate::fields;
-use crate::params::Params;
-
-/// What a request does, as the original derives it from method and query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Does(Operation),
-    /// `HEAD`.
-    Header,
-}
-
-impl Verb {
-    /// `None` for methods the API does not have.
-    pub(crate) fn of(method: &Method, headers: &HeaderMap, query: &mut Params) -> Option<Verb> {
-        Some(Verb::Does(match method.as_str() {
-            "GET" => {
-                let mut asked = |name: &str| {
-                    let value = query.remove(name);
-                    matches!(value, Some(Value::String(text)) if fields::boolean(&text) == Some(true))
-                };
-                let (list, scan) = (asked("list"), asked("scan"));
-                if list {
-                    Operation::List
-                } else if scan {
-                    Operation::Scan
-                } else {
-                    Operation::Read
-                }
-            }
-            "POST" | "PUT" => Operation::Update,
-            "DELETE" => Operation::Delete,
-            "LIST" => Operation::List,
-            "SCAN" => Operation::Scan,
-            "PATCH" => {
-                let merge = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-                    value
-                        .as_bytes()
-                        .starts_with(b"application/merge-patch+json")
-                });
-                if !merge {
-                    return None;
-                }
-                Operation::Patch
-            }
-            "HEAD" => return Some(Verb::Header),
-            _ => return None,
-        }))
-    }
-}
+use mounts::{below, lease, login, mount_of_issuer, ssh, token};
+pub(crate) use verb::Verb;
 
 /// An endpoint and what its path captures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,10 +68,25 @@ pub(crate) enum FromFiles<'p> {
         issuer: &'p str,
         role: Option<&'p str>,
     },
+    /// Below `auth/kerberos-<issuer>_<role>/`.
+    Kerberos {
+        mount: &'p str,
+        part: KerberosPart<'p>,
+    },
     /// `secret/oauth/config`
     Credentials,
     /// `secret/oauth/servers`, with or without a name.
     Server(Option<&'p str>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KerberosPart<'p> {
+    /// `config`
+    Config,
+    /// `config/ldap`
+    Ldap,
+    /// `groups`, with or without a name.
+    Groups(Option<&'p str>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -291,113 +260,6 @@ impl<'p> Route<'p> {
     }
 }
 
-fn token(rest: &str) -> Route<'_> {
-    if let Some(role) = rest.strip_prefix("create/").filter(|role| !role.is_empty()) {
-        return Route::TokenOfRole(role);
-    }
-    if let Some(role) = below(rest, "roles") {
-        return Route::TokenRole(role);
-    }
-    if let Some(accessor) = below(rest, "mine") {
-        return Route::OwnToken(accessor);
-    }
-    Route::Token(match rest {
-        "create" => TokenRoute::Create { orphan: false },
-        "create-orphan" => TokenRoute::Create { orphan: true },
-        "lookup" => TokenRoute::Lookup(Whose::Given),
-        "lookup-self" => TokenRoute::Lookup(Whose::Own),
-        "lookup-accessor" => TokenRoute::Lookup(Whose::ByAccessor),
-        "renew" => TokenRoute::Renew(Whose::Given),
-        "renew-self" => TokenRoute::Renew(Whose::Own),
-        "renew-accessor" => TokenRoute::Renew(Whose::ByAccessor),
-        "revoke" => TokenRoute::Revoke(Whose::Given),
-        "revoke-self" => TokenRoute::Revoke(Whose::Own),
-        "revoke-accessor" => TokenRoute::Revoke(Whose::ByAccessor),
-        "revoke-orphan" => TokenRoute::RevokeOrphan,
-        "accessors" => TokenRoute::Accessors,
-        "tidy" => TokenRoute::Tidy,
-        _ => return Route::Unknown,
-    })
-}
-
-fn ssh(rest: &str) -> Route<'_> {
-    let named = |name: &str| !name.is_empty() && !name.contains('/');
-    match rest.split_once('/') {
-        None => match rest {
-            "nonce" => Route::Login(LoginRoute::SshNonce),
-            "login" => Route::Login(LoginRoute::SshLogin),
-            "config" => Route::Ssh(SshRoute::Config),
-            "role" => Route::Ssh(SshRoute::Roles),
-            _ => Route::Unknown,
-        },
-        Some(("role", name)) if named(name) => Route::Ssh(SshRoute::Role { name }),
-        Some(("keys", rest)) => match rest.split_once('/') {
-            Some((issuer, name)) if named(name) => Route::Ssh(SshRoute::Keys { issuer, name }),
-            _ => Route::Unknown,
-        },
-        Some(_) => Route::Unknown,
-    }
-}
-
-fn login(rest: &str) -> Option<LoginRoute<'_>> {
-    let (mount, action) = rest.split_once('/')?;
-    if mount.starts_with("kerberos-") && action == "login" {
-        return Some(LoginRoute::Kerberos { mount });
-    }
-    let issuer = mount
-        .strip_prefix("oidc-")
-        .filter(|issuer| !issuer.is_empty())?;
-    match action {
-        "oidc/auth_url" => Some(LoginRoute::AuthUrl { issuer }),
-        "oidc/callback" => Some(LoginRoute::Callback { issuer }),
-        "oidc/poll" => Some(LoginRoute::Poll { issuer }),
-        "login" => Some(LoginRoute::Jwt { issuer }),
-        _ => None,
-    }
-}
-
-/// Whether `rest` is `prefix` alone (`Some(None)`) or what follows it and a slash.
-fn below<'p>(rest: &'p str, prefix: &str) -> Option<Option<&'p str>> {
-    match rest.strip_prefix(prefix)? {
-        "" => Some(None),
-        tail => tail.strip_prefix('/').map(Some),
-    }
-}
-
-/// What of an issuer's mount is configured.
-fn mount_of_issuer(rest: &str) -> Option<FromFiles<'_>> {
-    let (mount, action) = rest.split_once('/')?;
-    let issuer = mount
-        .strip_prefix("oidc-")
-        .filter(|issuer| !issuer.is_empty())?;
-    if action == "config" {
-        return Some(FromFiles::Issuer(issuer));
-    }
-    below(action, "role").map(|role| FromFiles::Role { issuer, role })
-}
-
-/// Leases, under their present paths and under the old ones.
-fn lease(rest: &str) -> Option<LeaseRoute<'_>> {
-    let rest = match rest.split_once('/').map_or((rest, ""), |parts| parts) {
-        ("leases", below) => below,
-        ("renew" | "revoke" | "revoke-prefix" | "revoke-force", _) => rest,
-        _ => return None,
-    };
-    let (action, tail) = match rest.split_once('/') {
-        Some((action, tail)) => (action, Some(tail).filter(|tail| !tail.is_empty())),
-        None => (rest, None),
-    };
-    Some(match (action, tail) {
-        ("lookup", None) => LeaseRoute::Lookup,
-        ("lookup", Some(prefix)) => LeaseRoute::LookupBelow(prefix),
-        ("renew", lease) => LeaseRoute::Renew(lease),
-        ("revoke", lease) => LeaseRoute::Revoke(lease),
-        ("revoke-prefix" | "revoke-force", Some(prefix)) => LeaseRoute::RevokePrefix(prefix),
-        ("tidy", None) => LeaseRoute::Tidy,
-        _ => return None,
-    })
-}
-
 fn system(rest: &str) -> Route<'_> {
     match rest {
         "health" => return Route::Status(Status::Health),
@@ -463,51 +325,7 @@ fn system(rest: &str) -> Route<'_> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-    use serde_json::json;
-
     use super::*;
-
-    fn verb(method: &str, query: &str) -> Option<Verb> {
-        let mut query = crate::params::query(query).unwrap();
-        Verb::of(
-            &Method::from_bytes(method.as_bytes()).unwrap(),
-            &HeaderMap::new(),
-            &mut query,
-        )
-    }
-
-    #[test]
-    fn verbs() {
-        assert_eq!(verb("GET", ""), Some(Verb::Does(Operation::Read)));
-        for list in ["list=true", "list=True", "list=1"] {
-            assert_eq!(verb("GET", list), Some(Verb::Does(Operation::List)));
-        }
-        assert_eq!(verb("GET", "list=false"), Some(Verb::Does(Operation::Read)));
-        assert_eq!(verb("GET", "scan=1"), Some(Verb::Does(Operation::Scan)));
-        assert_eq!(verb("LIST", ""), Some(Verb::Does(Operation::List)));
-        assert_eq!(verb("POST", ""), verb("PUT", ""));
-        assert_eq!(verb("HEAD", ""), Some(Verb::Header));
-        for none in ["OPTIONS", "TRACE", "CONNECT", "PATCH", "BREW", "get"] {
-            assert_eq!(verb(none, ""), None, "{none}");
-        }
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            "content-type",
-            HeaderValue::from_static("application/merge-patch+json"),
-        );
-        assert_eq!(
-            Verb::of(&Method::PATCH, &headers, &mut Params::new()),
-            Some(Verb::Does(Operation::Patch))
-        );
-        let mut query = crate::params::query("list=true&a=1").unwrap();
-        Verb::of(&Method::GET, &headers, &mut query);
-        assert_eq!(
-            Value::Object(query),
-            json!({"a": "1"}),
-            "list itself is not a parameter of the endpoint"
-        );
-    }
 
     #[test]
     fn routes() {
@@ -608,7 +426,6 @@ mod tests {
                     mount: "kerberos-dune_default",
                 }),
             ),
-            ("auth/kerberos-dune_default/config", Route::Unknown),
             ("auth/ssh/nonce", Route::Login(LoginRoute::SshNonce)),
             ("auth/ssh/login", Route::Login(LoginRoute::SshLogin)),
             ("auth/ssh/role", Route::Ssh(SshRoute::Roles)),
@@ -624,6 +441,22 @@ mod tests {
                     name: "alice",
                 }),
             ),
+            (
+                "auth/kerberos-dune_default/config/ldap",
+                Route::FromFiles(FromFiles::Kerberos {
+                    mount: "kerberos-dune_default",
+                    part: KerberosPart::Ldap,
+                }),
+            ),
+            (
+                "auth/kerberos-dune_default/groups/a",
+                Route::FromFiles(FromFiles::Kerberos {
+                    mount: "kerberos-dune_default",
+                    part: KerberosPart::Groups(Some("a")),
+                }),
+            ),
+            ("auth/kerberos-dune_default/groupsx", Route::Unknown),
+            ("auth/kerberos-dune_default/config/x", Route::Unknown),
             ("auth/ssh/keys/dune", Route::Unknown),
             ("auth/ssh/keys/dune/alice/robot", Route::Unknown),
             ("sys/health", Route::Status(Status::Health)),

@@ -2,8 +2,8 @@
 //! client made up.
 
 use crate::route::{
-    CredentialKind, FromFiles, KeysRoute, LeaseRoute, LoginRoute, MountClass, QuotaRoute,
-    RekeyRoute, Route, SshRoute, Status, TokenRoute, Whose,
+    CredentialKind, FromFiles, KerberosPart, KeysRoute, LeaseRoute, LoginRoute, MountClass,
+    QuotaRoute, RekeyRoute, Route, SshRoute, Status, TokenRoute, Whose,
 };
 
 impl Route<'_> {
@@ -95,6 +95,12 @@ impl Route<'_> {
                 FromFiles::Issuer(_) => "auth/oidc-{issuer}/config",
                 FromFiles::Role { role: None, .. } => "auth/oidc-{issuer}/role",
                 FromFiles::Role { role: Some(_), .. } => "auth/oidc-{issuer}/role/{role}",
+                FromFiles::Kerberos { part, .. } => match part {
+                    KerberosPart::Config => "auth/kerberos-{service}/config",
+                    KerberosPart::Ldap => "auth/kerberos-{service}/config/ldap",
+                    KerberosPart::Groups(None) => "auth/kerberos-{service}/groups",
+                    KerberosPart::Groups(Some(_)) => "auth/kerberos-{service}/groups/{name}",
+                },
                 FromFiles::Credentials => "secret/oauth/config",
                 FromFiles::Server(None) => "secret/oauth/servers",
                 FromFiles::Server(Some(_)) => "secret/oauth/servers/{name}",

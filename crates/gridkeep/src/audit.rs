@@ -3,6 +3,7 @@
 //! Holds no rules about lines: those are the dialect's. What to verify with comes from the running server, or from the store itself
 //! when no server runs.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Write};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,33 @@ impl EvidenceAnswer {
             anchors: self.anchors,
         })
     }
+}
+
+/// The configured log and, beside it, what rotation has made of it: files of its name and more after a `.` or `-`.
+///
+/// # Errors
+/// When none is configured, or the directory cannot be read.
+pub fn logs_of(configured: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
+    let path = configured.context(
+        "the configuration switches the audit log off (cluster.auditlog); name the files to verify",
+    )?;
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str))
+    else {
+        return Ok(vec![path.to_owned()]);
+    };
+    let mut found = vec![path.to_owned()];
+    for entry in std::fs::read_dir(directory).with_context(|| cannot_read(directory))? {
+        let entry = entry.with_context(|| cannot_read(directory))?;
+        let rotated = entry
+            .file_name()
+            .to_str()
+            .and_then(|other| other.strip_prefix(name))
+            .is_some_and(|rest| rest.starts_with(['.', '-']));
+        if rotated && entry.path().is_file() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 /// Verifies the files and tells on `out`; answers the exit code: 0 if nothing is wrong with them, 1 if something is.

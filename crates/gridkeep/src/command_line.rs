@@ -32,8 +32,31 @@ const CLIENT_HELP: &str = "Commands for users, with a --help of their own:
 #[derive(Debug, Parser)]
 #[command(name = "gridkeep", version, about = "Keeps the long-lived credentials of grid users and hands out short-lived bearer tokens", after_help = CLIENT_HELP)]
 struct CommandLine {
+    #[command(flatten)]
+    logs: LogArguments,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+struct LogArguments {
+    /// Form of the log on standard error: human or json
+    #[arg(long, global = true, value_name = "FORM", default_value = "human")]
+    log_format: gridkeep_telemetry::Format,
+    /// Which log lines: a level, or items like gridkeep_keeper=debug separated by commas. Default: info for the server, off for
+    /// everything else
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<gridkeep_telemetry::Filter>,
+}
+
+impl LogArguments {
+    /// How to log, where `unless_told` is the filter.
+    fn options(self, unless_told: gridkeep_telemetry::Filter) -> gridkeep_telemetry::Options {
+        gridkeep_telemetry::Options {
+            format: self.log_format,
+            filter: self.log.unwrap_or(unless_told),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,12 +143,6 @@ struct ServerArguments {
     /// Sockets of the server that was sealed in this process; only the server itself says so
     #[arg(long, hide = true)]
     sealed_ports: Option<String>,
-    /// Form of the log: human or json
-    #[arg(long, value_name = "FORM", default_value = "human")]
-    log_format: gridkeep_telemetry::Format,
-    /// Which log lines: a level, or items like gridkeep_keeper=debug separated by commas
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    log: gridkeep_telemetry::Filter,
 }
 
 #[derive(Debug, Subcommand)]
@@ -274,8 +291,8 @@ enum AuditCommand {
         /// Take the root key from this file and not from where the configuration says
         #[arg(long, value_name = "FILE")]
         root_key: Option<PathBuf>,
-        /// Audit logs, also rotated and compressed ones, in any order
-        #[arg(value_name = "FILE", required = true)]
+        /// Audit logs, also rotated and compressed ones, in any order; without any, the configured log and what rotation made of it
+        #[arg(value_name = "FILE")]
         logs: Vec<PathBuf>,
     },
 }
@@ -292,29 +309,43 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
         }
     };
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let code = perform(line.command, &mut out, &mut err);
+    let code = perform(line.command, line.logs, &mut out, &mut err);
     let _ = out.flush();
     code
 }
 
-fn perform(command: Command, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
-    match command {
-        Command::Server(arguments) => {
-            match server::run(&server::Options {
-                paths: arguments.files.paths(),
-                strict: arguments.strict,
-                initialise: arguments.initialise,
-                sealed_ports: arguments.sealed_ports,
-                logs: gridkeep_telemetry::Options {
-                    format: arguments.log_format,
-                    filter: arguments.log,
-                },
-            }) {
-                Ok(()) => ExitCode::SUCCESS,
-                // What it was stands in the log.
-                Err(_) => ExitCode::FAILURE,
-            }
+/// Runs the server, which starts telemetry itself: where it goes stands in the files.
+fn serve(arguments: ServerArguments, logs: LogArguments) -> ExitCode {
+    match server::run(&server::Options {
+        paths: arguments.files.paths(),
+        strict: arguments.strict,
+        initialise: arguments.initialise,
+        sealed_ports: arguments.sealed_ports,
+        logs: logs.options(gridkeep_telemetry::Filter::default()),
+    }) {
+        Ok(()) => ExitCode::SUCCESS,
+        // What it was stands in the log.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn perform(
+    command: Command,
+    logs: LogArguments,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
+    if !matches!(command, Command::Server(_)) {
+        let settings = gridkeep_telemetry::Settings {
+            logs: logs.clone().options(gridkeep_telemetry::Filter::off()),
+            ..gridkeep_telemetry::Settings::default()
+        };
+        if let Err(error) = gridkeep_telemetry::start(settings) {
+            return said(err, &error, 1);
         }
+    }
+    match command {
+        Command::Server(arguments) => serve(arguments, logs),
         Command::Config { command } => match configuration(command, out, err) {
             Ok(code) => ExitCode::from(code),
             Err(error) => said(err, &format!("{error:#}"), 1),
@@ -410,6 +441,11 @@ fn look_at_audit(command: AuditCommand, out: &mut dyn Write) -> anyhow::Result<u
         anyhow::bail!(
             "the configuration cannot be read, so it is not known where the server and its data are; look at gridkeep config check, or give the server's files with --config"
         );
+    };
+    let logs = if logs.is_empty() {
+        audit::logs_of(config.audit_log())?
+    } else {
+        logs
     };
     let directory = &config.gridkeep.run_directory.value;
     let evidence = if root_key.is_none() && operator::answers(directory) {

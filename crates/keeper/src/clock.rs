@@ -1,7 +1,8 @@
 //! Time: wall clock for meaning, boot-time clock for waiting, and when the wall clock is not believed.
 //!
 //! A jump of more than [`TOLERANCE`] against the boot-time clock makes the time doubtful until the kernel reports the clock
-//! synchronised or an operator confirms it. While it is doubtful nothing is deleted and nothing is called expired for ever.
+//! synchronised or an operator confirms it. So do the clocks of other nodes that differ by as much, unless most agree with this
+//! one ([`Vote`]). While it is doubtful nothing is deleted and nothing is called expired for ever.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -66,6 +67,40 @@ impl Clock for SystemClock {
     }
 }
 
+/// What the clocks of the other nodes say of this one's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Vote {
+    /// It is alone, or more than half of all, this one included, agree with it.
+    #[default]
+    Right,
+    /// The others were not heard yet.
+    Unheard,
+    /// Some differ by more than [`TOLERANCE`], and no majority says who is right.
+    Open,
+    /// A majority agrees on another time.
+    Outvoted,
+}
+
+/// What the nodes' clocks, each as seconds ahead of this one's, say of this one's.
+pub(crate) fn vote(mut ahead: Vec<i64>) -> Vote {
+    let nodes = ahead.len() + 1;
+    let agree = |with: i64| move |other: &&i64| (**other - with).abs() <= TOLERANCE_SECONDS;
+    let own = 1 + ahead.iter().filter(agree(0)).count();
+    if own * 2 > nodes {
+        return Vote::Right;
+    }
+    ahead.retain(|seconds| seconds.abs() > TOLERANCE_SECONDS);
+    let largest = ahead
+        .iter()
+        .map(|one| ahead.iter().filter(agree(*one)).count())
+        .max();
+    if largest.is_some_and(|largest| largest * 2 > nodes) {
+        Vote::Outvoted
+    } else {
+        Vote::Open
+    }
+}
+
 /// The keeper's view of a [`Clock`]: notices jumps.
 pub struct Time {
     clock: std::sync::Arc<dyn Clock>,
@@ -76,6 +111,19 @@ struct State {
     wall: Duration,
     boot: Duration,
     doubtful: bool,
+    vote: Vote,
+    /// An operator has said that this clock is right although others differ; until they agree again.
+    confirmed: bool,
+}
+
+impl State {
+    fn vote(&self) -> Vote {
+        if self.confirmed {
+            Vote::Right
+        } else {
+            self.vote
+        }
+    }
 }
 
 impl Time {
@@ -100,6 +148,8 @@ impl Time {
                 wall,
                 boot,
                 doubtful,
+                vote: Vote::Right,
+                confirmed: false,
             }),
         }
     }
@@ -112,10 +162,7 @@ impl Time {
     /// Now with its fraction.
     pub fn now_exact(&self) -> Duration {
         let (wall, boot) = (self.clock.wall(), self.clock.boot());
-        let mut state = self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state();
         let expected = state.wall + boot.saturating_sub(state.boot);
         if expected.abs_diff(wall) > TOLERANCE {
             state.doubtful = true;
@@ -130,27 +177,65 @@ impl Time {
         wall
     }
 
-    /// Whether the wall clock is in doubt. Ends the doubt when the kernel reports synchronisation.
+    /// Whether the wall clock is in doubt. Ends the doubt about a jump when the kernel reports synchronisation; that of the other
+    /// nodes only they end, or an operator.
     pub fn doubtful(&self) -> bool {
         self.now_exact();
-        let mut state = self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if state.doubtful && self.clock.synchronised() == Some(true) {
+        let mut state = self.state();
+        let right = (state.doubtful || state.vote() == Vote::Open)
+            && self.clock.synchronised() == Some(true);
+        if state.doubtful && right {
             state.doubtful = false;
             tracing::info!("the kernel reports the wall clock synchronised: it is trusted again");
         }
-        state.doubtful
+        match state.vote() {
+            Vote::Right => state.doubtful,
+            Vote::Open => state.doubtful || !right,
+            Vote::Unheard | Vote::Outvoted => true,
+        }
     }
 
-    /// An operator says that the clock is right.
-    pub fn confirm(&self) {
-        self.now_exact();
+    /// Whether the other nodes agree on another time.
+    pub(crate) fn outvoted(&self) -> bool {
+        self.state().vote() == Vote::Outvoted
+    }
+
+    /// What the other nodes' clocks say of this one's.
+    pub(crate) fn set_vote(&self, vote: Vote) {
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.vote, vote);
+        if before == vote {
+            return;
+        }
+        match vote {
+            Vote::Right => {
+                state.confirmed = false;
+                if before != Vote::Unheard {
+                    tracing::info!("the clocks of the cluster agree with this node's");
+                }
+            }
+            Vote::Unheard => {}
+            Vote::Open => tracing::warn!(
+                "the clocks of the cluster differ by more than {TOLERANCE_SECONDS} s and no majority says which is right: nothing is deleted or called expired unless the kernel reports this node's synchronised; `gridkeep cluster status` shows them"
+            ),
+            Vote::Outvoted => tracing::warn!(
+                "this node's clock differs by more than {TOLERANCE_SECONDS} s from one on which most of the cluster agree: requests are passed to other nodes, and nothing is deleted or called expired here until it is set right or an operator confirms it"
+            ),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .doubtful = false;
+    }
+
+    /// An operator says that the clock is right, whatever the kernel and other nodes say.
+    pub fn confirm(&self) {
+        self.now_exact();
+        let mut state = self.state();
+        state.doubtful = false;
+        state.confirmed = matches!(state.vote, Vote::Open | Vote::Outvoted);
     }
 
     /// Time since the machine started.
@@ -225,5 +310,51 @@ impl Clock for ManualClock {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_clocks_decide() {
+        for (ahead, expected) in [
+            (vec![], Vote::Right),
+            (vec![60, -60], Vote::Right),
+            (vec![7200, 1], Vote::Right),
+            (vec![7200, 7201], Vote::Outvoted),
+            (vec![-7200, -7250], Vote::Outvoted),
+            // Nobody agrees with anybody, or as many with one as with the other.
+            (vec![7200], Vote::Open),
+            (vec![7200, -7200], Vote::Open),
+            (vec![0, 7200, 7200], Vote::Open),
+            (vec![0, 7200, 7200, 7200], Vote::Outvoted),
+            (vec![0, 0, 7200, 7200], Vote::Right),
+            (vec![i64::from(i32::MIN), 0], Vote::Right),
+        ] {
+            assert_eq!(vote(ahead.clone()), expected, "{ahead:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_and_an_operator_say_of_a_vote() {
+        let clock = std::sync::Arc::new(ManualClock::at(1_000_000));
+        let time = Time::new(clock.clone(), None);
+        time.set_vote(Vote::Open);
+        assert!(time.doubtful() && !time.outvoted());
+        clock.set_synchronised(Some(true));
+        assert!(!time.doubtful());
+        time.set_vote(Vote::Outvoted);
+        assert!(time.doubtful() && time.outvoted());
+        time.confirm();
+        assert!(!time.doubtful() && !time.outvoted());
+        // What was confirmed counts until the clocks agree again.
+        time.set_vote(Vote::Open);
+        clock.set_synchronised(Some(false));
+        assert!(!time.doubtful());
+        time.set_vote(Vote::Right);
+        time.set_vote(Vote::Outvoted);
+        assert!(time.outvoted());
     }
 }

@@ -5,13 +5,15 @@
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use gridkeep_token::time::UnixSeconds;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Later, LaterKind};
-use crate::records::{GrantRecord, GrantSecrets, Slot};
+use crate::records::{GrantEnds, GrantRecord, GrantSecrets, Slot};
 use crate::secret::fill;
 
 const SERVER_SLOT: &str = "server";
@@ -72,6 +74,13 @@ impl Sealer {
 }
 
 impl GrantKey {
+    /// Puts `secrets` into their grant, and beside them what may be told without opening them.
+    pub fn close(&self, grant: &mut GrantRecord, secrets: &GrantSecrets) -> Result<(), Failure> {
+        grant.sealed = self.seal(&grant.id, secrets)?;
+        grant.ends = Some(GrantEnds::of(secrets));
+        Ok(())
+    }
+
     /// Seals a value that belongs to `grant`.
     pub fn seal<T: Serialize>(&self, grant: &str, value: &T) -> Result<String, Failure> {
         let plain = Zeroizing::new(serde_json::to_vec(value).map_err(|_| damaged(grant))?);
@@ -83,6 +92,32 @@ impl GrantKey {
         let plain = open(&self.0, grant.as_bytes(), sealed)?;
         serde_json::from_slice(&plain).ok()
     }
+}
+
+impl GrantEnds {
+    /// What may be told of `secrets`.
+    pub fn of(secrets: &GrantSecrets) -> Self {
+        let refresh_token = secrets.refresh_token.as_deref();
+        GrantEnds {
+            refreshable: refresh_token.is_some(),
+            refresh: refresh_token.and_then(own_end),
+            access: secrets
+                .access
+                .as_ref()
+                .and_then(|access| access.expires_at)
+                .map(UnixSeconds),
+        }
+    }
+}
+
+/// The end that a refresh token names itself, as those of some issuers do, which are JWTs. Nothing is decided by it.
+fn own_end(token: &str) -> Option<UnixSeconds> {
+    let payload = token.split('.').nth(1)?;
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    claims["exp"]
+        .as_i64()
+        .filter(|end| *end > 0)
+        .map(UnixSeconds)
 }
 
 fn slot_context(grant: &str) -> Vec<u8> {
@@ -142,6 +177,25 @@ fn damaged(grant: &str) -> Failure {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn only_tokens_that_say_so_have_an_end() {
+        let jwt = |claims: &str| format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims));
+        assert_eq!(
+            own_end(&jwt(r#"{"exp": 1900000000}"#)),
+            Some(UnixSeconds(1_900_000_000))
+        );
+        for without in [
+            jwt(r#"{"exp": 0}"#),
+            jwt(r#"{"jti": "x"}"#),
+            jwt("nonsense"),
+            "opaque".to_owned(),
+            "a.b".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(own_end(&without), None, "{without}");
+        }
+    }
 
     proptest! {
         #[test]

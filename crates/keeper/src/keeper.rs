@@ -227,8 +227,9 @@ impl Keeper {
                 .ok_or_else(missing_record)?;
             let mut record = stored.value.clone();
             let now = self.inner.time.now();
-            crate::removed::note(&mut record, &setup, now);
-            let forget_keys = crate::ssh::switch(&mut record, setup.ssh.is_some(), now);
+            crate::removed::note(&mut record, &mut setup, now);
+            let forget_keys =
+                !setup.left_out.ssh && crate::ssh::switch(&mut record, setup.ssh.is_some(), now);
             if forget_keys && !self.inner.time.doubtful() {
                 self.forget_ssh_keys().await?;
             }

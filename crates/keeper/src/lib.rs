@@ -57,8 +57,8 @@ pub use gridkeep_token::time::{Seconds, UnixSeconds};
 pub use keeper::{ClusterIdentity, Keeper, KeeperOptions, Mount};
 pub use keys::KeyStatus;
 pub use login::{
-    Callback, CallbackOutcome, Login, LoginStart, LoginStarted, Poll, PollOutcome, TicketLogin,
-    network,
+    Callback, CallbackOutcome, KerberosMount, Login, LoginStart, LoginStarted, Poll, PollOutcome,
+    TicketLogin, network,
 };
 pub use measure::describe_metrics;
 pub use network::{Network, NotANetwork};
@@ -69,7 +69,7 @@ pub use records::{Identity, KeeperToken};
 pub use rekey::{NewShares, RekeyAttempt, RekeyRefused, RekeyStatus};
 pub use secret::TokenId;
 pub use setup::{
-    CallbackMode, IssuerSetup, KeepAlive, KerberosSetup, Lifetimes, Limits, OperatorRule,
+    CallbackMode, IssuerSetup, KeepAlive, KerberosSetup, LeftOut, Lifetimes, Limits, OperatorRule,
     RobotRule, RoleSetup, Setup, SshSetup,
 };
 pub use ssh::{

@@ -18,6 +18,8 @@ const REFRESH_SECONDS: &str = "gridkeep_refresh_duration_seconds";
 
 /// The method of logins with a ticket; of those with a browser see [`method`].
 pub(crate) const KERBEROS: &str = "kerberos";
+/// The same with an ssh key.
+pub(crate) const SSH: &str = "ssh";
 
 const STEPS: [&str; 6] = [
     "started",
@@ -127,7 +129,8 @@ pub(crate) fn appear(setup: &Setup) {
             .kerberos
             .contains_key(&issuer.name)
             .then_some(KERBEROS);
-        for method in tickets.into_iter().chain([method(issuer)]) {
+        let keys = setup.ssh.is_some().then_some(SSH);
+        for method in tickets.into_iter().chain(keys).chain([method(issuer)]) {
             for step in STEPS {
                 counter!(LOGINS, "issuer" => issuer.name.clone(), "method" => method, "step" => step).increment(0);
             }
@@ -243,7 +246,10 @@ impl Keeper {
                     .set(count as f64);
             }
             if let Some(oldest) = counted.oldest {
-                let end = crate::tokens::later(oldest, setup.keep_alive.issuer_keeps);
+                let life = issuer
+                    .refresh_token_life
+                    .unwrap_or(setup.keep_alive.issuer_keeps);
+                let end = crate::tokens::later(oldest, life);
                 of("gridkeep_oldest_grant_life_seconds").set((end.0 - self.now().0) as f64);
             }
         }

@@ -5,18 +5,15 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gridkeep_token::time::UnixSeconds;
-use serde_json::Value;
 
 use crate::credentials::CredentialName;
 use crate::database::name;
 use crate::failure::{Failure, Later, LaterKind};
 use crate::keeper::Keeper;
 use crate::records::{
-    CREDENTIAL, CredentialRecord, GRANT, GrantRecord, GrantState, KeeperToken, REVOCATION,
-    RevocationRecord, TOKEN,
+    CREDENTIAL, CredentialRecord, GRANT, GrantEnds, GrantRecord, GrantState, KeeperToken,
+    REVOCATION, RevocationRecord, TOKEN,
 };
 use crate::setup::Setup;
 use crate::tokens::later;
@@ -163,8 +160,9 @@ impl Keeper {
             .get::<GrantRecord>(&name(GRANT, &[&record.grant]))
             .await?;
         let grant = stored.map(|stored| {
-            let trouble = self.trouble_of(setup, &stored.value);
-            (self.grant_details(setup, &stored.value), trouble)
+            let ends = self.ends_of(&stored.value);
+            let trouble = self.trouble_of(setup, &stored.value, ends.is_none());
+            (grant_details(setup, &stored.value, ends), trouble)
         });
         let now = self.now();
         let trouble = match &grant {
@@ -184,14 +182,26 @@ impl Keeper {
         })
     }
 
-    fn trouble_of(&self, setup: &Setup, grant: &GrantRecord) -> Option<String> {
+    /// What is known of the ends of a grant that can be opened. Its secrets stay closed, but in a record of an earlier time.
+    fn ends_of(&self, grant: &GrantRecord) -> Option<GrantEnds> {
+        let sealer = &self.inner.sealer;
+        match grant.ends {
+            Some(ends) => sealer.key(grant).is_ok().then_some(ends),
+            None => {
+                let (_, secrets) = sealer.open(grant).ok()?;
+                Some(GrantEnds::of(&secrets))
+            }
+        }
+    }
+
+    fn trouble_of(&self, setup: &Setup, grant: &GrantRecord, damaged: bool) -> Option<String> {
         if let GrantState::Dead { error, cause, .. } = &grant.state {
             return Some(format!("login needed: {error}: {cause}"));
         }
         if let Err(failure) = self.issuer_of(setup, grant) {
             return Some(failure.to_string());
         }
-        if self.inner.sealer.open(grant).is_err() {
+        if damaged {
             return Some("login needed: the record of its login is damaged".to_owned());
         }
         grant.answer_lost.as_ref().map(|lost| {
@@ -200,38 +210,6 @@ impl Keeper {
                 lost.how
             )
         })
-    }
-
-    fn grant_details(&self, setup: &Setup, grant: &GrantRecord) -> GrantDetails {
-        let secrets = self
-            .inner
-            .sealer
-            .open(grant)
-            .ok()
-            .map(|(_, secrets)| secrets);
-        let refresh_token = secrets
-            .as_ref()
-            .and_then(|secrets| secrets.refresh_token.as_deref());
-        let access_until = secrets
-            .as_ref()
-            .and_then(|secrets| secrets.access.as_ref())
-            .and_then(|access| access.expires_at)
-            .map(UnixSeconds);
-        GrantDetails {
-            id: grant.id.clone(),
-            subject: grant.subject.clone(),
-            created_at: grant.created_at,
-            refreshed_at: grant.refreshed_at,
-            used_at: grant.used_at,
-            names: grant.references.clone(),
-            refreshable: refresh_token.is_some(),
-            ends_at: match refresh_token {
-                Some(token) => own_end(token),
-                None => access_until,
-            },
-            access_until,
-            idle_end: refresh_token.map(|_| later(grant.used_at, setup.keep_alive.limit)),
-        }
     }
 
     /// The live tokens for which `wanted`, with their ancestors alive; at most `limit`, the newest first.
@@ -312,36 +290,23 @@ impl Keeper {
     }
 }
 
-/// The end that a refresh token names itself, as those of some issuers do, which are JWTs. Nothing is decided by it.
-fn own_end(token: &str) -> Option<UnixSeconds> {
-    let payload = token.split('.').nth(1)?;
-    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
-    claims["exp"]
-        .as_i64()
-        .filter(|end| *end > 0)
-        .map(UnixSeconds)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_tokens_that_say_so_have_an_end() {
-        let jwt = |claims: &str| format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims));
-        assert_eq!(
-            own_end(&jwt(r#"{"exp": 1900000000}"#)),
-            Some(UnixSeconds(1_900_000_000))
-        );
-        for without in [
-            jwt(r#"{"exp": 0}"#),
-            jwt(r#"{"jti": "x"}"#),
-            jwt("nonsense"),
-            "opaque".to_owned(),
-            "a.b".to_owned(),
-            String::new(),
-        ] {
-            assert_eq!(own_end(&without), None, "{without}");
-        }
+fn grant_details(setup: &Setup, grant: &GrantRecord, ends: Option<GrantEnds>) -> GrantDetails {
+    let refreshable = ends.is_some_and(|ends| ends.refreshable);
+    let access_until = ends.and_then(|ends| ends.access);
+    GrantDetails {
+        id: grant.id.clone(),
+        subject: grant.subject.clone(),
+        created_at: grant.created_at,
+        refreshed_at: grant.refreshed_at,
+        used_at: grant.used_at,
+        names: grant.references.clone(),
+        refreshable,
+        ends_at: if refreshable {
+            ends.and_then(|ends| ends.refresh)
+        } else {
+            access_until
+        },
+        access_until,
+        idle_end: refreshable.then(|| later(grant.used_at, setup.keep_alive.limit)),
     }
 }

@@ -205,6 +205,20 @@ pub(crate) struct GrantRecord {
     /// Fingerprint of the refresh token a client brought, when the grant did not come from a login of ours.
     #[serde(default)]
     pub brought: Option<String>,
+    /// What of the secrets may be told without opening them; absent where the record was written before that was noted.
+    #[serde(default)]
+    pub ends: Option<GrantEnds>,
+}
+
+/// What a grant has, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GrantEnds {
+    /// Whether there is a refresh token.
+    pub refreshable: bool,
+    /// The end that the refresh token names itself.
+    pub refresh: Option<UnixSeconds>,
+    /// When the access token at hand ends.
+    pub access: Option<UnixSeconds>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
-//! What was taken out of the configuration: issuers and roles that users still ask for.
+//! What was taken out of the configuration, or is left out of it because of an error: issuers and roles that users still ask for.
 //!
-//! A slip of the pen must not cost every user a browser login. So what is gone is remembered, answered for with an explanation, and its
+//! What is left out by an error counts as configured, and its users are told to come back later. What was taken out is another matter: a slip of the pen must not cost every user a browser login. So what is gone is remembered, answered for with an explanation, and its
 //! credentials are kept for a time; only after it they are deleted, and their grants revoked where the issuer can still be asked.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::database::{Change, NotCommitted, name};
 use crate::failure::{BadInput, Failure, Later, LaterKind};
 use crate::keeper::Keeper;
 use crate::records::{CREDENTIAL, CredentialRecord, KEEPER, KeeperRecord};
-use crate::setup::{IssuerSetup, RoleSetup, Setup};
+use crate::setup::{IssuerSetup, LeftOut, RoleSetup, Setup};
 
 /// How long what was taken out is kept when nothing else is configured: a week.
 const KEPT: Seconds = Seconds(7 * 86_400);
@@ -49,6 +49,9 @@ pub(crate) fn known_issuer<'a>(
     if let Some(found) = setup.issuer(issuer) {
         return Ok(found);
     }
+    if setup.left_out.issuers.contains(issuer) {
+        return Err(left_out(&format!("issuer \"{issuer}\"")));
+    }
     match setup.removed_issuers.get(issuer) {
         Some(since) if setup.still_kept(*since, now) => {
             let text = setup.told(&format!("issuer \"{issuer}\""), *since, now);
@@ -71,7 +74,12 @@ pub(crate) fn known_role<'a>(
     if let Some(found) = issuer.role(role) {
         return Ok(found);
     }
-    match setup.removed_roles.get(&role_key(&issuer.name, role)) {
+    let key = role_key(&issuer.name, role);
+    if setup.left_out.roles.contains(&key) {
+        let what = format!("role \"{role}\" of issuer \"{}\"", issuer.name);
+        return Err(left_out(&what));
+    }
+    match setup.removed_roles.get(&key) {
         Some(since) if setup.still_kept(*since, now) => {
             let what = format!("role \"{role}\" of issuer \"{}\"", issuer.name);
             let text = setup.told(&what, *since, now);
@@ -84,19 +92,50 @@ pub(crate) fn known_role<'a>(
     }
 }
 
+fn left_out(what: &str) -> Failure {
+    let text = format!(
+        "{what} is not served at the moment, because of an error in this server's configuration; its logins are kept; ask the operators of this server to correct it"
+    );
+    Later::new(LaterKind::LeftOut, text).into()
+}
+
+impl LeftOut {
+    /// Adds a role of an issuer that is served.
+    pub fn insert_role(&mut self, issuer: &str, role: &str) {
+        self.roles.insert(role_key(issuer, role));
+    }
+
+    fn may_have_issuer(&self, issuer: &str) -> bool {
+        self.any_issuer || self.issuers.contains(issuer)
+    }
+
+    fn may_have_role(&self, key: &str) -> bool {
+        let issuer = key.split('/').next().unwrap_or_default();
+        self.roles.contains(key) || self.any_role_of.contains(issuer)
+    }
+}
+
 /// Issuers have no slash in their names, so that no two roles have the same key.
 fn role_key(issuer: &str, role: &str) -> String {
     format!("{issuer}/{}", role.to_ascii_lowercase())
 }
 
-/// Notes in the keeper's record what `setup` no longer has, and what came back.
-pub(crate) fn note(record: &mut KeeperRecord, setup: &Setup, now: UnixSeconds) {
+/// Notes in the keeper's record what `setup` no longer has, and what came back; and in `setup` what of the record it leaves out.
+pub(crate) fn note(record: &mut KeeperRecord, setup: &mut Setup, now: UnixSeconds) {
+    let left_out = &mut setup.left_out;
+    for old in &record.issuers {
+        if left_out.any_issuer && !setup.issuers.iter().any(|issuer| issuer.name == *old) {
+            left_out.issuers.insert(old.clone());
+        }
+    }
     let issuers: Vec<String> = setup
         .issuers
         .iter()
-        .map(|issuer| issuer.name.clone())
+        .map(|issuer| &issuer.name)
+        .chain(&left_out.issuers)
+        .cloned()
         .collect();
-    let roles: Vec<String> = setup
+    let mut roles: Vec<String> = setup
         .issuers
         .iter()
         .flat_map(|issuer| {
@@ -112,13 +151,20 @@ pub(crate) fn note(record: &mut KeeperRecord, setup: &Setup, now: UnixSeconds) {
     record
         .removed_issuers
         .retain(|issuer, _| !issuers.contains(issuer));
+    let mut still = Vec::new();
     for gone in record.roles.iter().filter(|old| !roles.contains(old)) {
         // The roles of an issuer that is gone altogether go with it.
         let whole = gone.split('/').next().unwrap_or_default();
-        if setup.issuer(whole).is_some() {
+        if left_out.issuers.contains(whole) {
+            still.push(gone.clone());
+        } else if left_out.may_have_role(gone) {
+            left_out.roles.insert(gone.clone());
+        } else if issuers.iter().any(|issuer| issuer == whole) {
             record.removed_roles.entry(gone.clone()).or_insert(now.0);
         }
     }
+    roles.extend(left_out.roles.iter().cloned());
+    roles.append(&mut still);
     record.removed_roles.retain(|role, _| !roles.contains(role));
     (record.issuers, record.roles) = (issuers, roles);
 }
@@ -136,7 +182,8 @@ impl Keeper {
         }
         let over = |since: &i64| !setup.still_kept(*since, now);
         for (issuer, since) in &stored.value.removed_issuers {
-            if over(since) && setup.issuer(issuer).is_none() && self.forget(issuer, None).await? {
+            let present = setup.issuer(issuer).is_some() || setup.left_out.may_have_issuer(issuer);
+            if over(since) && !present && self.forget(issuer, None).await? {
                 self.settled(|record| record.removed_issuers.remove(issuer).is_some())
                     .await?;
             }
@@ -145,9 +192,12 @@ impl Keeper {
             let Some((issuer, name)) = role.split_once('/') else {
                 continue;
             };
-            let present = setup
+            let configured = setup
                 .issuer(issuer)
                 .is_some_and(|issuer| issuer.role(name).is_some());
+            let present = configured
+                || setup.left_out.may_have_issuer(issuer)
+                || setup.left_out.may_have_role(role);
             if over(since) && !present && self.forget(issuer, Some(name)).await? {
                 self.settled(|record| record.removed_roles.remove(role).is_some())
                     .await?;

@@ -1,6 +1,6 @@
 //! What the operator configured, as the keeper needs it. Where it was read from is nobody's business here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -62,6 +62,8 @@ pub struct IssuerSetup {
     pub roles: Vec<RoleSetup>,
     /// Whether a login made with other scopes than its role has today is refused until it is made anew.
     pub reauth_on_scope_change: bool,
+    /// How long it keeps a refresh token that is not used; `None` = as [`KeepAlive::issuer_keeps`] says.
+    pub refresh_token_life: Option<Seconds>,
 }
 
 impl IssuerSetup {
@@ -87,6 +89,8 @@ impl std::fmt::Debug for IssuerSetup {
 pub struct KerberosSetup {
     /// Who judges them.
     pub acceptor: Arc<dyn AcceptTickets>,
+    /// The principal that clients ask a ticket for, without its realm: `host/` and the name of the service.
+    pub service_account: String,
     /// Text, beginning with `@`, that may follow a principal's name in the name of its credential.
     pub policy_domain: Option<String>,
 }
@@ -209,6 +213,21 @@ pub struct SshSetup {
     pub domains: BTreeMap<String, String>,
 }
 
+/// What stands in the configuration and is not served, because of an error in it. It counts as configured: nothing of it is forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Names of issuers.
+    pub issuers: BTreeSet<String>,
+    /// Roles of issuers that are served, as `issuer/role` in lower case.
+    pub roles: BTreeSet<String>,
+    /// Whether more issuers may stand there than can be told by name, so that any could be meant.
+    pub any_issuer: bool,
+    /// Issuers that are served of which that holds for roles.
+    pub any_role_of: BTreeSet<String>,
+    /// Whether logging in with ssh keys is off because of an error.
+    pub ssh: bool,
+}
+
 /// Everything that was configured.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
@@ -240,6 +259,8 @@ pub struct Setup {
     pub removed_issuers: BTreeMap<String, i64>,
     /// The same of roles of issuers that stay, as `issuer/role` in lower case.
     pub removed_roles: BTreeMap<String, i64>,
+    /// What is not served because of an error in it.
+    pub left_out: LeftOut,
     /// How long what was taken out is kept; `None`: a week.
     pub keep_removed: Option<Seconds>,
 }

@@ -1,4 +1,5 @@
-//! Logs, metrics and traces of every gridkeep program: one way to set them up, [`start`].
+//! Logs, metrics and traces of every gridkeep program: one way to set them up, [`start`]. The commands for users (`gridkeep-client`) have
+//! none: they log nothing, and what they say is their output.
 //!
 //! Owns where lines, numbers and spans go, in which form, and that none of it ever makes a program wait. Refuses to know what is
 //! logged or counted: crates use `tracing` and `metrics` directly, and what those say ends here. A further place to send

@@ -62,6 +62,11 @@ impl FromStr for Filter {
 }
 
 impl Filter {
+    /// No lines at all.
+    pub fn off() -> Self {
+        Filter("off".to_owned())
+    }
+
     pub(crate) fn layer(&self) -> EnvFilter {
         // Read when it was made, so it can be read again.
         EnvFilter::new(&self.0)

@@ -1,14 +1,20 @@
 //! What administrators of the original write by API and what here follows from the configuration files: shown as the original shows it,
 //! secrets left out, and not written. A refusal names the key to change.
 
-use gridkeep_keeper::{CallbackMode, IssuerSetup, Operation, RoleSetup, Seconds};
+use gridkeep_keeper::{
+    CallbackMode, IssuerSetup, KerberosMount, LoginTerms, Operation, RoleSetup, Seconds,
+};
+use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::status::object;
 use crate::answer::Answer;
 use crate::failure::Trouble;
-use crate::route::FromFiles;
+use crate::route::{FromFiles, KerberosPart};
 use crate::service::{Call, Inner};
+
+/// Why no groups are given to Kerberos logins.
+const NO_GROUPS: &str = "Kerberos logins have no groups here, because this server never asks an LDAP server for them; what a login may use follows from issuer and role, and more can be delegated to a person (delegation/<issuer>/<credkey>:<role>)";
 
 pub(super) fn answer(
     inner: &Inner,
@@ -38,6 +44,13 @@ fn refusal(what: FromFiles<'_>) -> Trouble {
             &format!("role \"{role}\" of issuer \"{issuer}\""),
             &format!("issuers[{issuer}].roles[{role}]"),
         ),
+        FromFiles::Kerberos { part, mount } => match part {
+            KerberosPart::Config | KerberosPart::Ldap => Trouble::from_files(
+                &format!("the Kerberos login at \"auth/{mount}/\""),
+                "kerberos",
+            ),
+            KerberosPart::Groups(_) => Trouble::text(StatusCode::METHOD_NOT_ALLOWED, NO_GROUPS),
+        },
         FromFiles::Server(Some(issuer)) => Trouble::from_files(
             &format!("server \"{issuer}\""),
             &format!("issuers[{issuer}]"),
@@ -59,6 +72,15 @@ fn read(inner: &Inner, what: FromFiles<'_>) -> Result<Answer, Trouble> {
             .and_then(|issuer| Some((issuer, issuer.role(role)?)))
             .map(|(issuer, role)| role_of(inner, issuer, role)),
         FromFiles::Server(Some(issuer)) => setup.issuer(issuer).map(server),
+        FromFiles::Kerberos { mount, part } => {
+            let mount = inner.keeper.kerberos_mount(mount);
+            match part {
+                KerberosPart::Config => mount.map(|mount| kerberos_config(&mount)),
+                KerberosPart::Ldap => mount.map(|mount| ldap_config(&mount)),
+                KerberosPart::Groups(Some(_)) => None,
+                KerberosPart::Groups(None) => return Err(Trouble::unsupported()),
+            }
+        }
         FromFiles::Credentials => Some(credentials_config()),
         FromFiles::Role { role: None, .. } | FromFiles::Server(None) => {
             return Err(Trouble::unsupported());
@@ -82,6 +104,10 @@ fn list(inner: &Inner, what: FromFiles<'_>) -> Result<Answer, Trouble> {
             .iter()
             .map(|issuer| issuer.name.clone())
             .collect(),
+        FromFiles::Kerberos {
+            part: KerberosPart::Groups(None),
+            ..
+        } => Vec::new(),
         _ => return Err(Trouble::unsupported()),
     };
     names.sort_unstable();
@@ -111,19 +137,17 @@ fn issuer_config(issuer: &IssuerSetup) -> Map<String, Value> {
 fn role_of(inner: &Inner, issuer: &IssuerSetup, role: &RoleSetup) -> Map<String, Value> {
     let setup = inner.keeper.setup();
     let claim = role.credclaim.as_ref().unwrap_or(&issuer.credclaim);
-    let seconds = |length: Option<Seconds>| length.unwrap_or(Seconds(0)).0;
     let terms = &role.terms;
     let bound: Map<String, Value> = terms
         .bound_claims
         .iter()
         .map(|bound| (bound.claim.as_str().to_owned(), bound.values.clone().into()))
         .collect();
-    let networks: Vec<String> = terms.bound_cidrs.iter().map(ToString::to_string).collect();
     let callback_mode = match issuer.callback_mode {
         CallbackMode::Device => "device",
         CallbackMode::Direct | CallbackMode::NoConfirm => "direct",
     };
-    object(json!({
+    let mut shown = object(json!({
         "allowed_redirect_uris": setup.callback_urls(&issuer.name).collect::<Vec<_>>(),
         "bound_audiences": null,
         "bound_claims": if bound.is_empty() { Value::Null } else { bound.into() },
@@ -141,19 +165,50 @@ fn role_of(inner: &Inner, issuer: &IssuerSetup, role: &RoleSetup) -> Map<String,
         "oidc_scopes": role.scopes,
         "poll_interval": 3,
         "role_type": "oidc",
+        "user_claim": claim,
+        "user_claim_json_pointer": issuer.credclaim_pointer,
+        "verbose_oidc_logging": false,
+    }));
+    shown.append(&mut token_fields(
+        terms,
+        &inner.keeper.login_policies(&issuer.name, &role.name),
+    ));
+    shown
+}
+
+/// What the tokens of a login get.
+fn token_fields(terms: &LoginTerms, policies: &[String]) -> Map<String, Value> {
+    let seconds = |length: Option<Seconds>| length.unwrap_or(Seconds(0)).0;
+    let networks: Vec<String> = terms.bound_cidrs.iter().map(ToString::to_string).collect();
+    object(json!({
         "token_bound_cidrs": networks,
         "token_explicit_max_ttl": 0,
         "token_max_ttl": seconds(terms.max_ttl),
         "token_no_default_policy": true,
         "token_num_uses": 0,
         "token_period": seconds(terms.period),
-        "token_policies": inner.keeper.login_policies(&issuer.name, &role.name),
+        "token_policies": policies,
         "token_ttl": seconds(terms.ttl),
         "token_type": "default",
-        "user_claim": claim,
-        "user_claim_json_pointer": issuer.credclaim_pointer,
-        "verbose_oidc_logging": false,
     }))
+}
+
+/// The keytab is never shown.
+fn kerberos_config(mount: &KerberosMount) -> Map<String, Value> {
+    object(json!({
+        "add_group_aliases": false,
+        "decode_pac": true,
+        "remove_instance_name": false,
+        "service_account": mount.service_account,
+    }))
+}
+
+/// LDAP is never asked, so nothing is said of it; the original keeps the fields of the tokens here.
+fn ldap_config(mount: &KerberosMount) -> Map<String, Value> {
+    let mut shown =
+        object(json!({"groupattr": "", "groupdn": "", "url": "", "userattr": "", "userdn": ""}));
+    shown.append(&mut token_fields(&mount.terms, &mount.policies));
+    shown
 }
 
 fn server(issuer: &IssuerSetup) -> Map<String, Value> {

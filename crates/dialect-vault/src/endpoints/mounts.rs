@@ -1,6 +1,7 @@
 //! What is mounted where. Mounts follow from the configuration files, so they are only read here.
 
 use gridkeep_keeper::{Mount, Operation};
+use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::status::object;
@@ -17,6 +18,29 @@ pub(super) fn answer(
 ) -> Result<Answer, Trouble> {
     if call.operation != Operation::Read {
         let path = path.unwrap_or_default().trim_end_matches('/');
+        let path = path.strip_suffix("/tune").unwrap_or(path);
+        let stands = inner.keeper.mounts().iter().any(|mount| {
+            let shown = mount.path.strip_prefix("auth/");
+            let at = match class {
+                MountClass::Auth => shown,
+                MountClass::Secret => shown.is_none().then_some(mount.path.as_str()),
+            };
+            at.is_some_and(|at| at.trim_end_matches('/') == path)
+        });
+        if !stands {
+            return Err(Trouble::text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!(
+                    "there is no mount \"{path}/\" on this server, and none can be made, moved or removed by API: what is mounted follows from issuers, kerberos and ssh in the configuration files; change these and reload"
+                ),
+            ));
+        }
+        if matches!(path, "token" | "delegation" | "robot") {
+            return Err(Trouble::text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("mount \"{path}/\" is built in: it can neither be changed nor removed"),
+            ));
+        }
         let key = match class {
             MountClass::Auth if path.starts_with("kerberos-") => "kerberos",
             MountClass::Auth if path == "ssh" => "ssh",

@@ -76,12 +76,12 @@ fn health(inner: &Inner, query: Params) -> Result<Answer, Trouble> {
     let standby_ok = fields.text("standbyok")?.is_some_and(|text| {
         !matches!(text.as_str(), "false" | "0" | "f" | "F" | "FALSE" | "False")
     });
-    // Every node with its store is active. One without passes requests on, as a standby does.
-    let store = inner.keeper.has_store();
+    // Every node that serves is active. One that passes requests on is a standby.
+    let serves = inner.keeper.serves();
     let sealed = inner.options.seal.begun();
     let status = if sealed {
         sealed_code
-    } else if store {
+    } else if serves {
         active
     } else if inner.keeper.peers().is_empty() {
         StatusCode::SERVICE_UNAVAILABLE
@@ -94,7 +94,7 @@ fn health(inner: &Inner, query: Params) -> Result<Answer, Trouble> {
     let object = object(json!({
         "initialized": true,
         "sealed": sealed,
-        "standby": !store && !sealed,
+        "standby": !serves && !sealed,
         "replication_performance_mode": "disabled",
         "replication_dr_mode": "disabled",
         "server_time_utc": inner.keeper.now().0,

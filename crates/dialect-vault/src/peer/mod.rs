@@ -1,4 +1,4 @@
-//! Passing requests to another node while this one is without its store.
+//! Passing requests to another node while this one is without its store, or has a clock that most of the cluster call wrong.
 //!
 //! Owns the way between nodes: who is a peer ([`proof`]), connections to peers ([`pool`]), what of a request goes along. Refuses
 //! to judge requests: the node that acts checks, audits and answers as if the client had come to it. A request that was passed
@@ -62,7 +62,8 @@ impl Peers {
         }
     }
 
-    /// Takes the word of a peer for the client's address, and passes the request on when this node is without its store.
+    /// Takes the word of a peer for the client's address, and passes the request on when this node is not to serve it
+    /// ([`Keeper::serves`]).
     pub async fn pass<B>(
         &self,
         keeper: &Keeper,
@@ -86,20 +87,20 @@ impl Peers {
             && request.uri().path() == GREETING
         {
             tracing::debug!(peer, "a node proved itself");
-            return Passed::Answered(self.greeted(channel, keeper.has_store()));
+            return Passed::Answered(self.greeted(channel, keeper.serves()));
         }
         if peer.is_some() {
             return Passed::Here(request, client.unwrap_or(from));
         }
-        if keeper.has_store() || is_local(request.uri().path()) {
+        if keeper.serves() || is_local(request.uri().path()) {
             return Passed::Here(request, from);
         }
         self.pass_on(keeper, limits, request, from, id).await
     }
 
-    fn greeted(&self, channel: Channel, store: bool) -> Response<Full<Bytes>> {
+    fn greeted(&self, channel: Channel, serves: bool) -> Response<Full<Bytes>> {
         let proof = self.proofs.prove(channel, Side::Server);
-        let text = serde_json::json!({ "peer": proof, "store": store }).to_string();
+        let text = serde_json::json!({ "peer": proof, "store": serves }).to_string();
         let mut response = Response::new(Full::from(text));
         response.headers_mut().insert(
             http::header::CONTENT_TYPE,
@@ -147,7 +148,7 @@ impl Peers {
         tracing::debug!(
             request_id = id,
             peer = peer.name,
-            "this node is without its store: passed on"
+            "this node does not serve: passed on"
         );
         let answering = self.pool.send(&peer, connection, passed);
         match tokio::time::timeout(ANSWER, answering).await {
@@ -162,7 +163,7 @@ impl Peers {
 fn nobody() -> Answer {
     Answer::error(
         StatusCode::SERVICE_UNAVAILABLE,
-        "this node does not reach its store, and no other node that does; nothing was done; try again in a moment",
+        "this node does not reach its store, or its clock is not that of the other nodes, and no node that can serve is reached; nothing was done; try again in a moment",
     )
     .retry_after(Some(2))
 }
@@ -171,7 +172,7 @@ fn no_answer(peer: &str, what: &str) -> Answer {
     Answer::error(
         StatusCode::SERVICE_UNAVAILABLE,
         format!(
-            "this node does not reach its store and passed the request to {peer}, which did not answer ({what}); whether it was done is not known: look, or repeat it"
+            "this node does not reach its store, or its clock is not that of the other nodes, and it passed the request to {peer}, which did not answer ({what}); whether it was done is not known: look, or repeat it"
         ),
     )
     .retry_after(Some(2))

@@ -243,7 +243,7 @@ impl VaultService {
 }
 
 impl Inner {
-    /// The answer of this node, or that of another where this one is without its store.
+    /// The answer of this node, or that of another where this one does not serve.
     async fn respond<B>(
         &self,
         request: Request<B>,

@@ -96,17 +96,75 @@ async fn issuers_roles_and_servers_are_shown_without_secrets() {
 }
 
 #[tokio::test]
+async fn what_is_shown_has_no_secret() {
+    let house = crate::kerberos::with_tickets().await;
+    let operator = house.operator().await;
+    let data = async |path: &str| house.get(path, &operator).await.json["data"].clone();
+    assert_eq!(
+        data("auth/kerberos-dune_default/config").await,
+        json!({"service_account": "host/tokens.lab.example", "add_group_aliases": false, "remove_instance_name": false, "decode_pac": true}),
+    );
+    let ldap = data("auth/kerberos-dune_production/config/ldap").await;
+    assert_eq!(
+        ldap["token_policies"],
+        json!(["kerberos-dune_production", "tokenops"])
+    );
+    assert_eq!(ldap["token_no_default_policy"], true);
+    assert_eq!(ldap["url"], "");
+    let config = data("auth/oidc-dune/config").await;
+    assert_eq!(config["oidc_discovery_url"], "https://issuer.example.org");
+    for path in [
+        "auth/kerberos-dune_default/groups/physics",
+        "auth/kerberos-dune_nosuch/config",
+        "auth/kerberos-cms_default/config",
+        "auth/kerberos-cms_default/config/ldap",
+    ] {
+        assert_eq!(house.get(path, &operator).await.status, 404, "{path}");
+    }
+    let token = Some(operator.as_str());
+    let groups = "auth/kerberos-dune_default/groups";
+    assert_eq!(
+        house.call("LIST", groups, token, Value::Null).await.status,
+        404
+    );
+    for (path, why) in [
+        (
+            "auth/kerberos-dune_default/config",
+            "change kerberos there and reload",
+        ),
+        (
+            "auth/kerberos-dune_default/config/ldap",
+            "change kerberos there and reload",
+        ),
+        (
+            "auth/kerberos-dune_default/groups/physics",
+            "have no groups here",
+        ),
+    ] {
+        let body = json!({"keytab": "BQIAAAA=", "policies": "x"});
+        let answer = house.call("POST", path, token, body).await;
+        assert_eq!(answer.status, 405, "{path}: {}", answer.text);
+        assert!(answer.error().contains(why), "{path}: {}", answer.text);
+    }
+    let alice = house.log_in("alice").await;
+    let alice = alice["client_token"].as_str().unwrap();
+    for path in ["auth/kerberos-dune_default/config", groups] {
+        assert_eq!(house.get(path, alice).await.status, 403, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn writing_them_is_refused_with_the_key_to_change() {
-    let house = house().await;
+    let house = crate::kerberos::with_tickets().await;
     let operator = house.operator().await;
     for (path, key) in [
         ("auth/oidc-dune/config", "issuers[dune]"),
         ("auth/oidc-dune/role/pilot", "issuers[dune].roles[pilot]"),
         ("secret/oauth/servers/dune", "issuers[dune]"),
         ("secret/oauth/config", "issuers"),
-        ("sys/auth/oidc-new", "issuers"),
+        ("sys/auth/oidc-dune", "issuers"),
+        ("sys/auth/oidc-dune/tune", "issuers"),
         ("sys/auth/kerberos-dune_default", "kerberos"),
-        ("sys/auth/ssh", "ssh"),
         ("sys/mounts/secret/oauth", "issuers"),
     ] {
         for (method, body) in [("POST", json!({"type": "oidc"})), ("DELETE", Value::Null)] {
@@ -115,6 +173,36 @@ async fn writing_them_is_refused_with_the_key_to_change() {
             let wanted = format!("cannot be changed by API; change {key} there and reload");
             assert!(answer.error().contains(&wanted), "{path}: {}", answer.text);
         }
+    }
+    // What is not there does not follow from the files.
+    for path in [
+        "sys/auth/userpass",
+        "sys/auth/oidc-new",
+        "sys/auth/kerberos-dune_nosuch",
+        "sys/auth/ssh",
+        "sys/mounts/kv",
+    ] {
+        for (method, body) in [
+            ("POST", json!({"type": "userpass"})),
+            ("DELETE", Value::Null),
+        ] {
+            let answer = house.call(method, path, Some(&operator), body).await;
+            assert_eq!(answer.status, 405, "{method} {path}: {}", answer.text);
+            let name = path.rsplit('/').next().unwrap();
+            let wanted = format!("there is no mount \"{name}/\" on this server");
+            assert!(answer.error().contains(&wanted), "{path}: {}", answer.text);
+        }
+    }
+    for path in ["sys/auth/token", "sys/mounts/delegation/tune"] {
+        let answer = house
+            .call("POST", path, Some(&operator), json!({"description": "x"}))
+            .await;
+        assert_eq!(answer.status, 405, "{path}: {}", answer.text);
+        assert!(
+            answer.error().contains("is built in"),
+            "{path}: {}",
+            answer.text
+        );
     }
     for name in ["tokenops", "oidc-dune_default"] {
         let path = format!("sys/policies/acl/{name}");

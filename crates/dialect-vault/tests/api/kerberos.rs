@@ -30,11 +30,13 @@ impl AcceptTickets for Believer {
     }
 }
 
-async fn with_tickets() -> House {
+/// A house where people of `dune` log in with tickets.
+pub async fn with_tickets() -> House {
     let house = house().await;
     let mut setup = setup(&house.issuer);
     let service = KerberosSetup {
         acceptor: Arc::new(Believer),
+        service_account: "host/tokens.lab.example".into(),
         policy_domain: None,
     };
     setup.kerberos.insert("dune".into(), service);

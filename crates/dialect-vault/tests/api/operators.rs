@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::common::{House, house};
+use super::common::{House, NOW, house};
 use super::{DENIED, DENIED_BY_POLICY, UNSUPPORTED, text};
 
 const UNSUPPORTED_PATH: &str = "1 error occurred:\n\t* unsupported path\n\n";
@@ -405,11 +405,26 @@ async fn a_policy_is_guarded_by_its_version_and_may_end() {
     .await;
     let reader = text(&reader.json, "/auth/client_token").to_owned();
     assert_eq!(house.get("sys/mounts", &reader).await.status, 200);
+    // At its end no clock is exact enough to refuse for good.
     house.clock.pass(Duration::from_secs(3600));
+    let now = house.get("sys/mounts", &reader).await;
+    assert_eq!(now.status, 503, "{}", now.text);
+    assert!(
+        now.error()
+            .contains("the policy that allows this has ended")
+    );
+    house.clock.pass(Duration::from_secs(61));
     assert_eq!(
         house.get("sys/mounts", &reader).await.error(),
         DENIED_BY_POLICY
     );
+    // While the clock is in doubt it is no proof.
+    house.clock.jump_to(NOW + 5 * 86_400);
+    let doubtful = house.get("sys/mounts", &reader).await;
+    assert_eq!(doubtful.status, 503, "{}", doubtful.text);
+    assert!(!doubtful.text.contains("permission denied"));
+    house.clock.jump_to(NOW + 3661);
+    house.keeper.confirm_clock();
     let operator = house.operator().await;
     assert_eq!(house.get(path, &operator).await.status, 404);
     assert!(

@@ -238,6 +238,7 @@ impl Answer {
 pub fn setup(issuer: &Arc<FakeIssuer>) -> Setup {
     let one = |name: &str, callback_mode| IssuerSetup {
         reauth_on_scope_change: false,
+        refresh_token_life: None,
         name: name.into(),
         url: "https://issuer.example.org".into(),
         client_id: "client".into(),

@@ -375,6 +375,10 @@ fn issuer(issuer: &IssuerConfig) -> Tree<'_> {
             "requests_per_second",
             issuer.requests_per_second.as_ref().map(text),
         )
+        .with_some(
+            "refresh_token_life",
+            issuer.refresh_token_life.as_ref().map(duration),
+        )
         .with_terms(&issuer.terms)
         .with("roles", Tree::List(roles.collect()))
         .tree()

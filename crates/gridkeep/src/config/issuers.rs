@@ -11,7 +11,7 @@ use super::yaml::{Mapping, Node, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use url::Url;
 
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "name",
     "clientid",
     "secret",
@@ -30,6 +30,7 @@ const KEYS: [&str; 23] = [
     "connect_timeout",
     "request_timeout",
     "requests_per_second",
+    "refresh_token_life",
     "token_ttl",
     "token_max_ttl",
     "token_period",
@@ -127,6 +128,7 @@ fn issuer(
     let connect_timeout = terms::positive(&mut item, "connect_timeout");
     let request_timeout = terms::positive(&mut item, "request_timeout");
     let requests_per_second = requests_per_second(&mut item);
+    let refresh_token_life = terms::positive(&mut item, "refresh_token_life");
     let terms = terms::read(&mut item);
     let kerbservice = item.text("kerbservice");
     if let Some(service) = &kerbservice {
@@ -200,6 +202,7 @@ fn issuer(
         connect_timeout,
         request_timeout,
         requests_per_second,
+        refresh_token_life,
         terms,
     })
 }

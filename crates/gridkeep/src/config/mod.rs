@@ -16,6 +16,7 @@ mod etcd;
 mod finding;
 mod host;
 mod issuers;
+mod left_out;
 mod merge;
 mod model;
 mod own;
@@ -178,7 +179,8 @@ fn typed(
     let issuers = issuers::read(&mut reader, root, &services, ran_on_original);
     own::check_operators(&mut reader, &mut gridkeep, &issuers);
     robots::check(&mut reader, &mut gridkeep.robots, &issuers);
-    let ssh = sections::ssh(&mut reader, root);
+    let (ssh, ssh_refused) = sections::ssh(&mut reader, root);
+    let left_out = left_out::find(root, &issuers, ssh_refused);
     let hostname = surroundings.hostname.clone();
     let mut config = Config {
         issuers,
@@ -188,6 +190,7 @@ fn typed(
         cluster,
         gridkeep,
         hostname,
+        left_out,
     };
     let mounts = config.mounts();
     config.ratelimits = sections::ratelimits(&mut reader, root, &config.issuers, &mounts);

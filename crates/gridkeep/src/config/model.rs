@@ -8,7 +8,7 @@ use super::etcd::EtcdConfig;
 use super::finding::Setting;
 use super::robots::RobotConfig;
 use super::telemetry::TelemetryConfig;
-use gridkeep_keeper::{CountedBy, Network};
+use gridkeep_keeper::{CountedBy, LeftOut, Network};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,6 +31,8 @@ pub struct Config {
     pub gridkeep: GridkeepConfig,
     /// `uname -n`, the last resort for the service name.
     pub hostname: String,
+    /// What the files have and is not among the above, because of an error in it.
+    pub left_out: LeftOut,
 }
 
 /// One issuer (`issuers[]`).
@@ -72,6 +74,8 @@ pub struct IssuerConfig {
     pub request_timeout: Option<Setting<Duration>>,
     /// `requests_per_second`: how often it may be asked in the long run.
     pub requests_per_second: Option<Setting<f64>>,
+    /// `refresh_token_life`: how long it keeps a refresh token that is not used, for metrics alone.
+    pub refresh_token_life: Option<Setting<Duration>>,
     /// The terms of all its roles.
     pub terms: TermsConfig,
 }

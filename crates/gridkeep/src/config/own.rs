@@ -349,9 +349,11 @@ pub fn check_operators(
     });
 }
 
+/// The keys at the top.
+pub const TOP: [&str; 6] = ["issuers", "kerberos", "ssh", "ratelimits", "cluster", KEY];
+
 /// Warns of unknown top-level keys, and says so when one of ours stands outside `gridkeep`.
 pub fn check_top_level(reader: &mut Reader<'_>, root: &Mapping) {
-    const TOP: [&str; 6] = ["issuers", "kerberos", "ssh", "ratelimits", "cluster", KEY];
     for entry in root
         .entries
         .iter()

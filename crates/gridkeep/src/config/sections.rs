@@ -134,10 +134,15 @@ fn realms(item: &mut Item<'_, '_, '_>) -> Vec<Setting<String>> {
     realms
 }
 
-/// Reads `ssh`.
-pub fn ssh(reader: &mut Reader<'_>, root: &Mapping) -> Option<SshConfig> {
+/// Reads `ssh`, and tells whether it is there and cannot be used.
+pub fn ssh(reader: &mut Reader<'_>, root: &Mapping) -> (Option<SshConfig>, bool) {
     let means = "ssh login stays off.";
-    let (map, origin) = section(reader, root, "ssh", means)?;
+    let Some((map, origin)) = section(reader, root, "ssh", means) else {
+        let given = root
+            .get("ssh")
+            .is_some_and(|node| node.value != Value::Null);
+        return (None, given);
+    };
     let mut item = Item::new(reader, map, "ssh", &origin, means);
     item.unknown(&SSH_KEYS);
     let self_registration = item.choice(
@@ -146,12 +151,13 @@ pub fn ssh(reader: &mut Reader<'_>, root: &Mapping) -> Option<SshConfig> {
     );
     let cross_issuer = item.flag("cross_issuer").unwrap_or(Setting::builtin(false));
     let sound = item.sound;
-    self_registration
+    let config = self_registration
         .filter(|_| sound)
         .map(|self_registration| SshConfig {
             self_registration,
             cross_issuer,
-        })
+        });
+    (config, !sound)
 }
 
 /// Reads `ratelimits`.

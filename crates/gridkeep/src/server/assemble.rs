@@ -314,6 +314,7 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
             .keep_removed
             .as_ref()
             .map(|kept| Seconds(kept.value.as_secs())),
+        left_out: config.left_out.clone(),
         rate_limits: config.ratelimits.iter().map(rate_limit).collect(),
         robots: config
             .gridkeep
@@ -365,6 +366,10 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
             credclaim: issuer.credclaim.value.clone(),
             credclaim_pointer: issuer.credclaim_json_pointer.value,
             reauth_on_scope_change: issuer.reauth_on_scope_change.value,
+            refresh_token_life: issuer
+                .refresh_token_life
+                .as_ref()
+                .map(|life| Seconds(life.value.as_secs())),
             roles: issuer
                 .roles
                 .iter()
@@ -400,6 +405,7 @@ fn kerberos(config: &Config, service: &KerberosConfig) -> KerberosSetup {
     );
     KerberosSetup {
         acceptor: Arc::new(acceptor),
+        service_account: format!("host/{}", config.service_name().value),
         policy_domain: service
             .policydomain
             .as_ref()

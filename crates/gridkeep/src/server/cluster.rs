@@ -10,8 +10,10 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use gridkeep_keeper::UnixSeconds;
+use gridkeep_keeper::clock::TOLERANCE;
 use gridkeep_keeper::cluster::{
-    ClusterOptions, ClusterStatus, NodeReport, NodeState, StoredConfiguration, previous_files,
+    ClusterOptions, ClusterStatus, NodeReport, NodeState, NodeStatus, StoredConfiguration,
+    previous_files,
 };
 use gridkeep_store::Store;
 use serde::{Deserialize, Serialize};
@@ -170,6 +172,12 @@ pub struct StatusAnswer {
     pub attention: bool,
 }
 
+/// How far a live node's clock is ahead, where that is more than clocks may differ.
+fn clock_apart(node: &NodeStatus) -> Option<i64> {
+    node.ahead
+        .filter(|ahead| node.state == NodeState::Live && ahead.unsigned_abs() > TOLERANCE.as_secs())
+}
+
 /// Puts the status into words.
 pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>) -> StatusAnswer {
     let mut text = String::new();
@@ -251,6 +259,26 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
             if let Some(trouble) = &node.report.trouble {
                 said(&mut text, format!("{}: {trouble}", node.name));
             }
+            if let Some(ahead) = clock_apart(node) {
+                attention = true;
+                let way = if ahead < 0 { "behind" } else { "ahead of" };
+                said(
+                    &mut text,
+                    format!(
+                        "{}: its clock is {} s {way} this node's; set the wrong one right",
+                        node.name,
+                        ahead.unsigned_abs()
+                    ),
+                );
+            }
+        }
+        if status.outvoted {
+            attention = true;
+            said(
+                &mut text,
+                "this node's clock is not that of most of the cluster: requests are passed to other nodes until it is set right, or until `gridkeep operator confirm-clock` says that it is"
+                    .to_owned(),
+            );
         }
     }
     let nodes: Vec<serde_json::Value> = status
@@ -268,6 +296,7 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
                 "heartbeat_age_seconds": node.since.as_secs_f64(),
                 "heartbeat_at": node.at.0,
                 "started_at": node.started_at.0,
+                "clock_ahead_seconds": node.ahead,
                 "commit_seconds": node.commit.as_secs_f64(),
                 "version": node.version,
                 "record_level": node.level,
@@ -284,6 +313,7 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
         "node": status.node,
         "store": { "engine": engine, "answers": status.store, "refusing_writes": trouble },
         "fresh": status.fresh,
+        "clock_outvoted": status.outvoted,
         "record_level": status.level,
         "configuration": status.configuration,
         "nodes": nodes,

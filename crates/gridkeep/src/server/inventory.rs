@@ -152,12 +152,7 @@ pub(crate) async fn status(running: &Running) -> anyhow::Result<StatusAnswer> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         service: config.service_name().value,
         since: date(running.since),
-        listen: config
-            .gridkeep
-            .listen
-            .iter()
-            .map(|address| address.value.to_string())
-            .collect(),
+        listen: running.addresses.clone(),
         clock_doubtful: keeper.clock_doubtful(),
         certificate_days: running.tls.days_left(now),
         store: StoreState {

@@ -64,23 +64,33 @@ impl Port {
         self.tls_sockets.first()?.local_addr().ok()
     }
 
-    /// Has `service` answer on all addresses until `stopping`; whoever was served before it has stopped or is about to. Answers the
-    /// addresses, for people.
+    /// All addresses, for people.
+    pub(super) fn addresses(&self) -> std::io::Result<Vec<String>> {
+        let open = self
+            .tls_sockets
+            .iter()
+            .map(|socket| Ok(socket.local_addr()?.to_string()));
+        let plain = self
+            .plain_sockets
+            .iter()
+            .map(|socket| Ok(format!("{} (without TLS)", socket.local_addr()?)));
+        open.chain(plain).collect()
+    }
+
+    /// Has `service` answer on all addresses until `stopping`; whoever was served before it has stopped or is about to.
     pub(super) fn serve(
         &self,
         service: &impl HttpService,
         proxies: TrustedProxies,
         tasks: &mut JoinSet<()>,
         stopping: &watch::Receiver<bool>,
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<()> {
         let limits = ListenerLimits {
             trusted: proxies,
             ..self.limits.clone()
         };
-        let mut addresses = Vec::new();
         for socket in &self.tls_sockets {
             let listener = TcpListener::from_std(socket.try_clone()?)?;
-            addresses.push(listener.local_addr()?.to_string());
             tasks.spawn(listener::serve(
                 listener,
                 self.tls.clone(),
@@ -91,7 +101,6 @@ impl Port {
         }
         for socket in &self.plain_sockets {
             let listener = TcpListener::from_std(socket.try_clone()?)?;
-            addresses.push(format!("{} (without TLS)", listener.local_addr()?));
             tasks.spawn(listener::serve_plain(
                 listener,
                 service.clone(),
@@ -99,7 +108,7 @@ impl Port {
                 stopping.clone(),
             ));
         }
-        Ok(addresses.join(" "))
+        Ok(())
     }
 }
 

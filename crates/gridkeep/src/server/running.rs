@@ -30,6 +30,8 @@ pub(crate) struct Running {
     pub(crate) audit: Audit,
     pub(crate) tls: Arc<ReloadableTls>,
     pub(super) proxies: TrustedProxies,
+    /// Where it is reached, for people.
+    pub(crate) addresses: Vec<String>,
     /// When it began to serve.
     pub(crate) since: UnixSeconds,
     pub(crate) seal: Arc<SealSwitch>,

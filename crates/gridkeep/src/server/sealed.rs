@@ -45,7 +45,6 @@ pub(super) enum Awaited {
 
 /// What is served without keys, and who serves it.
 struct Counter {
-    addresses: String,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
@@ -61,12 +60,8 @@ impl Counter {
         );
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let addresses = port.serve(&service, TrustedProxies::default(), &mut tasks, &stopping)?;
-        Ok(Counter {
-            addresses,
-            tasks,
-            stop,
-        })
+        port.serve(&service, TrustedProxies::default(), &mut tasks, &stopping)?;
+        Ok(Counter { tasks, stop })
     }
 
     /// Lets the answers under way go out.
@@ -118,7 +113,7 @@ pub(super) async fn wait(config: &Config, port: &Port) -> anyhow::Result<Awaited
     let socket = Socket::bind(&config.gridkeep.run_directory.value)?;
     let served = socket.serve(waiting.clone(), counter.stop.subscribe());
     counter.tasks.spawn(served);
-    let status = format!("sealed on {}", counter.addresses);
+    let status = format!("sealed on {}", port.addresses()?.join(" "));
     tracing::warn!(
         initialised = waiting.attempt().store.is_some(),
         "{status}: every request is refused until the server is unsealed (sys/unseal, or gridkeep operator unseal)"

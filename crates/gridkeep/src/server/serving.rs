@@ -101,6 +101,7 @@ pub(super) async fn serve(
         audit: audit.clone(),
         tls: tls.clone(),
         proxies: proxies.clone(),
+        addresses: port.addresses()?,
         since: keeper.now(),
         seal: seal.clone(),
     });
@@ -133,9 +134,9 @@ pub(super) async fn serve(
             stopping.clone(),
         ));
     }
-    let addresses = port.serve(&service, proxies, &mut tasks, &stopping)?;
+    port.serve(&service, proxies, &mut tasks, &stopping)?;
     tasks.spawn(running.clone().follow_configuration(stopping.clone()));
-    let status = format!("serving on {addresses}");
+    let status = format!("serving on {}", running.addresses.join(" "));
     tracing::info!(
         issuers = running.config().issuers.len(),
         version = env!("CARGO_PKG_VERSION"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use gridkeep_store::{Guard, Version};
 
 use super::nodes::{NodeRecord, node_name};
+use crate::clock::Vote;
 use crate::database::{Change, NotCommitted};
 use crate::failure::{Failure, Later, LaterKind};
 use crate::keeper::Keeper;
@@ -15,6 +16,8 @@ use crate::keeper::Keeper;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Heartbeats of a predecessor that are waited for before its name is taken.
 const LISTEN: u32 = 5;
+/// Heartbeats of this node after which it has heard two of each node that is live.
+const HEARD: u64 = 3;
 
 /// Where the registry stands with this node.
 struct Standing {
@@ -56,6 +59,22 @@ impl Keeper {
         Ok(())
     }
 
+    /// Nothing is served before the clocks of the others are known, if there are others: what a wrong clock calls expired is refused
+    /// for good, and what it makes is dead for the others. A store that does not answer is not waited for.
+    pub(super) async fn hear_others(&self) {
+        let Some(options) = &self.inner.cluster.options else {
+            return;
+        };
+        if self.peers().is_empty() {
+            self.inner.time.set_vote(Vote::Right);
+            return;
+        }
+        let mut compared = self.inner.cluster.compared.subscribe();
+        let patience = PATIENCE + options.heartbeat * u32::try_from(HEARD).unwrap_or(u32::MAX);
+        // Whether it was reached in time is all the same here.
+        let _ = tokio::time::timeout(patience, compared.wait_for(|compared| *compared)).await;
+    }
+
     pub(super) fn start_beating(&self) {
         let (keeper, mut stop) = (self.clone(), self.stopping());
         self.own(async move {
@@ -75,6 +94,11 @@ impl Keeper {
                     return;
                 }
                 keeper.count_live_nodes();
+                // Without the store nobody is heard: what was found before stays.
+                if standing.beat > HEARD && keeper.has_store() {
+                    keeper.compare_clocks();
+                    keeper.inner.cluster.compared.send_replace(true);
+                }
                 if let Err(failure) = keeper.raise_level().await {
                     tracing::debug!(%failure, "the level of records could not be raised");
                 }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use gridkeep_store::Version;
 use tokio::sync::watch;
 
+use crate::clock::Vote;
 use crate::failure::Failure;
 use crate::keeper::Keeper;
 
@@ -85,6 +86,8 @@ pub(crate) struct Cluster {
     configuration: watch::Sender<u64>,
     superseded: watch::Sender<bool>,
     live: watch::Sender<u32>,
+    /// Whether the clocks of the others were compared with this node's.
+    compared: watch::Sender<bool>,
 }
 
 impl Cluster {
@@ -101,6 +104,7 @@ impl Cluster {
             configuration: watch::Sender::new(0),
             superseded: watch::Sender::new(false),
             live: watch::Sender::new(1),
+            compared: watch::Sender::new(false),
         }
     }
 
@@ -194,6 +198,12 @@ impl Keeper {
             && nanos(self.inner.time.boot()).saturating_sub(answered) < nanos(STORE_SILENT)
     }
 
+    /// Whether this node is to answer requests itself rather than pass them on: its store answers, and its clock is not one
+    /// that most of the cluster call wrong.
+    pub fn serves(&self) -> bool {
+        self.has_store() && !self.inner.time.outvoted()
+    }
+
     /// Returns when another process has taken this node's name: then this one must stop, or both would take the other's
     /// unfinished refreshes for their own.
     pub async fn superseded(&self) {
@@ -212,6 +222,7 @@ impl Keeper {
         if !self.inner.cluster.is_shared() {
             return Ok(());
         }
+        self.inner.time.set_vote(Vote::Unheard);
         // Before anything is read, so that no change falls between.
         let watch = self.inner.db.store.watch_kinds(&follow::KINDS);
         self.refuse_taken_name().await?;
@@ -224,6 +235,7 @@ impl Keeper {
                 () = keeper.follow(watch) => {}
             }
         });
+        self.hear_others().await;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use gridkeep_token::time::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
 use super::{SILENT, level};
+use crate::clock::vote;
 use crate::database::{Change, NotCommitted, name};
 use crate::failure::Failure;
 use crate::keeper::Keeper;
@@ -64,6 +65,9 @@ pub(crate) struct Observed {
     version: Version,
     /// Boot time of this node when the record was last seen to change.
     changed: Duration,
+    /// Seconds by which its clock is ahead of this node's; `None` until two heartbeats were seen one soon after the other, since
+    /// one that comes late says nothing of its clock.
+    ahead: Option<i64>,
 }
 
 impl Observed {
@@ -106,6 +110,8 @@ pub struct NodeStatus {
     pub since: Duration,
     /// Its wall clock at that heartbeat.
     pub at: UnixSeconds,
+    /// Seconds by which its clock is ahead of this node's, where that is known.
+    pub ahead: Option<i64>,
     /// When it was started.
     pub started_at: UnixSeconds,
     /// Where it is reached.
@@ -131,6 +137,8 @@ pub struct ClusterStatus {
     pub store: bool,
     /// Whether what this node has in memory counts.
     pub fresh: bool,
+    /// Whether most of the cluster agree on another time than this node's.
+    pub outvoted: bool,
     /// Level in which records are written.
     pub level: u16,
     /// Version of the stored configuration; 0 for none.
@@ -153,14 +161,17 @@ pub(super) fn node_name(node: &str) -> Name {
 }
 
 impl Keeper {
-    /// Takes note of a node's record. `changed` is false when it was only found standing.
+    /// Takes note of a node's record.
     pub(super) fn observe(&self, node: &str, version: Version, record: NodeRecord) {
         let now = self.inner.time.boot();
+        let ahead = record.at.0 - self.now().0;
         let mut nodes = self.nodes();
         match nodes.get_mut(node) {
             Some(known) if known.version >= version => {}
             Some(known) => {
+                let promptly = known.is_live(now) && known.record.process == record.process;
                 *known = Observed {
+                    ahead: promptly.then_some(ahead),
                     record,
                     version,
                     changed: now,
@@ -173,6 +184,7 @@ impl Keeper {
                         record,
                         version,
                         changed: now,
+                        ahead: None,
                     },
                 );
             }
@@ -238,6 +250,19 @@ impl Keeper {
             tracing::info!(nodes = live, "live nodes of the cluster");
             self.share_budgets();
         }
+    }
+
+    /// Compares this node's clock with those of the others that are live.
+    pub(super) fn compare_clocks(&self) {
+        let now = self.inner.time.boot();
+        let own = &self.inner.options.node;
+        let ahead = self
+            .nodes()
+            .iter()
+            .filter(|(name, node)| *name != own && node.is_live(now))
+            .filter_map(|(_, node)| node.ahead)
+            .collect();
+        self.inner.time.set_vote(vote(ahead));
     }
 
     /// Tells every issuer's client how many nodes share its budget.
@@ -309,6 +334,7 @@ impl Keeper {
                     },
                     since: now.saturating_sub(node.changed),
                     at: node.record.at,
+                    ahead: node.ahead.filter(|_| !here),
                     started_at: node.record.started_at,
                     address: node.record.address.clone(),
                     version: node.record.version.clone(),
@@ -323,6 +349,7 @@ impl Keeper {
             node: own.clone(),
             store: self.has_store(),
             fresh: self.fresh(),
+            outvoted: self.inner.time.outvoted(),
             level: self.inner.db.level.writes(),
             configuration: *cluster.configuration.borrow(),
             nodes,

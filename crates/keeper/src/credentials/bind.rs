@@ -165,8 +165,8 @@ impl Keeper {
         let id = random_id();
         let now = self.now();
         let (key, slot) = self.inner.sealer.new_key(&id)?;
-        Ok(GrantRecord {
-            sealed: key.seal(&id, secrets)?,
+        let mut grant = GrantRecord {
+            sealed: String::new(),
             id,
             issuer: issuer.name.clone(),
             issuer_url: issuer.url.clone(),
@@ -182,7 +182,10 @@ impl Keeper {
             due: None,
             answer_lost: None,
             brought: None,
-        })
+            ends: None,
+        };
+        key.close(&mut grant, secrets)?;
+        Ok(grant)
     }
 
     /// Deletes a credential; its grant is revoked at the issuer afterwards when no other name points to it. Tells whether there

@@ -62,7 +62,9 @@ impl Keeper {
             .server
             .filter(|server| !server.is_empty())
             .ok_or(BadInput::MissingServer)?;
-        if setup.issuer(&server).is_none() && !setup.removed_issuers.contains_key(&server) {
+        let spoken_of =
+            setup.removed_issuers.contains_key(&server) || setup.left_out.issuers.contains(&server);
+        if setup.issuer(&server).is_none() && !spoken_of {
             return Err(BadInput::UnknownServer { server }.into());
         }
         let issuer = known_issuer(setup, &server, self.now())?;

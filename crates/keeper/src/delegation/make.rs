@@ -218,7 +218,7 @@ impl Keeper {
             });
             token.bound_cidrs.clone_from(&delegation.bound_cidrs);
             token.limits = Some(delegation.limits.clone());
-        });
+        })?;
         delegation.holder = Holder::Token {
             id: token.id,
             accessor: token.accessor.clone(),

@@ -67,8 +67,16 @@ impl Keeper {
             || rules.iter().any(|rule| !claims.contains_key(&rule.claim))
             || robots.iter().any(|rule| !claims.contains_key(&rule.claim))
             || terms.unmet(&claims).is_some();
-        if missing {
-            self.add_userinfo(issuer, response, &mut claims).await;
+        let untold = if missing {
+            self.add_userinfo(issuer, response, &mut claims).await
+        } else {
+            None
+        };
+        // What userinfo would have said is not known, so nothing is missing for certain.
+        if let Some(failure) = untold
+            && (credclaim.find(&claims).is_none() || terms.unmet(&claims).is_some())
+        {
+            return Err(failure);
         }
         let owner = owner_of(&claims, &credclaim)?;
         if let Some(unmet) = terms.unmet(&claims) {
@@ -107,12 +115,13 @@ impl Keeper {
         })
     }
 
+    /// Adds what userinfo says. Answers with what is in the way, if that may pass.
     async fn add_userinfo(
         &self,
         issuer: &IssuerSetup,
         response: &TokenResponse,
         claims: &mut Map<String, Value>,
-    ) {
+    ) -> Option<Failure> {
         match issuer.client.userinfo(&response.access_token).await {
             Ok(more) if more.get("sub") == claims.get("sub") => {
                 for (claim, value) in more {
@@ -124,9 +133,15 @@ impl Keeper {
                 "userinfo speaks of another subject than the id_token and is ignored"
             ),
             Err(error) => {
-                tracing::info!(issuer = issuer.name, %error, "userinfo could not be read; going on with the id_token")
+                tracing::info!(issuer = issuer.name, %error, "userinfo could not be read; going on with the id_token");
+                let passes = matches!(
+                    error,
+                    IssuerError::Temporary { .. } | IssuerError::Throttled { .. }
+                );
+                return passes.then(|| issuer_failure("login", &error));
             }
         }
+        None
     }
 }
 

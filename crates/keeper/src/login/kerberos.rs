@@ -21,6 +21,7 @@ use crate::measure::{self, KERBEROS};
 use crate::policy::{TOKENOPS, kerberos_accessor, kerberos_policy};
 use crate::records::{Identity, PROOF, ProofRecord};
 use crate::setup::{IssuerSetup, KerberosSetup, RoleSetup, Setup};
+use crate::terms::LoginTerms;
 use crate::tokens::{Issued, LoginToken, sanitised};
 
 /// Tickets judged side by side. Each takes a thread and a millisecond at most, but for a keytab on a disk that hangs.
@@ -47,6 +48,17 @@ pub enum TicketLogin {
     LoggedIn(Box<Issued>),
     /// Not logged in; another way may do. A sentence that says why.
     NotAccepted(String),
+}
+
+/// What is configured of a mount where people log in with tickets.
+#[derive(Debug, Clone)]
+pub struct KerberosMount {
+    /// What its logins get.
+    pub terms: LoginTerms,
+    /// The policies of their tokens.
+    pub policies: Vec<String>,
+    /// The principal that clients ask a ticket for, without its realm.
+    pub service_account: String,
 }
 
 /// The last part of the path of the mount for a role, as htgettoken derives it.
@@ -80,6 +92,18 @@ impl Keeper {
         self.setup()
             .kerberos_roles()
             .any(|(issuer, role, _)| mount_name(&issuer.name, &role.name) == mount)
+    }
+
+    /// What is configured of `mount`, if it is one.
+    pub fn kerberos_mount(&self, mount: &str) -> Option<KerberosMount> {
+        self.setup()
+            .kerberos_roles()
+            .find(|(issuer, role, _)| mount_name(&issuer.name, &role.name) == mount)
+            .map(|(issuer, role, service)| KerberosMount {
+                terms: role.terms.clone(),
+                policies: token_policies(issuer, role),
+                service_account: service.service_account.clone(),
+            })
     }
 
     /// Logs in with the GSS token that a client sent to `mount`.
@@ -246,10 +270,7 @@ impl Keeper {
         let mount_accessor = kerberos_accessor(mint, &issuer.name, &role.name);
         LoginToken {
             terms: role.terms.clone(),
-            policies: vec![
-                kerberos_policy(&issuer.name, &role.name),
-                TOKENOPS.to_owned(),
-            ],
+            policies: token_policies(issuer, role),
             meta,
             display_name: format!(
                 "{}-{}",
@@ -269,6 +290,13 @@ impl Keeper {
             renewable: false,
         }
     }
+}
+
+fn token_policies(issuer: &IssuerSetup, role: &RoleSetup) -> Vec<String> {
+    vec![
+        kerberos_policy(&issuer.name, &role.name),
+        TOKENOPS.to_owned(),
+    ]
 }
 
 fn busy(what: &str) -> Failure {

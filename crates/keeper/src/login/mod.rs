@@ -30,7 +30,7 @@ use crate::tokens::{Issued, later};
 
 use pace::LoginKind;
 
-pub use kerberos::TicketLogin;
+pub use kerberos::{KerberosMount, TicketLogin};
 pub(crate) use kerberos::{Tickets, mount_path as kerberos_mount};
 pub(crate) use pace::Logins;
 pub use pace::network;

@@ -15,9 +15,10 @@ use gridkeep_store::Guard;
 use gridkeep_token::time::UnixSeconds;
 use serde_json::{Map, Value};
 
+use crate::clock::TOLERANCE_SECONDS;
 use crate::database::{Change, Database, NotCommitted, name};
 use crate::delegation::UseLimits;
-use crate::failure::{BadInput, Failure, Refused};
+use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
 use crate::keeper::Keeper;
 use crate::records::{KeeperToken, POLICIES, POLICY, PolicyRecord};
 use crate::secret::Mint;
@@ -309,6 +310,27 @@ impl Policies {
         };
     }
 
+    /// Those policies of a token that have ended at `now`, of which that is not certain: just now, or by a clock in doubt.
+    fn ended_perhaps(
+        &self,
+        token: &KeeperToken,
+        now: UnixSeconds,
+        doubtful: bool,
+    ) -> Vec<Arc<Policy>> {
+        let written = self.written.read().unwrap_or_else(PoisonError::into_inner);
+        token
+            .policies
+            .iter()
+            .filter(|name| self.counts(name, token) && self.get(name, now).is_none())
+            .filter_map(|name| written.get(name))
+            .filter(|policy| {
+                let just_now = |end: UnixSeconds| now.0 - end.0 <= TOLERANCE_SECONDS;
+                doubtful || policy.expires_at.is_some_and(just_now)
+            })
+            .cloned()
+            .collect()
+    }
+
     fn acl<'a>(&self, token: &'a KeeperToken, now: UnixSeconds) -> Acl<'a> {
         Acl {
             policies: token
@@ -330,7 +352,7 @@ impl Keeper {
     ///
     /// # Errors
     /// [`Refused::Policy`] when a live token's policies refuse something that exists; for a credential of an issuer or role that
-    /// does not exist the failure says so instead.
+    /// does not exist the failure says so instead. [`Failure::Later`] when a policy that allows it has ended by a clock that may be wrong.
     pub fn authorize(
         &self,
         bearer: &Bearer,
@@ -347,22 +369,29 @@ impl Keeper {
                 limits: Vec::new(),
             });
         }
-        let acl = self.inner.policies.acl(token, self.now());
-        if let Some(rule) = acl.find(path, matches!(operation, Operation::List | Operation::Scan)) {
-            let sudo = rule.has(Capability::Sudo);
-            if rule.has(operation.capability())
-                && rule.allows(parameters)
-                && (sudo || !builtin::needs_sudo(path))
-            {
-                return Ok(Granted {
-                    policies: rule.policies().to_vec(),
-                    sudo,
-                    root: false,
-                    limits: Vec::new(),
-                });
-            }
+        let now = self.now();
+        let mut acl = self.inner.policies.acl(token, now);
+        if let Some(granted) = granted(&acl, operation, path, parameters) {
+            return Ok(granted);
         }
         self.refusal_needs_proof(path)?;
+        let perhaps = self
+            .inner
+            .policies
+            .ended_perhaps(token, now, self.clock_doubtful());
+        let stand = acl.policies.len();
+        // Each alone as well, since one of them may deny what another allows.
+        for more in perhaps.chunks(1).chain([perhaps.as_slice()]) {
+            acl.policies.truncate(stand);
+            acl.policies.extend_from_slice(more);
+            if granted(&acl, operation, path, parameters).is_some() {
+                return Err(Later::new(
+                    LaterKind::ClockDoubtful,
+                    "by this server's clock the policy that allows this has ended, just now or while the clock is in doubt; try again later, and ask the operators of this server if it stays so",
+                )
+                .into());
+            }
+        }
         Err(Refused::Policy {
             operation: operation.word(),
             path: path.to_owned(),
@@ -555,6 +584,26 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// What the policies of `acl` allow.
+fn granted(
+    acl: &Acl<'_>,
+    operation: Operation,
+    path: &str,
+    parameters: &Map<String, Value>,
+) -> Option<Granted> {
+    let rule = acl.find(path, matches!(operation, Operation::List | Operation::Scan))?;
+    let sudo = rule.has(Capability::Sudo);
+    let allowed = rule.has(operation.capability())
+        && rule.allows(parameters)
+        && (sudo || !builtin::needs_sudo(path));
+    allowed.then(|| Granted {
+        policies: rule.policies().to_vec(),
+        sudo,
+        root: false,
+        limits: Vec::new(),
+    })
 }
 
 /// Tells the other nodes that policies were written.

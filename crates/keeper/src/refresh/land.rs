@@ -110,8 +110,7 @@ impl Keeper {
             );
             record.state = GrantState::Live;
         }
-        record.sealed = key
-            .seal(&record.id, &secrets)
+        key.close(&mut record, &secrets)
             .map_err(NotCommitted::Failure)?;
         change
             .put(grant.name.clone(), &record, None)

@@ -15,10 +15,12 @@ use crate::database::{Change, NotCommitted};
 use crate::events::{self, Event};
 use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
 use crate::keeper::Keeper;
+use crate::measure;
 use crate::policy::{DEFAULT, SSH, TOKENOPS, known_issuer};
 use crate::records::{Identity, SSH_NONCE, SpentNonceRecord};
+use crate::removed::known_role;
 use crate::secret::{Proven, Purpose};
-use crate::setup::{IssuerSetup, SshSetup};
+use crate::setup::{IssuerSetup, Setup, SshSetup};
 use crate::tokens::{Issued, LoginToken, later, sanitised};
 
 /// A nonce can be used for this long, in seconds.
@@ -109,6 +111,27 @@ impl Keeper {
     pub async fn ssh_login(&self, login: SshLogin<'_>) -> Result<Issued, Failure> {
         let setup = self.setup();
         let ssh = self.ssh_setup(&setup)?;
+        let named = login.metadata.get("issuer");
+        let Some(issuer) = named.and_then(|name| setup.issuer(name)) else {
+            return self.log_in_with_key(&setup, ssh, login).await;
+        };
+        measure::login(&issuer.name, measure::SSH, "started");
+        let outcome = self.log_in_with_key(&setup, ssh, login).await;
+        let step = match &outcome {
+            Ok(_) => "completed",
+            Err(Failure::Later(_)) => "failed",
+            Err(_) => "denied",
+        };
+        measure::login(&issuer.name, measure::SSH, step);
+        outcome
+    }
+
+    async fn log_in_with_key(
+        &self,
+        setup: &Setup,
+        ssh: &SshSetup,
+        login: SshLogin<'_>,
+    ) -> Result<Issued, Failure> {
         let nonce = self.fresh_nonce(&login.nonce)?;
         let noted: usize = login.metadata.iter().map(|(a, b)| a.len() + b.len()).sum();
         if noted > MOST_METADATA {
@@ -127,19 +150,21 @@ impl Keeper {
                         .to_owned(),
                 )
             })?;
-        let issuer = known_issuer(&setup, issuer, self.now())?;
+        let issuer = known_issuer(setup, issuer, self.now())?;
         let group = login
             .metadata
             .get("group")
             .map(String::as_str)
             .filter(|group| !group.is_empty())
             .unwrap_or("default");
-        let role = issuer.role(group).ok_or_else(|| {
-            BadInput::Other(format!(
-                "issuer \"{}\" has no role \"{group}\"",
-                issuer.name
-            ))
-        })?;
+        let role = match known_role(setup, issuer, group, self.now()) {
+            Ok(role) => role,
+            Err(later @ Failure::Later(_)) => return Err(later),
+            Err(_) => {
+                let text = format!("issuer \"{}\" has no role \"{group}\"", issuer.name);
+                return Err(BadInput::Other(text).into());
+            }
+        };
         if !role.terms.admit(login.from) {
             return Err(BadInput::AddressNotAllowed {
                 role: role.name.clone(),

@@ -199,6 +199,46 @@ async fn a_token_of_one_node_works_on_all_and_its_revocation_holds_on_all_within
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_clock_most_others_call_wrong_refuses_nobody_and_passes_on() {
+    let nodes = Nodes::new(Rotation::Never, 3).await;
+    let login = login(&nodes.house, &nodes[0].keeper, "alice").await;
+    let child = child(
+        &nodes[0].keeper,
+        &bearer(&nodes[0].keeper, &login.issued.secret).await,
+    )
+    .await;
+    for node in &nodes.nodes {
+        node.clock.set_synchronised(Some(true));
+    }
+    nodes.live(SECOND).await;
+    assert!(nodes.nodes.iter().all(|node| node.keeper.serves()));
+    let right = nodes[0].keeper.now().0;
+    // Its kernel says that it is right, forty days ahead, where the token has expired long ago.
+    nodes[2].clock.jump_to(right + 40 * 86_400);
+    nodes.live(SECOND).await;
+    assert!(!nodes[2].keeper.serves() && nodes[2].keeper.clock_doubtful());
+    assert!(nodes[2].keeper.has_store());
+    assert_eq!(
+        kind(nodes[2].keeper.authenticate(&child.secret, None).await),
+        LaterKind::ClockDoubtful
+    );
+    for node in &nodes.nodes[..2] {
+        assert!(node.keeper.serves() && !node.keeper.clock_doubtful());
+        bearer(&node.keeper, &child.secret).await;
+        let status = node.keeper.cluster_status();
+        let ahead: Vec<_> = status.nodes.iter().map(|node| node.ahead).collect();
+        assert!(
+            ahead[2].is_some_and(|ahead| (ahead - 40 * 86_400).abs() < 5),
+            "{ahead:?}"
+        );
+    }
+    nodes[2].clock.jump_to(nodes[0].keeper.now().0);
+    nodes.live(SECOND).await;
+    assert!(nodes[2].keeper.serves() && !nodes[2].keeper.clock_doubtful());
+    bearer(&nodes[2].keeper, &child.secret).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_its_heartbeat_on_the_watch_a_node_asks_the_store_and_without_the_store_it_says_later()
  {
     let nodes = Nodes::new(Rotation::Never, 2).await;

@@ -57,6 +57,8 @@ pub struct Books {
     /// Claims of whoever logs in with a code.
     pub person: Map<String, Value>,
     pub userinfo: Option<Map<String, Value>>,
+    /// Userinfo does not answer at the moment.
+    pub userinfo_down: bool,
     pub without_id_token: bool,
     pub without_refresh_token: bool,
     pub no_revocation: bool,
@@ -344,6 +346,13 @@ impl TokenIssuer for FakeIssuer {
         &self,
         _access_token: &SecretString,
     ) -> Result<Map<String, Value>, IssuerError> {
+        if self.books().userinfo_down {
+            return Err(IssuerError::Temporary {
+                what: "connection refused".into(),
+                sent: Sent::No,
+                retry_after: None,
+            });
+        }
         self.books()
             .userinfo
             .clone()

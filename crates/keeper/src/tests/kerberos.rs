@@ -43,6 +43,7 @@ fn with_tickets(mut setup: Setup, issuer: &str, domain: Option<&str>) -> Setup {
         issuer.to_owned(),
         KerberosSetup {
             acceptor: Arc::new(Believer),
+            service_account: "host/tokens.lab.example".into(),
             policy_domain: domain.map(str::to_owned),
         },
     );

@@ -313,6 +313,42 @@ async fn userinfo_fills_in_what_the_id_token_lacks_but_only_of_the_same_person()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_is_not_missing_while_userinfo_cannot_be_asked() {
+    let house = House::new(Rotation::Never);
+    let mut bound = house.setup();
+    bound.issuers[0].roles[0].terms.bound_claims = vec![BoundClaim {
+        claim: ClaimName::parse("groups"),
+        values: vec!["lab".to_owned()],
+    }];
+    let keeper = house.open().await;
+    for (setup, gone) in [(house.setup(), "wlcg.credkey"), (bound, "groups")] {
+        keeper.reconfigure(setup).await.unwrap();
+        let mut person = claims("alice");
+        person.insert("groups".into(), json!(["lab"]));
+        person.remove(gone);
+        house.issuer.books().person = person;
+        house.issuer.books().userinfo_down = true;
+        let state = keeper.login_start(start("dune")).await.unwrap().state;
+        keeper.callback(callback("dune", &state)).await.unwrap();
+        assert_eq!(
+            bad(keeper.login_poll(poll("dune", &state)).await),
+            BadInput::LoginFailed {
+                code: "temporarily_unavailable".to_owned()
+            },
+            "{gone}"
+        );
+        // When it is asked and does not know, the claim is missing.
+        house.issuer.books().userinfo_down = false;
+        let state = keeper.login_start(start("dune")).await.unwrap().state;
+        keeper.callback(callback("dune", &state)).await.unwrap();
+        assert!(matches!(
+            bad(keeper.login_poll(poll("dune", &state)).await),
+            BadInput::Other(text) if text.contains(gone)
+        ));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_role_may_name_people_by_another_claim() {
     let house = House::new(Rotation::Never);
     let mut setup = house.setup();

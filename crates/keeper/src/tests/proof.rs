@@ -170,6 +170,74 @@ async fn a_mark_set_by_a_wrong_clock_is_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_policy_that_ended_by_a_clock_in_doubt_refuses_nobody_for_good() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let root = root(&keeper).await;
+    let write = |capability: &str, end: Option<i64>| PolicyWrite {
+        expires_at: end.map(UnixSeconds),
+        ..written(&format!(
+            "path \"secret/oauth/creds/dune/*\" {{ capabilities = [\"{capability}\"] }}"
+        ))
+    };
+    let end = START + 1000;
+    let put = async |name: &str, write: &PolicyWrite| keeper.put_policy(name, write).await.unwrap();
+    put("reads", &write("read", Some(end))).await;
+    put("denies", &write("deny", Some(end))).await;
+    put("never", &write("deny", None)).await;
+    let holder = async |policies: &[&str]| {
+        let request = CreateToken {
+            policies: Some(policies.iter().map(|name| (*name).to_owned()).collect()),
+            ttl: Some(Seconds(300 * 86_400)),
+            ..CreateToken::default()
+        };
+        let issued = keeper.create_token(&root, request, false).await.unwrap();
+        bearer(&keeper, &issued.secret).await
+    };
+    let reader = holder(&["reads"]).await;
+    let torn = holder(&["reads", "denies"]).await;
+    let denied = holder(&["reads", "never"]).await;
+    let other = holder(&["tokenops"]).await;
+    let ask = |by: &Bearer, operation| {
+        keeper.authorize(
+            by,
+            operation,
+            "secret/oauth/creds/dune/alice:default",
+            &serde_json::Map::new(),
+        )
+    };
+    let final_for =
+        |by: &Bearer, operation| matches!(refused(ask(by, operation)), Refused::Policy { .. });
+    ask(&reader, Operation::Read).unwrap();
+    assert!(final_for(&torn, Operation::Read));
+    // Within the tolerance for clocks nobody is refused for good, after it everybody.
+    house.clock.pass(Duration::from_secs(1000));
+    assert_eq!(
+        kind(ask(&reader, Operation::Read)),
+        LaterKind::ClockDoubtful
+    );
+    house.clock.pass(Duration::from_secs(3600));
+    assert!(final_for(&reader, Operation::Read));
+    // While the clock is in doubt that is no proof, for as long as the doubt lasts.
+    house.clock.jump_to(START + 5 * 86_400);
+    assert_eq!(
+        kind(ask(&reader, Operation::Read)),
+        LaterKind::ClockDoubtful
+    );
+    assert_eq!(kind(ask(&torn, Operation::Read)), LaterKind::ClockDoubtful);
+    // What no policy allowed, or one without an end denies, is refused as ever.
+    for (by, operation) in [
+        (&reader, Operation::Update),
+        (&denied, Operation::Read),
+        (&other, Operation::Read),
+    ] {
+        assert!(final_for(by, operation));
+    }
+    keeper.confirm_clock();
+    assert!(final_for(&reader, Operation::Read));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_swept_while_the_clock_is_in_doubt() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::issuer::{Next, Rotation};
 use super::support::*;
+use crate::database::{Change, name};
+use crate::records::{GRANT, GrantRecord};
 use crate::*;
 
 const ALICE: &str = "dune/alice:default";
@@ -353,4 +355,49 @@ async fn listing_shows_what_is_visible_and_no_secret() {
         .unwrap();
     assert!(none.found.is_empty() && !none.more);
     assert!(!format!("{listed:?}").contains("rt-"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn listing_opens_no_secret_and_tells_the_same() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let by = alice(&house, &keeper).await;
+    let list = async || {
+        let found = keeper
+            .credentials_in_detail(None, 10, |_| true)
+            .await
+            .unwrap()
+            .found;
+        found.into_iter().next().unwrap()
+    };
+    let grant = grant_of(&keeper, ALICE).await;
+    let put = async |record: &GrantRecord| {
+        let mut change = Change::new();
+        change.put(name(GRANT, &[&grant.id]), record, None).unwrap();
+        keeper.inner.db.commit(change).await.unwrap();
+    };
+    let told = list().await;
+    let details = told.grant.clone().unwrap();
+    assert!(details.refreshable && details.access_until.is_some());
+    // With secrets that nobody can open it tells the same.
+    let mut closed = grant.clone();
+    closed.sealed = "AAAA".to_owned();
+    put(&closed).await;
+    assert_eq!(list().await, told);
+    // As it does of a record from before the ends were noted.
+    let mut old = grant.clone();
+    old.ends = None;
+    put(&old).await;
+    assert_eq!(list().await, told);
+    // What is sealed for somebody else shows.
+    let mut foreign = grant.clone();
+    foreign.slots[0].wrapped = "AAAA".to_owned();
+    put(&foreign).await;
+    assert!(list().await.trouble.unwrap().contains("is damaged"));
+    // A refresh notes the new ends.
+    put(&old).await;
+    house.clock.pass(Duration::from_secs(3600));
+    access(&keeper, &by, ALICE).await.unwrap();
+    let refreshed = grant_of(&keeper, ALICE).await;
+    assert!(refreshed.ends.unwrap().access > details.access_until);
 }

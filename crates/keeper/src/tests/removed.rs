@@ -105,6 +105,99 @@ async fn credentials_of_a_removed_issuer_go_after_the_time_that_was_set() {
     assert!(credential(&keeper, "cms/alice:default").await.is_some());
 }
 
+/// What is asked for is answered with "later", and nothing is deleted however long it lasts.
+async fn is_kept(house: &House, keeper: &Keeper, by: &Bearer, name: &str) {
+    for days in [0, 30, 300] {
+        house.clock.pass(Duration::from_secs(days * 86_400));
+        keeper.forget_removed().await.unwrap();
+        let issuer = name.split('/').next().unwrap();
+        for outcome in [
+            access(keeper, by, name).await.map(|_| ()),
+            put(keeper, by, name, &SecretString::from("x")).await,
+            keeper.login_start(start(issuer)).await.map(|_| ()),
+        ] {
+            assert_eq!(kind(outcome), LaterKind::LeftOut, "{name}");
+        }
+        assert!(credential(keeper, name).await.is_some(), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_in_the_configuration_costs_nobody_a_login() {
+    let house = House::new(Rotation::Never);
+    let mut both = house.setup();
+    both.issuers.push(house.issuer_setup("cms", &house.issuer));
+    let keeper = house.open_with(both.clone()).await;
+    let cms = login_at(&keeper, "cms").await;
+    let by_cms = bearer(&keeper, &cms.issued.secret).await;
+    let dune = login(&house, &keeper, "alice").await;
+    let by_dune = bearer(&keeper, &dune.issued.secret).await;
+
+    // The issuer's entry is broken, and its name can be read or not.
+    let named = LeftOut {
+        issuers: ["cms".to_owned()].into(),
+        ..LeftOut::default()
+    };
+    let nameless = LeftOut {
+        any_issuer: true,
+        ..LeftOut::default()
+    };
+    for left_out in [named, nameless] {
+        let broken = Setup {
+            left_out,
+            ..house.setup()
+        };
+        keeper.reconfigure(broken).await.unwrap();
+        is_kept(&house, &keeper, &by_cms, "cms/alice:default").await;
+    }
+    // It was noted that the issuer is there: taken out in truth, its time begins.
+    keeper.reconfigure(house.setup()).await.unwrap();
+    house.clock.pass(Duration::from_secs(WEEK - 60));
+    keeper.forget_removed().await.unwrap();
+    assert!(credential(&keeper, "cms/alice:default").await.is_some());
+    // Put back with an error in it, it is back, and so it is when the name cannot be read.
+    for any_issuer in [true, false] {
+        let mut broken = house.setup();
+        broken.left_out.any_issuer = any_issuer;
+        if !any_issuer {
+            broken.left_out.issuers.insert("cms".to_owned());
+        }
+        keeper.reconfigure(broken).await.unwrap();
+        house.clock.pass(Duration::from_secs(2 * WEEK));
+        keeper.forget_removed().await.unwrap();
+        assert!(credential(&keeper, "cms/alice:default").await.is_some());
+    }
+    keeper.reconfigure(house.setup()).await.unwrap();
+    house.clock.pass(Duration::from_secs(WEEK + 60));
+    keeper.forget_removed().await.unwrap();
+    assert!(credential(&keeper, "cms/alice:default").await.is_none());
+
+    // The same of a role.
+    let mut by_name = without_default(&house);
+    by_name.left_out.insert_role("dune", "Default");
+    let mut unreadable = without_default(&house);
+    unreadable.left_out.any_role_of.insert("dune".to_owned());
+    for broken in [by_name, unreadable] {
+        keeper.reconfigure(broken).await.unwrap();
+        is_kept(&house, &keeper, &by_dune, "dune/alice:default").await;
+    }
+    // A role that was lost while its issuer could not be read was taken out when that can be read again.
+    let mut unreadable = Setup {
+        issuers: Vec::new(),
+        ..house.setup()
+    };
+    unreadable.left_out.issuers.insert("dune".to_owned());
+    keeper.reconfigure(unreadable).await.unwrap();
+    keeper.reconfigure(without_default(&house)).await.unwrap();
+    assert_eq!(
+        kind(keeper.login_start(start("dune")).await),
+        LaterKind::RoleRemoved
+    );
+    house.clock.pass(Duration::from_secs(WEEK + 60));
+    keeper.forget_removed().await.unwrap();
+    assert!(credential(&keeper, "dune/alice:default").await.is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_changed_claim_leaves_old_credentials_under_their_old_names() {
     let house = House::new(Rotation::Never);

@@ -690,6 +690,24 @@ async fn switched_off_for_less_than_a_week_keys_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn switched_off_by_an_error_keys_are_kept() {
+    let house = House::new(Rotation::Never);
+    let (keeper, key) = alice_registered(&house).await;
+    let mut broken = Setup {
+        ssh: None,
+        ..setup_of_two(&house).0
+    };
+    broken.left_out.ssh = true;
+    keeper.reconfigure(broken.clone()).await.unwrap();
+    house
+        .clock
+        .pass(std::time::Duration::from_secs(30 * 86_400));
+    keeper.reconfigure(broken).await.unwrap();
+    keeper.reconfigure(setup_of_two(&house).0).await.unwrap();
+    log_in(&keeper, &key, "alice", "dune").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_domain_may_follow_the_credkey_at_the_issuer_that_has_one() {
     let house = House::new(Rotation::Never);
     let (keeper, key) = alice_registered(&house).await;

@@ -101,6 +101,7 @@ impl House {
         };
         IssuerSetup {
             reauth_on_scope_change: false,
+            refresh_token_life: None,
             name: name.to_owned(),
             url: client.url().to_owned(),
             client_id: client.client_id().to_owned(),

@@ -30,56 +30,52 @@ fn networks(cidrs: &[String]) -> impl Iterator<Item = Network> {
 mod tests {
     use super::*;
 
+    fn texts(cidrs: &[&str]) -> Vec<String> {
+        cidrs.iter().map(|cidr| (*cidr).to_owned()).collect()
+    }
+
     #[test]
-    fn an_address_is_inside_its_networks_only() {
-        for (cidr, address, inside) in [
-            ("192.0.2.0/24", "192.0.2.77", true),
-            ("192.0.2.0/24", "192.0.3.1", false),
-            ("192.0.2.7", "192.0.2.7", true),
-            ("192.0.2.7", "192.0.2.8", false),
-            ("0.0.0.0/0", "203.0.113.9", true),
-            ("192.0.2.0/24", "::ffff:192.0.2.1", true),
-            ("2001:db8::/32", "2001:db8:1::1", true),
-            ("2001:db8::/32", "2001:db9::1", false),
-            ("2001:db8::/32", "192.0.2.1", false),
-            ("::/0", "2001:db8::1", true),
-            ("nonsense", "192.0.2.1", false),
-            ("192.0.2.0/x", "192.0.2.1", false),
+    fn one_network_is_enough_and_what_is_none_matches_nothing() {
+        for (cidrs, address, allowed) in [
+            (&[][..], Some("192.0.2.1"), true),
+            (&[], None, true),
+            (&["0.0.0.0/0"], None, false),
+            (&["2001:db8::/32", "192.0.2.0/24"], Some("192.0.2.1"), true),
+            (
+                &["2001:db8::/32", "192.0.2.0/24"],
+                Some("198.51.100.1"),
+                false,
+            ),
+            (&["nonsense", "192.0.2.0/24"], Some("192.0.2.1"), true),
+            (&["nonsense"], Some("192.0.2.1"), false),
+            (&["192.0.2.0/x"], Some("192.0.2.1"), false),
         ] {
-            let from = Some(address.parse().expect("an address"));
+            let from = address.map(|address| address.parse().expect("an address"));
             assert_eq!(
-                allowed_address(&[cidr.to_owned()], from),
-                inside,
-                "{cidr} {address}"
+                allowed_address(&texts(cidrs), from),
+                allowed,
+                "{cidrs:?} {address:?}"
             );
         }
+        assert!(is_range("192.0.2.7") && !is_range("192.0.2.0/33"));
+    }
+
+    #[test]
+    fn a_network_lies_within_one_that_covers_it() {
         for (inner, outer, inside) in [
-            ("192.0.2.0/25", "192.0.2.0/24", true),
-            ("192.0.2.7", "192.0.2.0/24", true),
-            ("192.0.2.0/23", "192.0.2.0/24", false),
-            ("198.51.100.0/24", "192.0.2.0/24", false),
-            ("0.0.0.0/0", "::/0", false),
-            ("2001:db8:1::/48", "2001:db8::/32", true),
-            ("nonsense", "0.0.0.0/0", false),
+            ("192.0.2.0/25", &["192.0.2.0/24"][..], true),
+            ("192.0.2.7", &["2001:db8::/32", "192.0.2.0/24"], true),
+            ("192.0.2.0/23", &["192.0.2.0/24"], false),
+            // Two halves cover their whole, but neither does alone.
+            ("192.0.2.0/24", &["192.0.2.0/25", "192.0.2.128/25"], false),
+            ("198.51.100.0/24", &["192.0.2.0/24"], false),
+            ("0.0.0.0/0", &["::/0"], false),
+            ("2001:db8:1::/48", &["2001:db8::/32"], true),
+            ("nonsense", &["0.0.0.0/0"], false),
+            ("nonsense", &[], false),
+            ("192.0.2.7", &[], true),
         ] {
-            assert_eq!(
-                within(inner, &[outer.to_owned()]),
-                inside,
-                "{inner} {outer}"
-            );
+            assert_eq!(within(inner, &texts(outer)), inside, "{inner} {outer:?}");
         }
-        assert!(within("192.0.2.7", &[]));
-        for bad in [
-            "",
-            "192.0.2.0/33",
-            "192.0.2.0/-1",
-            "::/129",
-            "a/8",
-            "192.0.2.0/8/8",
-        ] {
-            assert!(!is_range(bad), "{bad}");
-        }
-        assert!(allowed_address(&[], None));
-        assert!(!allowed_address(&["0.0.0.0/0".to_owned()], None));
     }
 }

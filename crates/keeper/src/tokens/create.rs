@@ -208,7 +208,7 @@ impl Keeper {
             token.identity.clone_from(&parent.identity);
             token.bound_cidrs = bound_cidrs;
             token.limits.clone_from(&parent.limits);
-        });
+        })?;
         let mut change = Change::new();
         // The parent still as it was when it was found alive: a child made beside its revocation would outlive it.
         change.guard(standing.unchanged());

@@ -249,7 +249,7 @@ impl Keeper {
             token.display_name = format!("operator-{}", sanitised(who));
             token.path = "auth/operator/socket".to_owned();
             token.renewable = false;
-        });
+        })?;
         let mut change = Change::new();
         put_new(&mut change, &token)?;
         events::record(
@@ -293,7 +293,7 @@ impl Keeper {
             token.entity = Some(login.entity);
             token.identity = Some(login.identity);
             token.renewable = login.renewable;
-        });
+        })?;
         put_new(change, &token)?;
         Ok(Issued {
             secret,
@@ -302,11 +302,22 @@ impl Keeper {
         })
     }
 
+    /// A token that is not in the store yet.
+    ///
+    /// # Errors
+    /// [`Failure::Later`] while most of the cluster call this node's clock wrong: the others would judge its life by theirs.
     pub(crate) fn new_token(
         &self,
         ttl: Option<Seconds>,
         fill: impl FnOnce(&mut KeeperToken),
-    ) -> (SecretString, KeeperToken) {
+    ) -> Result<(SecretString, KeeperToken), Failure> {
+        if self.inner.time.outvoted() {
+            return Err(Later::new(
+                LaterKind::ClockDoubtful,
+                "this node's clock is not that of most of the cluster, so no token is issued here; set the clock right, use another node, or say that this one is right with `gridkeep operator confirm-clock`",
+            )
+            .into());
+        }
         let exact = self.inner.time.now_exact();
         let now = UnixSeconds(i64::try_from(exact.as_secs()).unwrap_or(i64::MAX));
         let (secret, proven) = self.inner.mint.issue(Purpose::Token, now);
@@ -337,7 +348,7 @@ impl Keeper {
             revoked: None,
         };
         fill(&mut token);
-        (secret, token)
+        Ok((secret, token))
     }
 
     /// The token behind `secret`, for somebody who may look it up.

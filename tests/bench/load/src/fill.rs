@@ -1,6 +1,7 @@
 //! Fills a store by logging people in, one after the other as a keeper would, many at a time.
 //!
-//! Uses the public interface of the keeper and nothing else: what is stored is what real logins leave behind.
+//! Uses the public interface of the keeper and nothing else: what is stored is what real logins leave behind, and what clients
+//! leave that make tokens with their login's.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -13,15 +14,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use gridkeep_keeper::clock::SystemClock;
 use gridkeep_keeper::{
-    CallbackMode, IssuerSetup, Keeper, KeeperOptions, Limits, LoginStart, Poll, PollOutcome,
-    RoleSetup, Setup,
+    CallbackMode, CreateToken, IssuerSetup, Keeper, KeeperOptions, Limits, LoginStart, Poll,
+    PollOutcome, RoleSetup, Setup,
 };
-use gridkeep_store::{RootKey, open};
-use secrecy::ExposeSecret as _;
+use gridkeep_store::{Etcd, EtcdSettings, Initialise, RootKey, Store, open, open_behind};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::gather::Gathering;
 use crate::issuer::{Inside, person};
+
+/// What a server's configuration has by itself (`gridkeep.store.etcd.prefix`).
+const PREFIX: &str = "gridkeep/";
 
 /// What to fill, and how far.
 #[derive(clap::Args)]
@@ -29,6 +34,9 @@ pub struct Options {
     /// The server's data directory
     #[arg(long)]
     data: PathBuf,
+    /// Members of etcd that have the store instead, with the prefix that a server takes of itself
+    #[arg(long)]
+    etcd: Vec<String>,
     /// The server's root key; made when there is no data
     #[arg(long)]
     key: PathBuf,
@@ -50,7 +58,14 @@ pub struct Options {
     /// One more than the number of the last
     #[arg(long)]
     to: u64,
-    /// File that a line `TOKEN OWNER` is added to for each
+    /// Tokens of each person: the login's and its children
+    #[arg(long, default_value_t = 1)]
+    tokens_each: u64,
+    /// MiB of new records that are gathered in memory before they are written, in order. With 0 each is durable before the next
+    /// step, as in a server
+    #[arg(long, default_value_t = 0)]
+    gather: usize,
+    /// File that a line `TOKEN OWNER` is added to for each person, with one of its tokens, in turn
     #[arg(long)]
     tokens: PathBuf,
     /// Logins under way at a time. Each waits a second, as the protocol has it, so this bounds the logins per second
@@ -67,13 +82,11 @@ pub fn run(options: &Options) -> anyhow::Result<Value> {
 }
 
 async fn fill(options: &Options) -> anyhow::Result<Value> {
+    if options.tokens_each == 0 {
+        bail!("a login leaves a token: --tokens-each is at least 1");
+    }
     let begun = Instant::now();
-    let directory = options.data.join("store");
-    std::fs::create_dir_all(&options.data)?;
-    let store = open(gridkeep_store::OpenOptions::new(
-        &directory,
-        RootKey::load_or_generate(&options.key, &directory)?,
-    ))?;
+    let (store, gathering) = opened(options).await?;
     let client = Inside {
         url: options.url.clone(),
         client_id: options.client.clone(),
@@ -84,6 +97,7 @@ async fn fill(options: &Options) -> anyhow::Result<Value> {
     let setup = Setup {
         issuers: vec![IssuerSetup {
             reauth_on_scope_change: false,
+            refresh_token_life: None,
             name: options.issuer.clone(),
             url: options.url.clone(),
             client_id: options.client.clone(),
@@ -132,14 +146,17 @@ async fn fill(options: &Options) -> anyhow::Result<Value> {
             left.clone(),
             done.clone(),
         );
+        let tokens_each = options.tokens_each;
         under_way.spawn(async move {
-            while left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                    left.checked_sub(1)
-                })
-                .is_ok()
-            {
-                if done.send(log_in(&keeper, &issuer).await).await.is_err() {
+            while let Ok(left) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            }) {
+                let made = async {
+                    let (token, owner) = log_in(&keeper, &issuer).await?;
+                    let drawn = left % tokens_each;
+                    anyhow::Ok((children(&keeper, token, tokens_each, drawn).await?, owner))
+                };
+                if done.send(made.await).await.is_err() {
                     return;
                 }
             }
@@ -148,13 +165,16 @@ async fn fill(options: &Options) -> anyhow::Result<Value> {
     drop(done);
     while let Some(login) = finished.recv().await {
         let (token, owner) = login?;
-        writeln!(tokens, "{token} {owner}")?;
+        writeln!(tokens, "{} {owner}", token.expose_secret())?;
     }
     tokens.flush()?;
     while let Some(ended) = under_way.join_next().await {
         ended?;
     }
     keeper.drain(Duration::from_secs(10)).await;
+    if let Some(gathering) = gathering {
+        gathering.hand_over().await?;
+    }
     let status = store.status();
     store.close().await?;
     Ok(json!({
@@ -166,8 +186,53 @@ async fn fill(options: &Options) -> anyhow::Result<Value> {
     }))
 }
 
+/// The store, and what gathers before it.
+async fn opened(options: &Options) -> anyhow::Result<(Store, Option<Arc<Gathering>>)> {
+    if !options.etcd.is_empty() {
+        let etcd = Etcd::new(EtcdSettings::new(options.etcd.clone(), PREFIX))?;
+        let key = etcd.load_or_generate(&options.key).await?;
+        return Ok((etcd.open(key, Initialise::WhenEmpty).await?, None));
+    }
+    let directory = options.data.join("store");
+    std::fs::create_dir_all(&options.data)?;
+    let key = RootKey::load_or_generate(&options.key, &directory)?;
+    let to_open = gridkeep_store::OpenOptions::new(&directory, key);
+    if options.gather == 0 {
+        return Ok((open(to_open)?, None));
+    }
+    let mut gathering = None;
+    let store = open_behind(to_open, |below| {
+        gathering
+            .insert(Arc::new(Gathering::new(below, options.gather << 20)))
+            .clone()
+    })?;
+    Ok((store, gathering))
+}
+
+/// Makes the other tokens of a login; answers the one that was drawn.
+async fn children(
+    keeper: &Keeper,
+    login: SecretString,
+    tokens: u64,
+    drawn: u64,
+) -> anyhow::Result<SecretString> {
+    let mut chosen = login.clone();
+    if tokens > 1 {
+        let by = keeper.authenticate(&login, None).await?;
+        for number in 1..tokens {
+            let child = keeper
+                .create_token(&by, CreateToken::default(), false)
+                .await?;
+            if number == drawn {
+                chosen = child.secret;
+            }
+        }
+    }
+    Ok(chosen)
+}
+
 /// One login from its start to its token.
-async fn log_in(keeper: &Keeper, issuer: &str) -> anyhow::Result<(String, String)> {
+async fn log_in(keeper: &Keeper, issuer: &str) -> anyhow::Result<(SecretString, String)> {
     let nonce = "n".repeat(43);
     let started = keeper
         .login_start(LoginStart {
@@ -185,7 +250,7 @@ async fn log_in(keeper: &Keeper, issuer: &str) -> anyhow::Result<(String, String
             from: None,
         };
         if let PollOutcome::LoggedIn(login) = keeper.login_poll(poll).await? {
-            return Ok((login.issued.secret.expose_secret().to_owned(), login.owner));
+            return Ok((login.issued.secret, login.owner));
         }
     }
     bail!("a login was not finished within a minute")

@@ -6,6 +6,7 @@
 
 mod engines;
 mod fill;
+mod gather;
 mod issuer;
 mod measure;
 mod store;
@@ -25,7 +26,7 @@ struct CommandLine {
 enum Command {
     /// Runs a program once and prints its wall time, processor time and greatest resident memory
     Measure(measure::Options),
-    /// Logs people in at an issuer inside this process, until the store has as many as asked for
+    /// Logs people in at an issuer inside this process, until the store, in files or in etcd, has as many as asked for
     Fill(fill::Options),
     /// Durable writes per second of the store and of bare redb, alternating
     Store(store::Options),

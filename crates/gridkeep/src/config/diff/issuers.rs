@@ -204,6 +204,20 @@ impl Differ<'_> {
                 &now.name.origin,
             );
         }
+        let life =
+            |issuer: &IssuerConfig| issuer.refresh_token_life.as_ref().map(|life| life.value);
+        if life(was) != life(now) {
+            self.push(
+                Impact::Unnoticed,
+                &format!("{key}.refresh_token_life"),
+                "How long the issuer is believed to keep an unused refresh token changes."
+                    .to_owned(),
+                "Nobody: it is for metrics alone.",
+                now.refresh_token_life
+                    .as_ref()
+                    .map_or(&now.name.origin, |life| &life.origin),
+            );
+        }
     }
 
     fn authentication(&mut self, key: &str, was: &IssuerConfig, now: &IssuerConfig) {

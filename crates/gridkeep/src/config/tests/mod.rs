@@ -6,6 +6,7 @@ mod etcd;
 mod example;
 mod files;
 mod hostile;
+mod left_out;
 mod merging;
 mod own_rules;
 mod validation;

@@ -1,0 +1,74 @@
+//! What stands in the files and is not served, because of an error in it. It counts as configured, so that nothing of it is forgotten.
+//!
+//! Compares what was written with what was read, so it need not know the rules by which items are left out.
+
+use super::finding::nearest;
+use super::model::IssuerConfig;
+use super::own::TOP;
+use super::yaml::{Mapping, Node, Value};
+use gridkeep_keeper::LeftOut;
+
+/// Finds it. `ssh_refused`: the section `ssh` is there and could not be read.
+pub fn find(root: &Mapping, issuers: &[IssuerConfig], ssh_refused: bool) -> LeftOut {
+    let mut left_out = LeftOut {
+        ssh: ssh_refused || is_misspelt(root, "ssh"),
+        any_issuer: is_misspelt(root, "issuers"),
+        ..LeftOut::default()
+    };
+    let Some(listed) = root.get("issuers").filter(|node| node.value != Value::Null) else {
+        return left_out;
+    };
+    let (named, nameless) = items(listed);
+    left_out.any_issuer |= nameless;
+    for (name, item) in named {
+        match issuers.iter().find(|issuer| issuer.name.value == name) {
+            Some(issuer) => roles(item, issuer, &mut left_out),
+            None => {
+                left_out.issuers.insert(name.to_owned());
+            }
+        }
+    }
+    left_out
+}
+
+fn roles(item: &Mapping, issuer: &IssuerConfig, left_out: &mut LeftOut) {
+    let Some(listed) = item.get("roles") else {
+        return;
+    };
+    let (named, nameless) = items(listed);
+    if nameless {
+        left_out.any_role_of.insert(issuer.name.value.clone());
+    }
+    for (name, _) in named {
+        if !issuer.roles.iter().any(|role| role.name.value == name) {
+            left_out.insert_role(&issuer.name.value, name);
+        }
+    }
+}
+
+/// The items with a name that can be one, and whether there are others.
+fn items(listed: &Node) -> (Vec<(&str, &Mapping)>, bool) {
+    let Value::List(items) = &listed.value else {
+        return (Vec::new(), true);
+    };
+    let named: Vec<_> = items.iter().filter_map(named).collect();
+    let nameless = named.len() < items.len();
+    (named, nameless)
+}
+
+fn named(item: &Node) -> Option<(&str, &Mapping)> {
+    let map = item.as_map()?;
+    let Value::Scalar(name) = &map.get("name")?.value else {
+        return None;
+    };
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (!name.text().is_empty() && name.text().bytes().all(allowed)).then(|| (name.text(), map))
+}
+
+/// Whether an unknown key at the top is a slip of the pen for `key`.
+fn is_misspelt(root: &Mapping, key: &str) -> bool {
+    root.entries.iter().any(|entry| {
+        let given = entry.key.as_str();
+        !TOP.contains(&given) && nearest(given, &TOP) == Some(key)
+    })
+}
