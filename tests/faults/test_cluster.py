@@ -206,6 +206,7 @@ def test_a_sealed_node_says_so_and_the_others_go_on(whole):
             status, body, _ = whole.ask("once", address=node_address(name), **{**read, "path": read["path"] + minimum})
             assert status == 200, body
     operator(whole, "n2", "unseal")
+    wait_until(lambda: whole.ask("once", address=sealed, method="GET", path="sys/health")[0] == 200, "it serves again", whole.nodes["n2"].process)
     whole.settled()
     assert whole.ask("once", address=sealed, **read)[0] == 200
 
