@@ -143,6 +143,11 @@ def test_a_full_disk_stops_what_the_configuration_says(make_issuer, make_server,
         except OSError:
             pass
     os.close(filler)
+
+    def refreshed():
+        return issuer.admin("counters")["grant_types"].get("refresh_token", {}).get("received", 0)
+
+    before = refreshed()
     # What is left of the last page is soon used up.
     if on_failure != "serve":
         wait_until(lambda: client.read(token, key)[0] == 503, "requests are refused", server.process)
@@ -155,10 +160,6 @@ def test_a_full_disk_stops_what_the_configuration_says(make_issuer, make_server,
     assert status == (503 if on_failure == "refuse" else 204), body
     if on_failure is None:
         # Refreshing goes on in the background.
-        def refreshed():
-            return issuer.admin("counters")["grant_types"].get("refresh_token", {}).get("received", 0)
-
-        before = refreshed()
         wait_until(lambda: refreshed() > before, "the used grant is refreshed ahead", server.process)
     os.unlink(f"{inside}/filler")
     wait_until(lambda: client.read(token, key)[0] == 200, "requests are served again without a restart", server.process)

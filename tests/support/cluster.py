@@ -121,7 +121,10 @@ class Cluster:
         """Waits until every node has its store and sees all others."""
         def all_live():
             for name in NODES:
-                status, _ = self.status(name)
+                try:
+                    status, _ = self.status(name)
+                except AssertionError:  # its socket is being made anew
+                    return False
                 states = [node["state"] for node in status["nodes"]]
                 if not status["fresh"] or states != ["live"] * 3:
                     return False
