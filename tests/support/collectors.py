@@ -73,6 +73,7 @@ class Prometheus:
         )
         self.url = None
         self.url = "http://" + wait_until(self._address, "Prometheus listens", self.process)
+        wait_until(self._ready, "Prometheus has opened its data", self.process)
 
     def _address(self):
         """The port it took: it says "Listening on" with the address it was given, so the kernel is asked."""
@@ -81,6 +82,13 @@ class Prometheus:
             if f"pid={self.process.pid}," in line:
                 return line.split()[3]
         return None
+
+    def _ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=PATIENCE) as answer:
+                return answer.status == 200
+        except (OSError, urllib.error.URLError):
+            return False
 
     def get(self, path: str, **parameters):
         """`data` of an answer of its API; its error as an exception."""
