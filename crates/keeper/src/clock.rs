@@ -200,6 +200,13 @@ impl Time {
         self.state().vote() == Vote::Outvoted
     }
 
+    /// No other node is there: who has not heard any yet trusts his own clock, and who was told that it is wrong goes by that.
+    pub(crate) fn alone(&self) {
+        if self.state().vote == Vote::Unheard {
+            self.set_vote(Vote::Right);
+        }
+    }
+
     /// What the other nodes' clocks say of this one's.
     pub(crate) fn set_vote(&self, vote: Vote) {
         let mut state = self.state();
@@ -349,12 +356,19 @@ mod tests {
         assert!(time.doubtful() && time.outvoted());
         time.confirm();
         assert!(!time.doubtful() && !time.outvoted());
-        // What was confirmed counts until the clocks agree again.
+        // What was confirmed counts until the clocks agree again, and not only until nobody is heard.
+        time.alone();
+        assert!(!time.doubtful());
         time.set_vote(Vote::Open);
         clock.set_synchronised(Some(false));
         assert!(!time.doubtful());
         time.set_vote(Vote::Right);
         time.set_vote(Vote::Outvoted);
         assert!(time.outvoted());
+        time.alone();
+        assert!(time.outvoted(), "what was heard is not forgotten");
+        time.set_vote(Vote::Unheard);
+        time.alone();
+        assert!(!time.outvoted() && !time.doubtful());
     }
 }

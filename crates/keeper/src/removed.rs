@@ -11,6 +11,7 @@ use crate::credentials::CredentialName;
 use crate::database::{Change, NotCommitted, name};
 use crate::failure::{BadInput, Failure, Later, LaterKind};
 use crate::keeper::Keeper;
+use crate::policy::SSH;
 use crate::records::{CREDENTIAL, CredentialRecord, KEEPER, KeeperRecord};
 use crate::setup::{IssuerSetup, LeftOut, RoleSetup, Setup};
 
@@ -100,6 +101,18 @@ fn left_out(what: &str) -> Failure {
 }
 
 impl LeftOut {
+    /// A refusal to a token of a way to log in that an error has switched off is none: the policy it went by is out with that way.
+    pub(crate) fn excuses(&self, policies: &[String]) -> Result<(), Failure> {
+        let has = |wanted: fn(&str) -> bool| policies.iter().any(|policy| wanted(policy));
+        if self.ssh && has(|policy| policy == SSH) {
+            return Err(left_out("logging in with ssh keys"));
+        }
+        if self.kerberos && has(|policy| policy.starts_with("kerberos-")) {
+            return Err(left_out("a Kerberos service"));
+        }
+        Ok(())
+    }
+
     /// Adds a role of an issuer that is served.
     pub fn insert_role(&mut self, issuer: &str, role: &str) {
         self.roles.insert(role_key(issuer, role));

@@ -226,6 +226,8 @@ pub struct LeftOut {
     pub any_role_of: BTreeSet<String>,
     /// Whether logging in with ssh keys is off because of an error.
     pub ssh: bool,
+    /// Whether a Kerberos service is out because of an error, so that logging in with tickets may be off where it was on.
+    pub kerberos: bool,
 }
 
 /// Everything that was configured.

@@ -78,22 +78,23 @@ impl Config {
         self.issuers.iter().find(|issuer| issuer.name.value == name)
     }
 
-    /// The Kerberos service of an issuer: the one it names, else the one (but the first) with its own name, else the first.
+    /// The Kerberos service of an issuer: the one it names, else the one (but the first) with its own name, else the first. Where
+    /// that one is left out because of an error there is none: another may have people of other realms.
     pub fn kerberos_service(&self, issuer: &IssuerConfig) -> Option<&KerberosConfig> {
         let named = |name: &str| {
             self.kerberos
                 .iter()
                 .find(|service| service.name.value == name)
         };
-        match &issuer.kerbservice {
-            Some(name) => named(name),
-            None => self
-                .kerberos
-                .iter()
-                .skip(1)
-                .find(|service| service.name.value == issuer.name.value)
-                .or_else(|| self.kerberos.first()),
+        if let Some(name) = &issuer.kerbservice {
+            return named(name);
         }
+        let names = self.kerberos_names.as_ref()?;
+        let own = names
+            .iter()
+            .skip(1)
+            .find(|name| **name == issuer.name.value);
+        named(own.or_else(|| names.first())?)
     }
 
     /// Where the keytab of a Kerberos service may be, the preferred place first. `etc` is `/etc` but in tests.
@@ -102,11 +103,8 @@ impl Config {
             return vec![keytab.value.clone()];
         }
         let mut places = vec![etc.join(format!("krb5-{}.keytab", service.name.value))];
-        if self
-            .kerberos
-            .first()
-            .is_some_and(|first| first.name.value == service.name.value)
-        {
+        let first = self.kerberos_names.iter().flatten().next();
+        if first == Some(&service.name.value) {
             places.push(etc.join("krb5.keytab"));
         }
         places

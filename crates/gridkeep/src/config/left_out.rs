@@ -3,15 +3,21 @@
 //! Compares what was written with what was read, so it need not know the rules by which items are left out.
 
 use super::finding::nearest;
-use super::model::IssuerConfig;
+use super::model::{IssuerConfig, KerberosConfig};
 use super::own::TOP;
 use super::yaml::{Mapping, Node, Value};
 use gridkeep_keeper::LeftOut;
 
 /// Finds it. `ssh_refused`: the section `ssh` is there and could not be read.
-pub fn find(root: &Mapping, issuers: &[IssuerConfig], ssh_refused: bool) -> LeftOut {
+pub fn find(
+    root: &Mapping,
+    issuers: &[IssuerConfig],
+    kerberos: &[KerberosConfig],
+    ssh_refused: bool,
+) -> LeftOut {
     let mut left_out = LeftOut {
         ssh: ssh_refused || is_misspelt(root, "ssh"),
+        kerberos: kerberos_names(root).is_none_or(|names| names.len() != kerberos.len()),
         any_issuer: is_misspelt(root, "issuers"),
         ..LeftOut::default()
     };
@@ -29,6 +35,21 @@ pub fn find(root: &Mapping, issuers: &[IssuerConfig], ssh_refused: bool) -> Left
         }
     }
     left_out
+}
+
+/// The names of all Kerberos services in the order in which they are written; `None` if there may be more than can be told by name.
+pub fn kerberos_names(root: &Mapping) -> Option<Vec<String>> {
+    if is_misspelt(root, "kerberos") {
+        return None;
+    }
+    let Some(listed) = root
+        .get("kerberos")
+        .filter(|node| node.value != Value::Null)
+    else {
+        return Some(Vec::new());
+    };
+    let (named, nameless) = items(listed);
+    (!nameless).then(|| named.iter().map(|(name, _)| (*name).to_owned()).collect())
 }
 
 fn roles(item: &Mapping, issuer: &IssuerConfig, left_out: &mut LeftOut) {

@@ -180,10 +180,11 @@ fn typed(
     own::check_operators(&mut reader, &mut gridkeep, &issuers);
     robots::check(&mut reader, &mut gridkeep.robots, &issuers);
     let (ssh, ssh_refused) = sections::ssh(&mut reader, root);
-    let left_out = left_out::find(root, &issuers, ssh_refused);
+    let left_out = left_out::find(root, &issuers, &kerberos, ssh_refused);
     let hostname = surroundings.hostname.clone();
     let mut config = Config {
         issuers,
+        kerberos_names: left_out::kerberos_names(root),
         kerberos,
         ssh,
         ratelimits: Vec::new(),

@@ -31,6 +31,8 @@ pub struct Config {
     pub gridkeep: GridkeepConfig,
     /// `uname -n`, the last resort for the service name.
     pub hostname: String,
+    /// The names of all Kerberos services as written, those with an error among them, in order; `None` if they cannot all be told.
+    pub kerberos_names: Option<Vec<String>>,
     /// What the files have and is not among the above, because of an error in it.
     pub left_out: LeftOut,
 }

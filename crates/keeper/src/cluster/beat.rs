@@ -16,7 +16,7 @@ use crate::keeper::Keeper;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Heartbeats of a predecessor that are waited for before its name is taken.
 const LISTEN: u32 = 5;
-/// Heartbeats of this node after which it has heard two of each node that is live.
+/// Heartbeats of this node, each seen on the watch, after which it has heard of each node that is live.
 const HEARD: u64 = 3;
 
 /// Where the registry stands with this node.
@@ -26,6 +26,8 @@ struct Standing {
     version: Option<Version>,
     commit: Duration,
     failing: bool,
+    /// Heartbeats one after the other after which this node had seen its own on the watch.
+    seen: u64,
 }
 
 impl Keeper {
@@ -86,6 +88,7 @@ impl Keeper {
                 version: None,
                 commit: Duration::ZERO,
                 failing: false,
+                seen: 0,
             };
             loop {
                 let began = tokio::time::Instant::now();
@@ -94,9 +97,9 @@ impl Keeper {
                     return;
                 }
                 keeper.count_live_nodes();
-                // Without the store nobody is heard: what was found before stays.
-                if standing.beat > HEARD && keeper.has_store() {
-                    keeper.compare_clocks();
+                // Whoever does not hear himself hears nobody: what was found before stays.
+                standing.seen = if keeper.fresh() { standing.seen + 1 } else { 0 };
+                if standing.seen > HEARD && keeper.compare_clocks() {
                     keeper.inner.cluster.compared.send_replace(true);
                 }
                 if let Err(failure) = keeper.raise_level().await {

@@ -252,17 +252,23 @@ impl Keeper {
         }
     }
 
-    /// Compares this node's clock with those of the others that are live.
-    pub(super) fn compare_clocks(&self) {
+    /// Compares this node's clock with those of the others that are live; tells whether that could be done. While one of them was
+    /// heard only once, or nobody is heard, what was found before stays.
+    pub(super) fn compare_clocks(&self) -> bool {
         let now = self.inner.time.boot();
         let own = &self.inner.options.node;
-        let ahead = self
+        let ahead: Option<Vec<i64>> = self
             .nodes()
             .iter()
             .filter(|(name, node)| *name != own && node.is_live(now))
-            .filter_map(|(_, node)| node.ahead)
+            .map(|(_, node)| node.ahead)
             .collect();
-        self.inner.time.set_vote(vote(ahead));
+        match ahead {
+            None => return false,
+            Some(ahead) if ahead.is_empty() => self.inner.time.alone(),
+            Some(ahead) => self.inner.time.set_vote(vote(ahead)),
+        }
+        true
     }
 
     /// Tells every issuer's client how many nodes share its budget.

@@ -19,6 +19,7 @@ use crate::keeper::Keeper;
 use crate::policy::Granted;
 use crate::records::DELEGATION;
 use crate::secret::TokenId;
+use crate::ssh::SSH_MOUNT;
 use crate::tokens::{Bearer, allowed_address};
 
 pub use limits::UseLimits;
@@ -146,6 +147,13 @@ impl Keeper {
         };
         // What a token was limited to does not grow by what is delegated to its principal.
         if bearer.token.limits.is_some() {
+            return Ok(None);
+        }
+        // With ssh keys, owners of one name at two issuers are two people: the one of the credential's issuer is meant.
+        let of_ssh = self.inner.mint.mount_accessor("ssh", SSH_MOUNT);
+        if identity.mount_accessor == of_ssh
+            && identity.metadata.get("issuer") != Some(&credential.issuer)
+        {
             return Ok(None);
         }
         let mut theirs = self.all_delegations(credential).await?;

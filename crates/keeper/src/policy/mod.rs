@@ -375,6 +375,7 @@ impl Keeper {
             return Ok(granted);
         }
         self.refusal_needs_proof(path)?;
+        self.setup().left_out.excuses(&token.policies)?;
         let perhaps = self
             .inner
             .policies

@@ -308,10 +308,11 @@ impl Keeper {
             meta,
             display_name: format!("ssh-{}", sanitised(owner)),
             path: format!("{SSH_MOUNT}login"),
-            entity: self
-                .inner
-                .mint
-                .stable_uuid("entity", &format!("{SSH_MOUNT}{}", owner.to_lowercase())),
+            // Owners of one name at two issuers are two people.
+            entity: self.inner.mint.stable_uuid(
+                "entity",
+                &format!("{SSH_MOUNT}{}\0{}", issuer.name, owner.to_lowercase()),
+            ),
             identity: Identity {
                 mount_accessor: self.inner.mint.mount_accessor("ssh", SSH_MOUNT),
                 alias: owner.to_owned(),

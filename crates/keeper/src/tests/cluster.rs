@@ -232,8 +232,16 @@ async fn a_node_whose_clock_most_others_call_wrong_refuses_nobody_and_passes_on(
             "{ahead:?}"
         );
     }
+    // Without the store, and when it is back, it is still wrong.
+    nodes[2].way.set_cut(true);
+    nodes.live(SECOND * 8).await;
+    nodes[2].way.set_cut(false);
+    for _ in 0..8 {
+        nodes.live(Duration::from_millis(250)).await;
+        assert!(!nodes[2].keeper.serves() && nodes[2].keeper.clock_doubtful());
+    }
     nodes[2].clock.jump_to(nodes[0].keeper.now().0);
-    nodes.live(SECOND).await;
+    nodes.live(SECOND * 2).await;
     assert!(nodes[2].keeper.serves() && !nodes[2].keeper.clock_doubtful());
     bearer(&nodes[2].keeper, &child.secret).await;
 }

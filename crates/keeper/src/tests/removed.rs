@@ -251,3 +251,40 @@ async fn holders_are_counted_by_role() {
     assert_eq!(holders["production"].examples, ["bob/cron"]);
     assert!(keeper.holders("cms").await.unwrap().is_empty());
 }
+
+#[test]
+fn a_way_to_log_in_that_an_error_switched_off_is_no_refusal_to_its_tokens() {
+    let left_out = crate::LeftOut {
+        ssh: true,
+        kerberos: false,
+        ..crate::LeftOut::default()
+    };
+    let policies = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert!(
+        left_out
+            .excuses(&policies(&["default", "tokenops"]))
+            .is_ok()
+    );
+    assert!(
+        left_out
+            .excuses(&policies(&["kerberos-dune_default"]))
+            .is_ok()
+    );
+    let failure = left_out.excuses(&policies(&["ssh"])).unwrap_err();
+    assert!(matches!(failure, Failure::Later(later) if later.kind == LaterKind::LeftOut));
+    let left_out = crate::LeftOut {
+        kerberos: true,
+        ..crate::LeftOut::default()
+    };
+    assert!(left_out.excuses(&policies(&["ssh"])).is_ok());
+    assert!(
+        left_out
+            .excuses(&policies(&["kerberos-dune_default"]))
+            .is_err()
+    );
+}

@@ -216,6 +216,41 @@ async fn bypass_a_key_registered_at_one_issuer_opens_nothing_at_another() {
     assert!(!reads(&keeper, &at_cms, "dune/alice:default").await);
     assert!(reads(&keeper, &issued, "dune/alice:default").await);
     assert!(!reads(&keeper, &issued, "cms/alice:default").await);
+
+    // Two issuers' alice are two people, also where something is delegated to one of them.
+    assert_ne!(issued.token.entity, at_cms.token.entity);
+    let (of_dune, of_cms) = (
+        bearer(&keeper, &issued.secret).await,
+        bearer(&keeper, &at_cms.secret).await,
+    );
+    let request = Delegate {
+        to: Some("ssh/alice".to_owned()),
+        limits: UseLimits::default(),
+        bound_cidrs: Vec::new(),
+        ttl: None,
+        period: Seconds(0),
+        note: String::new(),
+        lasting: false,
+    };
+    let credential = cred("dune/alice:default");
+    keeper
+        .delegate(&of_dune, &credential, request)
+        .await
+        .unwrap();
+    assert!(
+        keeper
+            .delegated(&of_dune, &credential)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert!(
+        keeper
+            .delegated(&of_cms, &credential)
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,3 +85,44 @@ fn ssh_that_an_error_switches_off_is_left_out() {
         assert!(left_out(&[GOOD, text]).ssh, "{text}");
     }
 }
+
+#[test]
+fn the_service_of_another_realm_does_not_take_a_broken_ones_place() {
+    let service = |texts: &[&str]| {
+        let mut all = vec![GOOD];
+        all.extend(texts);
+        let config = loaded(&all).config.unwrap();
+        let dune = config.issuer("dune").unwrap().clone();
+        let found = config.kerberos_service(&dune);
+        (
+            found.map(|service| service.name.value.clone()),
+            config.left_out.kerberos,
+        )
+    };
+    let named = |name: &str| Some(name.to_owned());
+    assert_eq!(
+        service(&["kerberos: [{name: lab}, {name: other}]"]),
+        (named("lab"), false)
+    );
+    assert_eq!(
+        service(&["kerberos: [{name: lab}, {name: dune}]"]),
+        (named("dune"), false)
+    );
+    assert_eq!(service(&["kerberos:"]), (None, false));
+    // The general one, and one of the issuer's own name.
+    for broken in [
+        "kerberos: [{name: lab, policydomain: oops}, {name: other}]",
+        "kerberos: [{name: lab}, {name: dune, policydomain: oops}]",
+        "kerberos: [{name: lab}, {name: dune}, {name: dune}]",
+        "kerberos: [{name: lab}, {nmae: dune}]",
+        "kerberso: [{name: lab}]",
+        "kerberos: lab",
+    ] {
+        assert_eq!(service(&[broken]), (None, true), "{broken}");
+    }
+    // What is broken is neither.
+    assert_eq!(
+        service(&["kerberos: [{name: lab}, {name: other, policydomain: oops}]"]),
+        (named("lab"), true)
+    );
+}
