@@ -176,14 +176,18 @@ impl Client {
     }
 
     /// Sends a form of ours to the token endpoint and reads the tokens in the answer.
-    pub(crate) async fn ask_tokens(&self, form: Form) -> Result<TokenResponse, IssuerError> {
+    pub(crate) async fn ask_tokens(
+        &self,
+        form: Form,
+        urgency: Urgency,
+    ) -> Result<TokenResponse, IssuerError> {
         let deadline = self.deadline();
         let metadata = self.metadata_by(deadline).await?;
         let endpoint = required(&metadata.token_endpoint, "token_endpoint")?;
         let read = |reply: &Reply, form: &Form, now| {
             answer::judge(reply, form, now).and_then(|object| answer::tokens(&reply.host, object))
         };
-        self.post(&metadata, endpoint, form, Urgency::Serving, deadline, read)
+        self.post(&metadata, endpoint, form, urgency, deadline, read)
             .await
     }
 

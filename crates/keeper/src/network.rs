@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// An address and how many of its leading bits count.
+/// An address and how many of its leading bits count. One of IPv4 that was written as one of IPv6 is kept as one of IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     address: IpAddr,
@@ -42,7 +42,9 @@ impl Network {
 
     /// Whether every address of `inner` lies in it.
     pub fn covers(&self, inner: &Network) -> bool {
-        self.bits <= inner.bits && self.contains(inner.address)
+        self.address.is_ipv4() == inner.address.is_ipv4()
+            && self.bits <= inner.bits
+            && self.contains(inner.address)
     }
 }
 
@@ -61,7 +63,7 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| NotANetwork)?;
-        let width = if address.is_ipv4() { 32 } else { 128 };
+        let width: u8 = if address.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
             Some(bits) if bits.bytes().all(|b| b.is_ascii_digit()) => {
                 bits.parse().map_err(|_| NotANetwork)?
@@ -73,7 +75,14 @@ impl FromStr for Network {
         if bits > width {
             return Err(NotANetwork);
         }
-        Ok(Network { address, bits })
+        match (address, address.to_canonical()) {
+            // With fewer bits it would be a network of neither family.
+            (IpAddr::V6(_), address @ IpAddr::V4(_)) => {
+                let bits = bits.checked_sub(96).ok_or(NotANetwork)?;
+                Ok(Network { address, bits })
+            }
+            _ => Ok(Network { address, bits }),
+        }
     }
 }
 
@@ -97,6 +106,11 @@ mod tests {
             ("192.0.2.7", "192.0.2.8", false),
             ("0.0.0.0/0", "203.0.113.9", true),
             ("192.0.2.0/24", "::ffff:192.0.2.1", true),
+            ("::ffff:192.0.2.0/120", "192.0.2.77", true),
+            ("::ffff:192.0.2.0/120", "192.0.3.1", false),
+            ("::ffff:192.0.2.7", "192.0.2.7", true),
+            ("::ffff:192.0.2.7", "192.0.2.8", false),
+            ("::ffff:0.0.0.0/96", "203.0.113.9", true),
             ("2001:db8::/32", "2001:db8:1::1", true),
             ("2001:db8::/32", "2001:db9::1", false),
             ("2001:db8::/127", "2001:db8::1", true),
@@ -120,6 +134,8 @@ mod tests {
             "192.0.2.0/",
             "192.0.2.0/33",
             "::/129",
+            "::ffff:192.0.2.0/95",
+            "::ffff:192.0.2.0/24",
             "::/+1",
             "192.0.2.0/-1",
             "192.0.2.0/24/8",
@@ -130,5 +146,7 @@ mod tests {
         }
         let shown: Network = "2001:DB8::/32".parse().unwrap();
         assert_eq!(shown.to_string(), "2001:db8::/32");
+        let shown: Network = "::ffff:192.0.2.0/120".parse().unwrap();
+        assert_eq!(shown.to_string(), "192.0.2.0/24");
     }
 }

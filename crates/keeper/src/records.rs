@@ -205,6 +205,9 @@ pub(crate) struct GrantRecord {
     /// Fingerprint of the refresh token a client brought, when the grant did not come from a login of ours.
     #[serde(default)]
     pub brought: Option<String>,
+    /// Name of the credential it was first brought for, as `issuer/owner:role`.
+    #[serde(default)]
+    pub brought_for: Option<String>,
     /// What of the secrets may be told without opening them; absent where the record was written before that was noted.
     #[serde(default)]
     pub ends: Option<GrantEnds>,

@@ -4,12 +4,16 @@ use crate::api::TokenResponse;
 use crate::client::Client;
 use crate::error::IssuerError;
 use crate::form::Form;
+use crate::gate::Urgency;
 
 pub(crate) async fn obtain(
     client: &Client,
     scopes: &[String],
 ) -> Result<TokenResponse, IssuerError> {
     client
-        .ask_tokens(Form::grant("client_credentials").scopes(scopes))
+        .ask_tokens(
+            Form::grant("client_credentials").scopes(scopes),
+            Urgency::Serving,
+        )
         .await
 }

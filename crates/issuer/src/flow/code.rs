@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::discovery::required;
 use crate::error::IssuerError;
 use crate::form::Form;
+use crate::gate::Urgency;
 
 use super::with_openid;
 
@@ -67,7 +68,8 @@ pub(crate) async fn redeem(
         .secret("code", code)
         .plain("redirect_uri", redirect_uri)
         .secret("code_verifier", code_verifier);
-    client.ask_tokens(form).await
+    // Whoever has started a login can bring any code.
+    client.ask_tokens(form, Urgency::Spare).await
 }
 
 /// RFC 7636 section 4.2, method `S256`.

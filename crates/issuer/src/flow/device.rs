@@ -39,7 +39,10 @@ pub(crate) async fn poll(
     device_code: &SecretString,
 ) -> Result<DevicePoll, IssuerError> {
     match client
-        .ask_tokens(Form::grant(GRANT).secret("device_code", device_code))
+        .ask_tokens(
+            Form::grant(GRANT).secret("device_code", device_code),
+            Urgency::Spare,
+        )
         .await
     {
         Ok(tokens) => Ok(DevicePoll::Done(tokens)),

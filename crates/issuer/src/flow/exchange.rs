@@ -4,6 +4,7 @@ use crate::api::{ExchangeRequest, TokenResponse};
 use crate::client::Client;
 use crate::error::IssuerError;
 use crate::form::Form;
+use crate::gate::Urgency;
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -23,5 +24,5 @@ pub(crate) async fn exchange(
     for resource in &request.resources {
         form = form.plain("resource", resource);
     }
-    client.ask_tokens(form).await
+    client.ask_tokens(form, Urgency::Serving).await
 }

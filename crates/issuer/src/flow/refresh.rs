@@ -6,13 +6,17 @@ use crate::api::TokenResponse;
 use crate::client::Client;
 use crate::error::IssuerError;
 use crate::form::Form;
+use crate::gate::Urgency;
 
 pub(crate) async fn refresh(
     client: &Client,
     refresh_token: &SecretString,
 ) -> Result<TokenResponse, IssuerError> {
     client
-        .ask_tokens(Form::grant("refresh_token").secret("refresh_token", refresh_token))
+        .ask_tokens(
+            Form::grant("refresh_token").secret("refresh_token", refresh_token),
+            Urgency::Serving,
+        )
         .await
         .map_err(in_the_words_of_the_rfc)
 }

@@ -248,7 +248,14 @@ async fn the_budget_holds_for_all_endpoints_together() {
     client.set_budget_share(2);
     client.refresh(&REFRESH_TOKEN.into()).await.unwrap();
     assert!(client.status().budget_left < 1.1);
-    // Revoking can wait, serving cannot.
+    // Logins, which strangers can start, and revoking can wait, serving cannot.
+    let waits = client
+        .redeem_code(&"c".into(), "https://tokens.lab.example/done", &"v".into())
+        .await
+        .unwrap_err();
+    assert!(matches!(waits, IssuerError::Throttled { .. }), "{waits:?}");
+    let waits = client.poll_device(&"dc".into()).await.unwrap_err();
+    assert!(matches!(waits, IssuerError::Throttled { .. }), "{waits:?}");
     let waits = client
         .revoke(&"x".into(), TokenHint::RefreshToken)
         .await

@@ -182,6 +182,7 @@ impl Keeper {
             due: None,
             answer_lost: None,
             brought: None,
+            brought_for: None,
             ends: None,
         };
         key.close(&mut grant, secrets)?;

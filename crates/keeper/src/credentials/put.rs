@@ -170,12 +170,25 @@ impl Keeper {
         issuer: &IssuerSetup,
         token: &SecretString,
     ) -> Result<(), Failure> {
-        let grant = self.grant_of_brought(issuer, token).await?;
+        let grant = self.grant_of_brought(issuer, token, credential).await?;
         if grant.generation > 0 {
             // Proved when it was first brought: sending it again could make the issuer revoke all that came from it.
-            return self.bind(&by.token, by.from, credential, &grant.id).await;
+            if is_of_person(&grant, credential) {
+                return self.bind(&by.token, by.from, credential, &grant.id).await;
+            }
+            // A token that was replaced since proves nothing; whoever finds an old one must not get what came from it.
+            let (_, secrets) = self.inner.sealer.open(&grant)?;
+            if secrets.refresh_token.as_deref() != Some(token.expose_secret()) {
+                return Err(BadInput::IssuerRejected {
+                    operation: "refresh",
+                    error: "invalid_grant".to_owned(),
+                    description: None,
+                    uri: None,
+                }
+                .into());
+            }
         }
-        let mut flight = self.flight(&grant.id, Some(0));
+        let mut flight = self.flight(&grant.id, Some(grant.generation));
         let landing = flight
             .wait_for(Option::is_some)
             .await
@@ -214,6 +227,7 @@ impl Keeper {
         &self,
         issuer: &IssuerSetup,
         token: &SecretString,
+        credential: &CredentialName,
     ) -> Result<GrantRecord, Failure> {
         let fingerprint = self.fingerprint(issuer, token);
         let key = name(BROUGHT, &[&fingerprint]);
@@ -236,6 +250,7 @@ impl Keeper {
             };
             let mut grant = self.new_grant(issuer, None, &secrets)?;
             grant.brought = Some(fingerprint.clone());
+            grant.brought_for = Some(credential.to_string());
             let mut change = Change::new();
             change.guard(
                 known
@@ -312,6 +327,23 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Whether `credential` is of the person whose credentials hold `grant`, or, while none does, of the one it was brought for.
+fn is_of_person(grant: &GrantRecord, credential: &CredentialName) -> bool {
+    let person = |name: &CredentialName| {
+        let first = name.owner.split('/').next().unwrap_or_default();
+        (name.issuer.clone(), first.to_owned())
+    };
+    let names = if grant.references.is_empty() {
+        grant.brought_for.as_slice()
+    } else {
+        grant.references.as_slice()
+    };
+    names
+        .iter()
+        .filter_map(|name| CredentialName::parse(name).ok())
+        .any(|name| person(&name) == person(credential))
 }
 
 fn usable(grant: &GrantRecord, issuer: &IssuerSetup) -> bool {

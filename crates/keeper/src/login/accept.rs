@@ -9,6 +9,7 @@ use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
 use crate::records::ReadyLogin;
 use crate::refresh::{cached, issuer_failure};
+use crate::removed::known_role;
 use crate::setup::{IssuerSetup, OperatorRule, RobotRule};
 use crate::terms::ClaimName;
 
@@ -51,18 +52,15 @@ impl Keeper {
             .filter(|rule| rule.issuer == issuer.name)
             .cloned()
             .collect();
-        let role_setup = issuer.role(role);
-        let credclaim = role_setup
-            .and_then(|role| role.credclaim.as_ref())
-            .unwrap_or(&issuer.credclaim);
+        // Without its role's terms nobody is let in.
+        let role_setup = known_role(&self.setup(), issuer, role, now)?;
+        let credclaim = role_setup.credclaim.as_ref().unwrap_or(&issuer.credclaim);
         let credclaim = if issuer.credclaim_pointer {
             ClaimName::Pointer(credclaim.clone())
         } else {
             ClaimName::Top(credclaim.clone())
         };
-        let terms = role_setup
-            .map(|role| role.terms.clone())
-            .unwrap_or_default();
+        let terms = &role_setup.terms;
         let missing = credclaim.find(&claims).is_none()
             || rules.iter().any(|rule| !claims.contains_key(&rule.claim))
             || robots.iter().any(|rule| !claims.contains_key(&rule.claim))

@@ -15,8 +15,10 @@ use crate::policy::{OPERATOR_RULE, login_policies};
 use crate::records::{
     GRANT, GrantSecrets, HANDLE, HandleRecord, Identity, LoginRecord, REVOCATION, ReadyLogin,
 };
+use crate::removed::known_role;
 use crate::secret::Purpose;
 use crate::setup::IssuerSetup;
+use crate::terms::LoginTerms;
 use crate::tokens::{LoginToken, later, sanitised};
 
 impl Keeper {
@@ -33,6 +35,7 @@ impl Keeper {
         loop {
             let now = self.now();
             let issuer = self.issuer_of_login(&setup, &stored.value)?;
+            let role = known_role(&setup, issuer, &stored.value.role, now)?;
             let credential = CredentialName {
                 issuer: issuer.name.clone(),
                 owner: ready.owner.clone(),
@@ -49,7 +52,7 @@ impl Keeper {
             change.guard(stored.unchanged()).delete(login_name(id));
             let issued = self.login_token(
                 &mut change,
-                self.token_of(issuer, &stored.value.role, &ready),
+                self.token_of(issuer, &stored.value.role, &role.terms, &ready),
             )?;
             if grant_is_kept_alive(&ready) {
                 self.move_due(&mut change, &mut grant)?;
@@ -62,17 +65,13 @@ impl Keeper {
                 )?;
             } else {
                 grant.references.push(credential.to_string());
-                let scopes = issuer
-                    .role(&stored.value.role)
-                    .map(|role| role.scopes.clone())
-                    .unwrap_or_default();
                 self.put_credential(
                     &mut change,
                     &credential,
                     &grant,
                     standing.as_ref(),
                     &issued.token.display_name,
-                    scopes,
+                    role.scopes.clone(),
                 )
                 .await?;
             }
@@ -124,7 +123,13 @@ impl Keeper {
         }
     }
 
-    fn token_of(&self, issuer: &IssuerSetup, role: &str, ready: &ReadyLogin) -> LoginToken {
+    fn token_of(
+        &self,
+        issuer: &IssuerSetup,
+        role: &str,
+        terms: &LoginTerms,
+        ready: &ReadyLogin,
+    ) -> LoginToken {
         let mount = format!("auth/oidc-{}/", issuer.name);
         let meta = BTreeMap::from([
             ("credkey".to_owned(), ready.owner.clone()),
@@ -135,10 +140,7 @@ impl Keeper {
             facts.insert(OPERATOR_RULE.to_owned(), rule.clone());
         }
         LoginToken {
-            terms: issuer
-                .role(role)
-                .map(|role| role.terms.clone())
-                .unwrap_or_default(),
+            terms: terms.clone(),
             policies: login_policies(
                 &self.setup(),
                 &issuer.name,

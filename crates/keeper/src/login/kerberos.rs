@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// A used proof is remembered for this long, in seconds: twice the five minutes that clocks may disagree by, with room for sites that
 /// allow more.
 const PROOF_KEPT: i64 = 3600;
+/// What clients hear when the host cannot judge tickets.
+const UNUSABLE: &str = "Kerberos logins do not work on this server at present; tell its operators";
 
 /// Bounds the judging of tickets.
 pub(crate) struct Tickets(Arc<Semaphore>);
@@ -138,11 +140,18 @@ impl Keeper {
             Ok(proven) => proven,
             Err(error) => {
                 measure::login(&issuer.name, KERBEROS, "denied");
-                match &error {
-                    AcceptError::Unusable(_) => tracing::error!(mount, "{error}"),
-                    AcceptError::Rejected(_) => tracing::info!(mount, ?from, "{error}"),
-                }
-                return Ok(TicketLogin::NotAccepted(error.to_string()));
+                let why = match &error {
+                    // Anybody may ask: where keys lie and what the system says of them is for operators.
+                    AcceptError::Unusable(_) => {
+                        tracing::warn!(mount, "{error}");
+                        UNUSABLE.to_owned()
+                    }
+                    AcceptError::Rejected(_) => {
+                        tracing::info!(mount, ?from, "{error}");
+                        error.to_string()
+                    }
+                };
+                return Ok(TicketLogin::NotAccepted(why));
             }
         };
         let credential = self

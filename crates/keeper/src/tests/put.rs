@@ -48,6 +48,40 @@ async fn a_brought_token_is_proved_once_and_stored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replaced_token_opens_nothing_to_another_person() {
+    const BOBS: &str = "dune/bob:default";
+    for rotation in [Rotation::Never, Rotation::Immediate] {
+        let house = House::new(rotation);
+        let keeper = house.open().await;
+        let by = somebody(&house, &keeper).await;
+        let token = SecretString::from(house.issuer.hand_out());
+        put(&keeper, &by, ROBOT, &token).await.unwrap();
+        let bob = login(&house, &keeper, "bob").await;
+        let bob = bearer(&keeper, &bob.issued.secret).await;
+        let grant = credential(&keeper, ROBOT).await.unwrap().grant;
+        let before = house.issuer.refreshes();
+        let outcome = put(&keeper, &bob, BOBS, &token).await;
+        let bound = credential(&keeper, BOBS).await.unwrap().grant;
+        if rotation == Rotation::Never {
+            outcome.unwrap();
+            assert_eq!(bound, grant);
+            assert_eq!(house.issuer.refreshes(), before + 1, "proved anew");
+        } else {
+            assert!(
+                matches!(bad(outcome), BadInput::IssuerRejected { operation: "refresh", error, .. } if error == "invalid_grant")
+            );
+            assert_ne!(bound, grant);
+            assert_eq!(house.issuer.refreshes(), before, "never sent again");
+        }
+        // Its own person loses nothing by that, even with no name left.
+        access(&keeper, &by, ROBOT).await.unwrap();
+        keeper.delete(&by, &cred(ROBOT)).await.unwrap();
+        put(&keeper, &by, OTHER, &token).await.unwrap();
+        assert_eq!(credential(&keeper, OTHER).await.unwrap().grant, grant);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_wrong_with_a_request_is_said() {
     let house = House::new(Rotation::Never);
     let mut setup = house.setup();

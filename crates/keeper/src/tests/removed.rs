@@ -208,6 +208,34 @@ async fn an_error_in_the_configuration_costs_nobody_a_login() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_login_whose_role_is_left_out_meanwhile_gets_no_token_without_terms() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    login(&house, &keeper, "alice").await;
+    let mut broken = without_default(&house);
+    broken.left_out.insert_role("dune", "default");
+
+    let started = keeper.login_start(start("dune")).await.unwrap();
+    let back = callback("dune", &started.state);
+    keeper.callback(back).await.unwrap();
+    keeper.reconfigure(broken.clone()).await.unwrap();
+    let asks = async || keeper.login_poll(poll("dune", &started.state)).await;
+    assert_eq!(kind(asks().await), LaterKind::LeftOut);
+    keeper.reconfigure(house.setup()).await.unwrap();
+    assert!(matches!(asks().await, Ok(PollOutcome::LoggedIn(_))));
+
+    let started = keeper.login_start(start("dune")).await.unwrap();
+    keeper.reconfigure(broken).await.unwrap();
+    let back = callback("dune", &started.state);
+    assert_eq!(
+        keeper.callback(back).await.unwrap(),
+        CallbackOutcome::Denied {
+            error: "temporarily_unavailable".into()
+        }
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_changed_claim_leaves_old_credentials_under_their_old_names() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;
