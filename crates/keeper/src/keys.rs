@@ -44,7 +44,7 @@ impl Keeper {
             .await
             .map_err(|error| failure(&error))?;
         self.tell_of_keys("keyring_rotated", by, &format!("generation {generation}"))
-            .await?;
+            .await;
         let keeper = self.clone();
         let mut stop = self.stopping();
         self.own(async move {
@@ -94,7 +94,8 @@ impl Keeper {
             }));
         }
         self.tell_of_keys("root_key_replaced", by, &format!("root key {}", key.id()))
-            .await
+            .await;
+        Ok(())
     }
 
     /// Takes a root key for known that another node is about to seal the store under.
@@ -102,7 +103,20 @@ impl Keeper {
         self.inner.db.store.expect_root_key(key);
     }
 
-    async fn tell_of_keys(&self, what: &str, by: &str, detail: &str) -> Result<(), Failure> {
+    /// What is told of is done already; so it does not fail because it cannot be told.
+    async fn tell_of_keys(&self, what: &str, by: &str, detail: &str) {
+        if let Err(error) = self.record_of_keys(what, by, detail).await {
+            tracing::warn!(
+                %error,
+                what,
+                by,
+                detail,
+                "the keys of the store were changed, but the event of it could not be stored"
+            );
+        }
+    }
+
+    async fn record_of_keys(&self, what: &str, by: &str, detail: &str) -> Result<(), Failure> {
         let mut change = crate::database::Change::new();
         events::record(
             &mut change,
