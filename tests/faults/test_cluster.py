@@ -113,6 +113,17 @@ def test_the_configuration_is_that_of_the_node_that_published_it(whole):
     server.config["issuers"] = whole.issuers
     server.reload()
     wait_until(lambda: whole.status("n1")[1] == 0, "all agree again")
+    # The master's files count from its start, but not while they have errors: what has them would be gone everywhere.
+    server = whole.nodes["n1"]
+    server.config["issuers"] = [{**whole.issuers[0], "callbackmode": "devise"}, other]
+    server.write_config()
+    server.stop()
+    server.start()
+    wait_until(lambda: ask("n1", "dune") == 200, "the master serves what is stored", server.process)
+    assert ask("n1", "other") == 400
+    server.config["issuers"] = whole.issuers
+    server.reload()
+    wait_until(lambda: whole.status("n1")[1] == 0, "all agree once more")
 
 
 @pytest.mark.parametrize("how", ["unplug", "minority", "stop", "storeless", "kill_etcd", "slow_disk", "skew", "skew_back"])

@@ -204,7 +204,8 @@ impl<'p> Route<'p> {
     /// Whether this takes power away, or brings what cannot be had again: not to be put off because the audit log cannot be written.
     pub(crate) fn cannot_wait(self, operation: Operation) -> bool {
         match self {
-            Route::Keys(KeysRoute::Seal)
+            // The shares that an update tells may be the only copy.
+            Route::Keys(KeysRoute::Seal | KeysRoute::Rekey(RekeyRoute::Update))
             | Route::Token(TokenRoute::Revoke(_) | TokenRoute::RevokeOrphan)
             | Route::Lease(LeaseRoute::Revoke(_) | LeaseRoute::RevokePrefix(_)) => true,
             Route::Credential { .. } => matches!(
@@ -326,6 +327,22 @@ fn system(rest: &str) -> Route<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_wait_for_the_audit_log() {
+        for (path, waits) in [
+            ("sys/seal", false),
+            ("sys/rekey/init", true),
+            ("sys/rekey/update", false),
+            ("sys/rekey/verify", true),
+            ("sys/rotate", true),
+            ("auth/token/revoke", false),
+            ("auth/token/create", true),
+        ] {
+            let route = Route::of(path);
+            assert_eq!(route.cannot_wait(Operation::Update), !waits, "{path}");
+        }
+    }
 
     #[test]
     fn routes() {

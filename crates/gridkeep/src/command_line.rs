@@ -523,7 +523,8 @@ fn operate(command: OperatorCommand, out: &mut dyn Write) -> anyhow::Result<()> 
             keys::replace_root_key(&loaded, &run_directory(&files)?, key.as_deref(), out)?;
         }
         OperatorCommand::ExpectRootKey { files, key } => {
-            keys::expect_root_key(&run_directory(&files)?, &key, out)?;
+            let loaded = config::load(&files.paths(), &Surroundings::of_this_host());
+            keys::expect_root_key(&loaded, &run_directory(&files)?, &key, out)?;
         }
     }
     Ok(())

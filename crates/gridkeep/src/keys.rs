@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use gridkeep_store::RootKey;
@@ -85,20 +85,8 @@ pub fn replace_root_key(
     let key = if new.exists() {
         RootKey::from_file(&new)?
     } else {
-        let key = RootKey::generate_file(&new)?;
-        if let Some(path) = &file {
-            let old = std::fs::metadata(path)?;
-            std::os::unix::fs::chown(&new, Some(old.uid()), Some(old.gid())).with_context(
-                || {
-                    format!(
-                        "{} cannot be given the owner of {}",
-                        new.display(),
-                        path.display()
-                    )
-                },
-            )?;
-        }
-        key
+        let present = file.clone().or_else(|| to_be_replaced(loaded));
+        make(&new, present.as_deref())?
     };
     let old = file.as_deref().map(RootKey::from_file).transpose()?;
     let id = operator::ask_with(directory, &Order::ReplaceRootKey, Some(key.to_text()))
@@ -128,16 +116,46 @@ pub fn replace_root_key(
     Ok(())
 }
 
+/// Makes a key in a new file, with the owner of that of the present one where there is such.
+fn make(new: &Path, present: Option<&Path>) -> anyhow::Result<RootKey> {
+    let key = RootKey::generate_file(new)?;
+    if let Some(present) = present {
+        let old = std::fs::metadata(present)?;
+        std::os::unix::fs::chown(new, Some(old.uid()), Some(old.gid())).with_context(|| {
+            format!(
+                "{} cannot be given the owner of {}",
+                new.display(),
+                present.display()
+            )
+        })?;
+    }
+    Ok(key)
+}
+
+/// The file of the present key, where a new one is made by root that is to be put in its place for the user of the service.
+fn to_be_replaced(loaded: &Loaded) -> Option<PathBuf> {
+    let config = loaded.config.as_ref()?;
+    match KeySource::of(config, loaded) {
+        KeySource::File(path) if nix::unistd::geteuid().is_root() && path.exists() => Some(path),
+        _ => None,
+    }
+}
+
 /// Lets a node of a cluster know the key that another node is about to put into force. The first node's makes it.
 ///
 /// # Errors
 /// When the file is no key or the server refuses it.
-pub fn expect_root_key(directory: &Path, file: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn expect_root_key(
+    loaded: &Loaded,
+    directory: &Path,
+    file: &Path,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let key = if file.exists() {
         RootKey::from_file(file)?
     } else {
         writeln!(out, "a new root key is made in {}", file.display())?;
-        RootKey::generate_file(file)?
+        make(file, to_be_replaced(loaded).as_deref())?
     };
     let told = operator::ask_with(directory, &Order::ExpectRootKey, Some(key.to_text()))?;
     writeln!(out, "{told}")?;

@@ -47,6 +47,7 @@ impl Keeper {
             keeper.forget_removed().await
         });
         self.start_census();
+        self.take_up_resealing();
         let keeper = self.clone();
         self.own(async move {
             if let Err(failure) = keeper.index_names().await {

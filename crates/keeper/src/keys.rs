@@ -44,12 +44,26 @@ impl Keeper {
             .await
             .map_err(|error| failure(&error))?;
         self.tell_of_keys("keyring_rotated", by, &format!("generation {generation}"))
-            .await?;
+            .await;
+        self.reseal_in_background(generation);
+        Ok(generation)
+    }
+
+    /// At a start: goes on with what an earlier run did not finish.
+    pub(crate) fn take_up_resealing(&self) {
+        let status = self.key_status();
+        if status.generations > 1 {
+            self.reseal_in_background(status.generation);
+        }
+    }
+
+    /// Several at once, here or on other nodes, do no harm: who comes second finds less to do.
+    fn reseal_in_background(&self, generation: u32) {
         let keeper = self.clone();
         let mut stop = self.stopping();
         self.own(async move {
             let resealed = tokio::select! {
-                // What was sealed anew stays so, and the next rotation does the rest.
+                // What was sealed anew stays so, and the next start does the rest.
                 _ = stop.wait_for(|stop| *stop) => return,
                 resealed = keeper.inner.db.store.reseal_all() => resealed,
             };
@@ -66,11 +80,10 @@ impl Keeper {
                 }
                 Err(error) => tracing::warn!(
                     %error,
-                    "not all records are sealed under the newest key yet; rotate again to go on"
+                    "not all records are sealed under the newest key yet; the next start or rotation goes on"
                 ),
             }
         });
-        Ok(generation)
     }
 
     /// Seals the keyring under another root key; from then on the old one opens this store no longer.
@@ -94,7 +107,8 @@ impl Keeper {
             }));
         }
         self.tell_of_keys("root_key_replaced", by, &format!("root key {}", key.id()))
-            .await
+            .await;
+        Ok(())
     }
 
     /// Takes a root key for known that another node is about to seal the store under.
@@ -102,7 +116,20 @@ impl Keeper {
         self.inner.db.store.expect_root_key(key);
     }
 
-    async fn tell_of_keys(&self, what: &str, by: &str, detail: &str) -> Result<(), Failure> {
+    /// What is told of is done already; so it does not fail because it cannot be told.
+    async fn tell_of_keys(&self, what: &str, by: &str, detail: &str) {
+        if let Err(error) = self.record_of_keys(what, by, detail).await {
+            tracing::warn!(
+                %error,
+                what,
+                by,
+                detail,
+                "the keys of the store were changed, but the event of it could not be stored"
+            );
+        }
+    }
+
+    async fn record_of_keys(&self, what: &str, by: &str, detail: &str) -> Result<(), Failure> {
         let mut change = crate::database::Change::new();
         events::record(
             &mut change,

@@ -1,7 +1,8 @@
 //! Splitting the root key anew: who holds enough shares of the present one gets shares of another, which takes its place.
 //!
 //! Owns the attempt, of which there is one at a time, in memory: nothing of it survives the process, and the present shares count until
-//! the store is sealed under the new key. Knows nothing of how shares are written down.
+//! the store is sealed under the new key. The new shares are kept until another attempt begins, for the answer that tells them may be
+//! lost. Knows nothing of how shares are written down.
 
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ pub struct RekeyAttempt {
     pub verification: Option<(String, usize)>,
 }
 
-/// The new shares, told once.
+/// The new shares.
 pub struct NewShares {
     /// Identifies the attempt they come of.
     pub nonce: String,
@@ -105,6 +106,8 @@ struct Attempt {
     /// The new key, once the present one was proven. It stays the same however often the store has to be asked: under which of the two it
     /// is sealed may be unknown.
     new: Option<New>,
+    /// Whether the new key took the place of the present one. Nothing is left to do then but to tell its shares again.
+    in_force: bool,
     /// What identifies the verification, and the new shares given back.
     verifying: Option<(String, Vec<Share>)>,
 }
@@ -121,11 +124,12 @@ impl Keeper {
     /// [`RekeyRefused::NoShares`]; [`Failure::Later`] when the store cannot be read.
     pub async fn rekey_status(&self) -> Result<RekeyStatus, Failure> {
         let (_, present) = self.present_shares().await?;
-        let attempt = self.inner.rekeying.0.lock().await;
-        let required = attempt.as_ref().map_or(present, |attempt| attempt.required);
+        let slot = self.inner.rekeying.0.lock().await;
+        let attempt = slot.as_ref().filter(|attempt| !attempt.is_over());
+        let required = attempt.map_or(present, |attempt| attempt.required);
         Ok(RekeyStatus {
             required: required.threshold,
-            attempt: attempt.as_ref().map(Attempt::told),
+            attempt: attempt.map(Attempt::told),
         })
     }
 
@@ -149,7 +153,7 @@ impl Keeper {
         }
         self.alone_on_the_store()?;
         let mut attempt = self.inner.rekeying.0.lock().await;
-        if attempt.is_some() {
+        if attempt.as_ref().is_some_and(|attempt| !attempt.in_force) {
             return Err(refused(RekeyRefused::UnderWay));
         }
         *attempt = Some(Attempt {
@@ -160,6 +164,7 @@ impl Keeper {
             verify,
             given: Vec::new(),
             new: None,
+            in_force: false,
             verifying: None,
         });
         tracing::warn!(
@@ -171,7 +176,8 @@ impl Keeper {
     }
 
     /// Takes a share of the present root key; the new shares when it was the last one needed. Without verification they count from then
-    /// on, and the present ones no longer.
+    /// on, and the present ones no longer, but that they tell the same new ones again until another attempt begins or this one is
+    /// cancelled.
     ///
     /// # Errors
     /// [`RekeyRefused`]; [`Failure::Later`] when the store cannot be written: then the present shares, given again, go on with it.
@@ -215,9 +221,13 @@ impl Keeper {
             attempt.verifying = Some((nonce, Vec::new()));
             return Ok(Some(told));
         }
+        if attempt.in_force {
+            tracing::warn!("the new shares of the root key are told again");
+            return Ok(Some(told));
+        }
         self.alone_on_the_store()?;
         self.replace_root_key(key, by).await?;
-        *slot = None;
+        attempt.in_force = true;
         Ok(Some(told))
     }
 
@@ -250,7 +260,7 @@ impl Keeper {
         Ok(Some(wanted))
     }
 
-    /// Ends the attempt; the present shares stay.
+    /// Ends the attempt; the present shares stay. The new ones of an attempt that is done are forgotten.
     ///
     /// # Errors
     /// [`RekeyRefused::Replaced`]; [`Failure::Later`] when the store cannot be read.
@@ -259,6 +269,10 @@ impl Keeper {
         let Some(attempt) = slot.as_ref() else {
             return Ok(());
         };
+        if attempt.in_force {
+            *slot = None;
+            return Ok(());
+        }
         let (state, _) = self.present_shares().await?;
         if state != attempt.present {
             return Err(refused(RekeyRefused::Replaced));
@@ -309,6 +323,11 @@ impl Keeper {
 }
 
 impl Attempt {
+    /// Whether it is done, and nobody is asking for its shares again.
+    fn is_over(&self) -> bool {
+        self.in_force && self.given.is_empty()
+    }
+
     fn told(&self) -> RekeyAttempt {
         RekeyAttempt {
             nonce: self.nonce.clone(),

@@ -324,6 +324,12 @@ fn key_files_are_checked() {
     assert!(RootKey::from_credential_in(directory, "root.key").is_err());
 
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    if nix::unistd::geteuid().is_root() {
+        // Root reads the key of the user of the service.
+        std::os::unix::fs::chown(&key, Some(54_321), None).unwrap();
+        assert_eq!(RootKey::from_file(&key).unwrap().id(), made.id());
+        std::os::unix::fs::chown(&key, Some(0), None).unwrap();
+    }
     for bad in [
         "",
         "x",

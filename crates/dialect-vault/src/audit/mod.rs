@@ -29,7 +29,8 @@ pub use verify::{AuditFinding, AuditReport, AuditVerifier, beginning};
 pub enum AuditFailure {
     /// Nothing.
     Refuse,
-    /// What makes the world safer or cannot be had again: revoking tokens, deleting credentials, and taking in a refresh token.
+    /// What makes the world safer or cannot be had again: revoking tokens, deleting credentials, sealing, taking in a refresh token, and
+    /// giving a share for a rekey, which tells the new ones.
     #[default]
     Revoke,
     /// Everything. Lines are kept in memory as far as there is room.

@@ -17,6 +17,8 @@ pub struct Audit {
     pub sink: Arc<dyn AuditSink>,
     /// The file behind it.
     pub file: Option<Arc<FileAudit>>,
+    /// What is done while it cannot be written.
+    pub on_failure: AuditFailure,
 }
 
 /// Makes the directory and sees whether the file can be written, before anything else is made.
@@ -50,6 +52,7 @@ pub async fn open(config: &Config, keeper: &Keeper) -> anyhow::Result<Audit> {
         return Ok(Audit {
             sink: Arc::new(NoAudit),
             file: None,
+            on_failure: on_failure(config),
         });
     };
     let evidence = keeper.audit_evidence().await?;
@@ -63,6 +66,7 @@ pub async fn open(config: &Config, keeper: &Keeper) -> anyhow::Result<Audit> {
     Ok(Audit {
         sink: file.clone(),
         file: Some(file),
+        on_failure: on_failure(config),
     })
 }
 
@@ -71,7 +75,7 @@ fn about(path: &Path) -> String {
 }
 
 /// What the configuration says about a log that cannot be written.
-pub fn on_failure(config: &Config) -> AuditFailure {
+fn on_failure(config: &Config) -> AuditFailure {
     match config.gridkeep.on_audit_failure.value {
         OnAuditFailure::Refuse => AuditFailure::Refuse,
         OnAuditFailure::Revoke => AuditFailure::Revoke,

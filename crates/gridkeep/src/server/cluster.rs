@@ -2,7 +2,7 @@
 //!
 //! The configuration of all nodes is in the store. A node whose own files say something else serves the stored one and says so
 //! (drift). A node's files become those of all when none are stored yet; when they were changed and the node is then reloaded;
-//! when they were changed and the node, being `cluster.master`, is then started; and when an operator says so
+//! when they were changed, have no errors and the node, being `cluster.master`, is then started; and when an operator says so
 //! (`gridkeep config publish`). A reload alone does not: log rotation reloads servers whose files may be old.
 
 use std::fmt::Write as _;
@@ -51,6 +51,8 @@ pub(super) enum Occasion {
 pub(super) struct Own {
     pub config: Config,
     sources: Sources,
+    /// Whether nothing was left out of it because of an error.
+    faultless: bool,
     /// Digest of the shared part; `None` when there is none: such a node takes everything from the store.
     digest: Option<String>,
 }
@@ -60,6 +62,7 @@ impl Own {
         Own {
             config: config.clone(),
             sources: loaded.sources.clone(),
+            faultless: loaded.is_faultless(),
             digest: (!config.issuers.is_empty()).then(|| config::digest(config).to_string()),
         }
     }
@@ -98,6 +101,14 @@ pub(super) async fn settle(
             .is_some_and(|before| Some(before) != own.digest),
         Occasion::Reload => before.is_some_and(|before| before.digest != own.digest),
         Occasion::Start | Occasion::Publish | Occasion::Seen => false,
+    };
+    let changed = if changed && !own.faultless {
+        tracing::warn!(
+            "the files of this node were changed and have errors (named above): they do not become the configuration of all nodes, for leaving out what has errors would cost its users their access everywhere; mend them and reload or start this node anew"
+        );
+        false
+    } else {
+        changed
     };
     loop {
         let stored = StoredConfiguration::read(store).await?;

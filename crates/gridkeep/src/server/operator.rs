@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gridkeep_dialect_vault::sealed::SealKind;
+use gridkeep_dialect_vault::{AuditError, AuditFailure};
 use gridkeep_store::RootKey;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ const NAME: &str = "operator.sock";
 /// Longest order, and longest time for one.
 const LONGEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time that the answer waits for what came of the order to be noted.
+const NOTING: Duration = Duration::from_secs(2);
 /// Users who may not ask are told so by at most this many tasks at a time, so that they keep no operator waiting.
 const MOST_STRANGERS: usize = 16;
 /// Longest answer that is read.
@@ -80,6 +83,16 @@ pub enum Order {
     ReplaceRootKey,
     /// Take a root key for known that another node is about to replace the present one by.
     ExpectRootKey,
+}
+
+impl Order {
+    /// Whether this takes power away, or mends what else would stay refused: not to be put off because the audit log cannot be written.
+    fn cannot_wait(&self) -> bool {
+        matches!(
+            self,
+            Order::Seal | Order::Revoke { .. } | Order::ConfirmClock
+        )
+    }
 }
 
 /// Who carries out orders: the server, or what stands for it while it is sealed.
@@ -299,7 +312,18 @@ async fn obey(caller: u32, line: &str, desk: &impl Desk) -> anyhow::Result<Strin
         )
         .await;
     let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
-    desk.note("response", caller, &order, error).await?;
+    let noting = desk.note("response", caller, &order, error);
+    let noted = tokio::time::timeout(NOTING, noting)
+        .await
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("it takes too long")));
+    if let Err(error) = noted {
+        // What is done is not told as failed: it would be given again.
+        tracing::warn!(
+            caller,
+            ?order,
+            "what came of an operator's order could not be noted in the audit log: {error:#}"
+        );
+    }
     outcome
 }
 
@@ -429,7 +453,8 @@ async fn perform(
     }
 }
 
-/// A line in the audit log: one before anything is done, one with what came of it.
+/// A line in the audit log: one before anything is done, one with what came of it. While the log cannot be written, lines of orders
+/// that pass are left to it for later, as those of requests are.
 async fn audit(
     running: &Running,
     kind: &str,
@@ -447,7 +472,19 @@ async fn audit(
     }
     let mut bytes = line.to_string().into_bytes();
     bytes.push(b'\n');
-    Ok(running.audit.sink.write(bytes).await?)
+    let passes = match running.audit.on_failure {
+        AuditFailure::Refuse => false,
+        AuditFailure::Revoke => is_operator(caller) && order.cannot_wait(),
+        AuditFailure::Serve => true,
+    };
+    match running.audit.sink.write(bytes.clone()).await {
+        Err(AuditError::Write { .. } | AuditError::Overloaded) if passes => {
+            // A log that has no room for it says so by itself.
+            let _ = running.audit.sink.queue(bytes);
+            Ok(())
+        }
+        done => Ok(done?),
+    }
 }
 
 /// Whether a server answers in this run directory.

@@ -81,7 +81,7 @@ pub(super) async fn serve(
         keeper.clone(),
         DialectOptions {
             audit: audit.sink.clone(),
-            on_audit_failure: audit::on_failure(&config),
+            on_audit_failure: audit.on_failure,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             build_date: BUILD_DATE.to_owned(),
             limits: DialectLimits::default(),

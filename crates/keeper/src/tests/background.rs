@@ -43,6 +43,22 @@ async fn used_grants_are_refreshed_before_anybody_has_to_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_goes_on_with_sealing_anew() {
+    let house = House::new(Rotation::Immediate);
+    let keeper = house.open().await;
+    // A rotation that is stopped before anything is sealed anew.
+    keeper.store().rotate_keyring().await.unwrap();
+    keeper.drain(Duration::from_secs(1)).await;
+    assert_eq!(keeper.key_status().generations, 2);
+    let keeper = house.open().await;
+    until("older keys are forgotten", || {
+        keeper.key_status().generations == 1
+    })
+    .await;
+    assert_eq!(keeper.key_status().generation, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_ticking_of_the_background_does_it_by_itself() {
     let house = House::new(Rotation::Immediate);
     let keeper = house.open().await;

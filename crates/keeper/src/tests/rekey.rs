@@ -46,7 +46,7 @@ async fn whatever_the_store_does_told_shares_open_it() {
     let (mut later, mut cancelled, mut replaced) = (0, 0, 0);
     for _ in 0..40 {
         let mut nonce = begun(&keeper, false).await;
-        present = loop {
+        let new = loop {
             engine.set_active(true);
             let none = keeper.give_share(&nonce, present[0].clone(), "test").await;
             let last = keeper.give_share(&nonce, present[2].clone(), "test").await;
@@ -68,6 +68,14 @@ async fn whatever_the_store_does_told_shares_open_it() {
                 assert_eq!(refusal(keeper.cancel_rekey().await), RekeyRefused::Replaced);
             }
         };
+        // The answer may have been lost: the shares from before tell them again.
+        let none = keeper.give_share(&nonce, present[2].clone(), "test").await;
+        assert!(none.unwrap().is_none());
+        let progress = keeper.rekey_status().await.unwrap().attempt.unwrap();
+        assert_eq!((progress.nonce, progress.progress), (nonce.clone(), 1));
+        let again = keeper.give_share(&nonce, present[1].clone(), "test").await;
+        assert!(again.unwrap().unwrap().shares == new);
+        present = new;
         let state = keeper.store().seal_state().await.unwrap();
         assert_eq!(
             (state.root_key_id, state.shares),
@@ -79,6 +87,26 @@ async fn whatever_the_store_does_told_shares_open_it() {
         later > 5 && cancelled > 0 && replaced > 0,
         "{later} {cancelled} {replaced}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cancels_afterwards_forgets_the_new_shares() {
+    let house = House::new(Rotation::Immediate);
+    let (keeper, present) = with_shares(&house).await;
+    let nonce = begun(&keeper, false).await;
+    let mut told = None;
+    for share in &present[..2] {
+        let given = keeper.give_share(&nonce, share.clone(), "test").await;
+        told = given.unwrap();
+    }
+    let new = told.unwrap().shares;
+    keeper.cancel_rekey().await.unwrap();
+    assert_eq!(
+        refusal(keeper.give_share(&nonce, present[0].clone(), "test").await),
+        RekeyRefused::NotUnderWay
+    );
+    let state = keeper.store().seal_state().await.unwrap();
+    assert_eq!(state.root_key_id, id_of(&new));
 }
 
 #[tokio::test(start_paused = true)]
