@@ -1,7 +1,7 @@
 //! Counting what the store holds, from time to time: credentials, grants and tokens.
 //!
-//! A walk through all records of three kinds, page by page, that takes at most a hundredth of the time: after a walk of ten seconds
-//! comes a pause of a thousand. What was counted last stays until the next walk ends.
+//! A walk through all records of three kinds, page by page, that takes a tenth of the time of one processor, so that millions of
+//! records do not hold up who is served; and then a pause of ten times as long. What was counted last stays until the next walk ends.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,7 +16,9 @@ use crate::keeper::Keeper;
 use crate::records::{CREDENTIAL, GRANT, GrantState, Revoked, TOKEN};
 
 /// The pause after a walk, in times of the walk.
-const PAUSE: u32 = 100;
+const PAUSE: u32 = 10;
+/// The rest after each page, in times of the page.
+const REST: u32 = 9;
 const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -101,7 +103,7 @@ impl Keeper {
             tokens: 0,
         };
         let db = &self.inner.db;
-        db.each::<serde::de::IgnoredAny>(CREDENTIAL, &[], |stored| {
+        db.each_resting::<serde::de::IgnoredAny>(CREDENTIAL, &[], REST, |stored| {
             let issuer = stored.name.parts().first();
             if let Some(issuer) = issuer.and_then(|part| std::str::from_utf8(part).ok()) {
                 census.of(issuer).credentials += 1;
@@ -109,7 +111,7 @@ impl Keeper {
             ControlFlow::Continue(())
         })
         .await?;
-        db.each::<Grant>(GRANT, &[], |stored| {
+        db.each_resting::<Grant>(GRANT, &[], REST, |stored| {
             let grant = stored.value;
             let of = census.of(&grant.issuer);
             if grant.state == GrantState::Live {
@@ -128,7 +130,7 @@ impl Keeper {
             ControlFlow::Continue(())
         })
         .await?;
-        db.each::<Token>(TOKEN, &[], |stored| {
+        db.each_resting::<Token>(TOKEN, &[], REST, |stored| {
             let token = stored.value;
             if token.revoked.is_none() && token.expires_at.is_none_or(|end| now < end) {
                 census.tokens += 1;

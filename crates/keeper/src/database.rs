@@ -241,10 +241,22 @@ impl Database {
         &self,
         kind: Kind,
         prefix: &[&[u8]],
+        each: impl FnMut(Stored<T>) -> std::ops::ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        self.each_resting(kind, prefix, 0, each).await
+    }
+
+    /// The same with a rest after each page, `rest` times as long as the page took: for what has time while others are served.
+    pub async fn each_resting<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &[&[u8]],
+        rest: u32,
         mut each: impl FnMut(Stored<T>) -> std::ops::ControlFlow<()>,
     ) -> Result<(), Failure> {
         let mut after = None;
         loop {
+            let began = tokio::time::Instant::now();
             let page = self
                 .store
                 .scan(kind, prefix, gridkeep_store::Page { after, limit: 500 })
@@ -261,6 +273,9 @@ impl Database {
             match page.next {
                 Some(next) => after = Some(next),
                 None => return Ok(()),
+            }
+            if rest > 0 {
+                tokio::time::sleep(began.elapsed() * rest).await;
             }
         }
     }
