@@ -7,7 +7,6 @@ use gridkeep_store::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tracing::Instrument as _;
 
 use crate::cluster::{Cache, Caches, Level};
 use crate::failure::{Failure, Later, LaterKind};
@@ -93,7 +92,7 @@ impl Change {
 #[derive(Clone)]
 pub(crate) struct Database {
     pub store: Store,
-    /// Records in memory; none where no keeper answers by them.
+    /// Records in memory, where other nodes are on the same store.
     pub caches: Option<Arc<Caches>>,
     pub level: Arc<Level>,
 }
@@ -111,7 +110,7 @@ impl Database {
             .transpose()
     }
 
-    /// As [`Database::get`], and keeps what it found in memory.
+    /// As [`Database::get`], and keeps what it found in memory where that is shared.
     pub async fn get_and_keep<T: DeserializeOwned + Clone>(
         &self,
         cache: impl Fn(&Caches) -> &Cache<T>,
@@ -143,7 +142,7 @@ impl Database {
             .collect()
     }
 
-    /// The same, keeping what was found in memory.
+    /// The same, keeping what was found in memory where that is shared.
     pub async fn get_many_and_keep<T: DeserializeOwned + Clone>(
         &self,
         cache: impl Fn(&Caches) -> &Cache<T>,
@@ -182,41 +181,23 @@ impl Database {
         for (_, record) in &mut transaction.puts {
             record.schema = self.level.writes();
         }
-        let Some(caches) = self.caches.clone() else {
-            return Self::outcome(self.committed(transaction, critical).await);
+        let written: Vec<Name> = match self.caches {
+            None => Vec::new(),
+            Some(_) => {
+                let puts = transaction.puts.iter().map(|(name, _)| name);
+                puts.chain(&transaction.deletes).cloned().collect()
+            }
         };
-        // On its own, so that whoever asked may go away: what is written is forgotten after it is there, whatever came of it, since
-        // it may be there although the answer was lost.
-        let database = self.clone();
-        let work = async move {
-            let puts = transaction.puts.iter().map(|(name, _)| name);
-            let written: Vec<Name> = puts.chain(&transaction.deletes).cloned().collect();
-            let committed = database.committed(transaction, critical).await;
-            written.iter().for_each(|name| caches.forget(name));
-            committed
-        };
-        match tokio::spawn(work.in_current_span()).await {
-            Ok(committed) => Self::outcome(committed),
-            Err(error) => Err(NotCommitted::Failure(
-                Later::new(
-                    LaterKind::Store,
-                    format!("writing ended without an answer ({error}); whether it was done is not known: look, or repeat it"),
-                )
-                .into(),
-            )),
-        }
-    }
-
-    async fn committed(
-        &self,
-        transaction: Transaction,
-        critical: bool,
-    ) -> Result<gridkeep_store::Committed, CommitError> {
-        if critical {
+        let committed = if critical {
             self.store.commit_critical(transaction).await
         } else {
             self.store.commit(transaction).await
+        };
+        // Whatever came of it: it may be there although the answer was lost.
+        if let Some(caches) = &self.caches {
+            written.iter().for_each(|name| caches.forget(name));
         }
+        Self::outcome(committed)
     }
 
     fn outcome(

@@ -153,7 +153,7 @@ impl Keeper {
         let cluster = Cluster::new(options.cluster.clone());
         let db = Database {
             store,
-            caches: Some(cluster.caches.clone()),
+            caches: cluster.caches.clone(),
             level: Arc::new(Level::new(options.level)),
         };
         let record = open_record(&db, &clock).await?;

@@ -14,12 +14,11 @@ use crate::database::Stored;
 use crate::records::{CREDENTIAL, CredentialRecord, GRANT, GrantRecord, KeeperToken, TOKEN};
 
 const SHARDS: usize = 64;
-/// Records of one generation of one shard, where a read of the store is a way over the network: 64 × 512 × 2 of each kind at most.
+/// Records of one generation of one shard: 64 × 512 × 2 of each kind at most.
 const GENERATION: usize = 512;
-/// The same where the store is here, and memory is worth more than the reading and opening of what is seldom asked for.
-const SMALL_GENERATION: usize = 16;
 
 /// What is kept, by kind.
+#[derive(Default)]
 pub(crate) struct Caches {
     pub tokens: Cache<KeeperToken>,
     pub credentials: Cache<CredentialRecord>,
@@ -27,16 +26,6 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
-    /// For a store that other nodes may write to as well, or for one that is here alone.
-    pub fn new(shared: bool) -> Self {
-        let generation = if shared { GENERATION } else { SMALL_GENERATION };
-        Caches {
-            tokens: Cache::new(generation),
-            credentials: Cache::new(generation),
-            grants: Cache::new(generation),
-        }
-    }
-
     /// Forgets a record that was, or may have been, written.
     pub fn forget(&self, name: &Name) {
         match name.kind() {
@@ -58,7 +47,6 @@ impl Caches {
 pub(crate) struct Cache<T> {
     shards: Vec<Mutex<Shard<T>>>,
     hasher: RandomState,
-    generation: usize,
 }
 
 struct Shard<T> {
@@ -72,8 +60,8 @@ struct Shard<T> {
 #[derive(Clone, Copy)]
 pub(crate) struct Ticket(u64);
 
-impl<T> Cache<T> {
-    fn new(generation: usize) -> Self {
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
         Cache {
             shards: (0..SHARDS)
                 .map(|_| {
@@ -85,10 +73,11 @@ impl<T> Cache<T> {
                 })
                 .collect(),
             hasher: RandomState::new(),
-            generation,
         }
     }
+}
 
+impl<T> Cache<T> {
     fn shard(&self, name: &Name) -> MutexGuard<'_, Shard<T>> {
         let index = self.hasher.hash_one(name) % SHARDS as u64;
         let index = usize::try_from(index).unwrap_or(0);
@@ -103,7 +92,7 @@ impl<T> Cache<T> {
             return Some(found.clone());
         }
         let found = shard.old.remove(name)?;
-        shard.insert(found.clone(), self.generation);
+        shard.insert(found.clone());
         Some(found)
     }
 
@@ -115,7 +104,7 @@ impl<T> Cache<T> {
     pub fn keep(&self, ticket: Ticket, record: Arc<Stored<T>>) {
         let mut shard = self.shard(&record.name);
         if shard.forgotten == ticket.0 {
-            shard.insert(record, self.generation);
+            shard.insert(record);
         }
     }
 
@@ -137,8 +126,8 @@ impl<T> Cache<T> {
 }
 
 impl<T> Shard<T> {
-    fn insert(&mut self, record: Arc<Stored<T>>, generation: usize) {
-        if self.young.len() >= generation {
+    fn insert(&mut self, record: Arc<Stored<T>>) {
+        if self.young.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(record.name.clone(), record);
@@ -161,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_was_written_while_it_was_read_is_not_kept() {
-        let cache = Cache::new(GENERATION);
+        let cache = Cache::default();
         let record = stored("a");
         let ticket = cache.ticket(&record.name);
         cache.forget(&record.name);
@@ -180,7 +169,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_keeps_what_is_asked_for() {
-        let cache = Cache::new(GENERATION);
+        let cache = Cache::default();
         let asked = stored("asked");
         cache.keep(cache.ticket(&asked.name), asked.clone());
         let many = SHARDS * GENERATION * 4;

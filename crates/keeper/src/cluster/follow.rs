@@ -62,7 +62,11 @@ impl Keeper {
     async fn take_in(&self, seen: &Seen) -> Result<(), Option<Failure>> {
         let cluster = &self.inner.cluster;
         match seen.name.kind() {
-            TOKEN | CREDENTIAL | GRANT => cluster.caches.forget(&seen.name),
+            TOKEN | CREDENTIAL | GRANT => {
+                if let Some(caches) = &cluster.caches {
+                    caches.forget(&seen.name);
+                }
+            }
             NODE => self.saw_node(seen),
             POLICIES => self.load_policies_if_changed().await.map_err(Some)?,
             CONFIGURATION => {

@@ -6,7 +6,7 @@
 //!
 //! What is in memory counts only while this node has seen its own heartbeat on the watch: the watch shows commits in their
 //! order, so whoever has seen a heartbeat has seen all that was committed before it was sent. A keeper without
-//! [`ClusterOptions`] is the only one on its store: it has no heartbeat, and what it keeps in memory is what it wrote itself.
+//! [`ClusterOptions`] is the only one on its store: it keeps no records in memory and has no heartbeat.
 
 mod beat;
 mod cache;
@@ -72,7 +72,7 @@ const SENT: usize = 32;
 /// What this node knows of the cluster.
 pub(crate) struct Cluster {
     options: Option<ClusterOptions>,
-    pub caches: Arc<Caches>,
+    pub caches: Option<Arc<Caches>>,
     /// Boot time, in nanoseconds, at which the newest heartbeat seen on the watch was sent; 0 for none.
     seen: AtomicU64,
     /// Boot time, in nanoseconds, of the last answer of the store; 0 for none.
@@ -93,7 +93,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub fn new(options: Option<ClusterOptions>) -> Self {
         Cluster {
-            caches: Arc::new(Caches::new(options.is_some())),
+            caches: options.as_ref().map(|_| Arc::new(Caches::default())),
             options,
             seen: AtomicU64::new(0),
             answered: AtomicU64::new(0),
@@ -136,7 +136,9 @@ impl Cluster {
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         self.seen.store(0, Ordering::SeqCst);
-        self.caches.clear();
+        if let Some(caches) = &self.caches {
+            caches.clear();
+        }
     }
 
     fn heard_store(&self, now: Duration) {
@@ -162,7 +164,11 @@ impl Keeper {
 
     /// The records kept in memory, while they count.
     pub(crate) fn kept(&self) -> Option<&Caches> {
-        self.fresh().then_some(&*self.inner.cluster.caches)
+        self.inner
+            .cluster
+            .caches
+            .as_deref()
+            .filter(|_| self.fresh())
     }
 
     /// Before anything is decided by what is in memory beside the records: makes sure that it is what the store has.
