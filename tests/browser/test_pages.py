@@ -4,6 +4,7 @@ import os
 import urllib.parse
 
 import pytest
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -24,13 +25,18 @@ def picture(browser, name):
         browser.save_screenshot(os.path.join(directory, f"{name}.png"))
 
 
+def patient(browser):
+    """Waits while pages change: what was found on one may be gone when it is looked at."""
+    return WebDriverWait(browser, 30, ignored_exceptions=(NoSuchElementException, StaleElementReferenceException))
+
+
 def text(browser):
     return browser.find_element(By.TAG_NAME, "body").text
 
 
 def log_in(browser, user="alice"):
     """Types name and password into the issuer's form and sends it."""
-    WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.CSS_SELECTOR, "input[type=password]"))
+    patient(browser).until(lambda b: b.find_elements(By.CSS_SELECTOR, "input[type=password]"))
     browser.find_element(By.CSS_SELECTOR, "input[type=text], input[name=username]").send_keys(user)
     browser.find_element(By.CSS_SELECTOR, "input[type=password]").send_keys(user)
     press(browser, "sign in", "log in", "login", "continue")
@@ -39,18 +45,19 @@ def log_in(browser, user="alice"):
 def press(browser, *labels):
     """Presses the button whose text begins with one of `labels`, whatever their case."""
 
-    def button(b):
+    def pressed(b):
         for element in b.find_elements(By.CSS_SELECTOR, "button, input[type=submit]"):
             shown = (element.text or element.get_attribute("value") or "").strip().lower()
             if shown.startswith(labels):
-                return element
-        return None
+                element.click()
+                return True
+        return False
 
-    WebDriverWait(browser, 30).until(button, f"no button {labels} on: {text(browser)}").click()
+    patient(browser).until(pressed, f"no button {labels} on: {text(browser)}")
 
 
 def at_server(browser, server):
-    WebDriverWait(browser, 30).until(lambda b: b.current_url.startswith(f"https://localhost:{server.port}/"), f"stuck at {browser.current_url}")
+    patient(browser).until(lambda b: b.current_url.startswith(f"https://localhost:{server.port}/"), f"stuck at {browser.current_url}")
 
 
 def test_login_with_confirmation_page(world, browser):
@@ -66,7 +73,7 @@ def test_login_with_confirmation_page(world, browser):
     assert "127.0.0.1" in shown, "the page shows who asked for the login"
     assert "dune" in shown and "default" in shown
     press(browser, "yes", "confirm", "continue", "log in", "allow", "this is")
-    WebDriverWait(browser, 30).until(lambda b: "alice" in text(b), text(browser))
+    patient(browser).until(lambda b: "alice" in text(b), text(browser))
     picture(browser, "done")
     done = finish(process)
     assert done.code == 0, done
@@ -83,7 +90,7 @@ def test_login_without_confirmation_page(world, browser):
     log_in(browser)
     press(browser, "allow", "approve", "authorize", "yes", "accept")
     at_server(browser, server)
-    WebDriverWait(browser, 30).until(lambda b: "alice" in text(b), text(browser))
+    patient(browser).until(lambda b: "alice" in text(b), text(browser))
     assert finish(process).code == 0
 
 
