@@ -19,7 +19,7 @@ def gather_mib() -> int:
 
 
 def count(growing: reads.Growing, metrics: str, tokens: int) -> float:
-    """Seconds until the server has counted what it holds, as it does after each start: it is busy until then, and then has to have found all."""
+    """Seconds until the server has counted what it holds, as it does after each start, beside its work; then it has to have found all."""
     begun = time.monotonic()
     while True:
         with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=60) as answer:

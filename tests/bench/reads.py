@@ -129,18 +129,17 @@ def wrk(servers: list[Server], tokens: Path, drawn: int, seconds: float, what: s
     return found
 
 
-class Sampler:
-    """Looks at the resident memory of a process ten times a second."""
+class Beside:
+    """Does `turn` again and again, `every` seconds, while something else goes on."""
 
-    def __init__(self, pid: int):
-        self.pid = pid
-        self.greatest = 0
+    def __init__(self, every: float):
+        self.every = every
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._look)
+        self.thread = threading.Thread(target=self._run)
 
-    def _look(self) -> None:
-        while not self.ended.wait(0.1):
-            self.greatest = max(self.greatest, resident_kib(self.pid))
+    def _run(self) -> None:
+        while not self.ended.wait(self.every):
+            self.turn()
 
     def __enter__(self):
         self.thread.start()
@@ -149,6 +148,18 @@ class Sampler:
     def __exit__(self, *_):
         self.ended.set()
         self.thread.join()
+
+
+class Sampler(Beside):
+    """Looks at the resident memory of a process ten times a second."""
+
+    def __init__(self, pid: int):
+        super().__init__(0.1)
+        self.pid = pid
+        self.greatest = 0
+
+    def turn(self) -> None:
+        self.greatest = max(self.greatest, resident_kib(self.pid))
 
 
 def resident_kib(pid: int) -> int:

@@ -1,6 +1,5 @@
 """What metrics and spans cost a read: the same server with and without a scraper and a collector of spans."""
 
-import threading
 import urllib.request
 from pathlib import Path
 
@@ -11,27 +10,17 @@ from support.collectors import Collector
 PEOPLE = 1_000
 
 
-class Scraper:
+class Scraper(reads.Beside):
     """Asks for the metrics once a second, until it is stopped."""
 
     def __init__(self, url: str):
+        super().__init__(1)
         self.url, self.times = url, 0
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._scrape)
 
-    def _scrape(self) -> None:
-        while not self.ended.wait(1):
-            with urllib.request.urlopen(self.url, timeout=10) as answer:
-                answer.read()
-            self.times += 1
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ended.set()
-        self.thread.join()
+    def turn(self) -> None:
+        with urllib.request.urlopen(self.url, timeout=10) as answer:
+            answer.read()
+        self.times += 1
 
 
 def ways(metrics: str, collector: Collector) -> dict[str, dict]:

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from support.clients import Client, finish, read_line, read_url
+from support.clients import Client
 from support.house import lookup
 from support.issuers import Issuer
 from support.kerberos import KRB5, SPNEGO, Realms, negotiate, proof, refused
@@ -104,17 +104,6 @@ def tickets(tmp_path, realms):
     return make
 
 
-def browser_login(issuer, client, user, *words, name="dune"):
-    """`user` logs in with a browser elsewhere."""
-    process = client.start("--nokerberos", *words, issuer=name)
-    try:
-        code = read_url(process).partition("user_code=")[2] or read_line(process, r"enter code (\S+)\n").group(1)
-        assert issuer.admin("approve", {"user_code": code, "user": user}) == {"done": 1}
-    finally:
-        outcome = finish(process)
-    return outcome
-
-
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory, server, issuer):
     """Alice of each kind of client has logged in once, on another host."""
@@ -122,11 +111,11 @@ def stored(tmp_path_factory, server, issuer):
     for user in ("alice", "original-alice", "ours-alice"):
         place = directory / user
         place.mkdir()
-        outcome = browser_login(issuer, Client("ours", place, server), user)
+        outcome = Client("ours", place, server).log_in_elsewhere(issuer, user, "--nokerberos")
         assert outcome.code == 0, outcome
     place = directory / "open"
     place.mkdir()
-    outcome = browser_login(issuer, Client("ours", place, server), "alice", name="open")
+    outcome = Client("ours", place, server).log_in_elsewhere(issuer, "alice", "--nokerberos", issuer="open")
     assert outcome.code == 0, outcome
 
 
@@ -158,12 +147,7 @@ def test_ticket_instead_of_a_browser(at, tickets, stored, server, issuer, kind):
 def test_nothing_stored_leads_to_the_browser(at, tickets, server, issuer, kind):
     """A ticket whose principal has no credential yet: a login is what helps, and it is offered."""
     client, environment = at(), tickets(f"{kind}-bob@{LAB}")
-    process = client.start(f"--credkey={kind}-bob", env=environment)
-    try:
-        code = read_url(process).partition("user_code=")[2] or read_line(process, r"enter code (\S+)\n").group(1)
-        assert issuer.admin("approve", {"user_code": code, "user": f"{kind}-bob"}) == {"done": 1}
-    finally:
-        outcome = finish(process)
+    outcome = client.log_in_elsewhere(issuer, f"{kind}-bob", f"--credkey={kind}-bob", env=environment)
     assert outcome.code == 0, outcome
     client.vault_token.unlink()
     outcome = client.run("--nooidc", f"--credkey={kind}-bob", terminal=False, env=environment)
@@ -176,12 +160,7 @@ def test_ticket_of_another_realm(at, tickets, stored, server, issuer, kind):
     assert f"realm {PARTNER} is not allowed" in refused(negotiate(server, proof(environment)))
     # The original ends at any refusal but this one; it goes on to the browser.
     client = at()
-    process = client.start("--credkey=alice", env=environment)
-    try:
-        code = read_url(process).partition("user_code=")[2] or read_line(process, r"enter code (\S+)\n").group(1)
-        assert issuer.admin("approve", {"user_code": code, "user": "alice"}) == {"done": 1}
-    finally:
-        outcome = finish(process)
+    outcome = client.log_in_elsewhere(issuer, "alice", "--credkey=alice", env=environment)
     assert outcome.code == 0, outcome
     status, body = negotiate(server, proof(environment), "kerberos-open_default")
     assert status == 200 and body["auth"]["metadata"] == {"user": "alice", "domain": PARTNER, "credkey": "alice"}, body
@@ -379,14 +358,14 @@ def test_a_robots_keytab_works_for_ever(at, tickets, realms, server, issuer, kin
     outsider = at("outsider")
 
     def refuse_the_outsider():
-        assert browser_login(issuer, outsider, f"{kind}-bob", *role).code == 1
-        outcome = browser_login(issuer, outsider, f"{kind}-bob", f"--credkey={ROBOT}")
+        assert outsider.log_in_elsewhere(issuer, f"{kind}-bob", "--nokerberos", *role).code == 1
+        outcome = outsider.log_in_elsewhere(issuer, f"{kind}-bob", "--nokerberos", f"--credkey={ROBOT}")
         assert outcome.code == 1 and "permission denied" in outcome.out + outcome.err, outcome
 
     refuse_the_outsider()
 
     keeper = at("keeper")
-    outcome = browser_login(issuer, keeper, f"{kind}-keeper", *role)
+    outcome = keeper.log_in_elsewhere(issuer, f"{kind}-keeper", "--nokerberos", *role)
     assert outcome.code == 0, outcome
     subject = claims(keeper.bearer.read_text())["sub"]
     refuse_the_outsider()
@@ -456,7 +435,7 @@ def test_a_host_without_the_library(tmp_path, authority, realms, issuer, tickets
     assert "libgssapi-krb5-2" in log, log
 
     client = Client("ours", home / "user", server)
-    assert browser_login(issuer, client, "alice").code == 0
+    assert client.log_in_elsewhere(issuer, "alice", "--nokerberos").code == 0
     client.program = [*wrapper, str(GRIDKEEP), "get"]
     client.left_out = ["--nossh"]
     assert client.run("--nooidc", terminal=False).code == 0, "the vault token is all it takes"

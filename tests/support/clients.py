@@ -111,6 +111,17 @@ class Client:
         outcome.pages = pages
         return outcome
 
+    def log_in_elsewhere(self, testbed, user: str, *words, **options) -> Outcome:
+        """Runs htgettoken while `user` approves at the issuer, in a browser on another machine, the code that it shows."""
+        process = self.start(*words, **options)
+        try:
+            # An address may have the code in it; if not, it is shown beside.
+            code = read_url(process).partition("user_code=")[2] or read_line(process, r"enter code (\S+)\n").group(1)
+            assert testbed.admin("approve", {"user_code": code, "user": user}) == {"done": 1}
+        finally:
+            outcome = finish(process)
+        return outcome
+
 
 def read_url(process) -> str:
     """The login address that a started htgettoken prints, alone on an indented line."""

@@ -67,7 +67,7 @@ pub use policy::{Granted, Operation, Policy, PolicyWrite};
 pub use rate_limits::{CountedBy, RateLimit, RateLimitOptions, RateLimitTable};
 pub use records::{Identity, KeeperToken};
 pub use rekey::{NewShares, RekeyAttempt, RekeyRefused, RekeyStatus};
-pub use secret::TokenId;
+pub use secret::{TokenId, random_uuid};
 pub use setup::{
     CallbackMode, IssuerSetup, KeepAlive, KerberosSetup, LeftOut, Lifetimes, Limits, OperatorRule,
     RobotRule, RoleSetup, Setup, SshSetup,

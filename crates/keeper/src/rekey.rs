@@ -6,16 +6,15 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::rand;
 use gridkeep_store::shamir::Share;
 use gridkeep_store::{RootKey, SealState, Shares};
-use tokio::sync::Mutex;
-use tokio::sync::MutexGuard;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::cluster::NodeState;
 use crate::database::failure;
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
+use crate::secret::random_uuid;
 
 /// Why a request about it is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -157,7 +156,7 @@ impl Keeper {
             return Err(refused(RekeyRefused::UnderWay));
         }
         *attempt = Some(Attempt {
-            nonce: nonce(),
+            nonce: random_uuid(),
             present,
             required,
             wanted,
@@ -216,7 +215,7 @@ impl Keeper {
             verification: None,
         };
         if attempt.verify {
-            let nonce = nonce();
+            let nonce = random_uuid();
             told.verification = Some(nonce.clone());
             attempt.verifying = Some((nonce, Vec::new()));
             return Ok(Some(told));
@@ -290,7 +289,7 @@ impl Keeper {
         let mut slot = self.inner.rekeying.0.lock().await;
         let verifying = slot.as_mut().and_then(|attempt| attempt.verifying.as_mut());
         let verifying = verifying.ok_or_else(|| refused(RekeyRefused::NothingToVerify))?;
-        *verifying = (nonce(), Vec::new());
+        *verifying = (random_uuid(), Vec::new());
         Ok(())
     }
 
@@ -375,20 +374,4 @@ fn accepted(given: &mut Vec<Share>, share: Share, split: Shares) -> Result<bool,
 
 fn is_key(given: &[Share], split: Shares, id: &str) -> bool {
     RootKey::from_shares(split, given).is_ok_and(|key| key.id() == id)
-}
-
-/// Identifies an attempt, in the form of a UUID.
-fn nonce() -> String {
-    let mut bytes = [0; 16];
-    // Without randomness it is only not unique, which nothing rests on.
-    let _ = rand::fill(&mut bytes);
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
 }

@@ -1,6 +1,7 @@
 //! What was taken out of the configuration, or is left out of it because of an error: issuers and roles that users still ask for.
 //!
-//! What is left out by an error counts as configured, and its users are told to come back later. What was taken out is another matter: a slip of the pen must not cost every user a browser login. So what is gone is remembered, answered for with an explanation, and its
+//! What is left out by an error counts as configured, and its users are told to come back later. What was taken out is another matter,
+//! yet a slip of the pen must not cost every user a browser login either: it is remembered, answered for with an explanation, and its
 //! credentials are kept for a time; only after it they are deleted, and their grants revoked where the issuer can still be asked.
 
 use std::time::Duration;

@@ -214,6 +214,13 @@ pub(crate) fn random_id() -> String {
     hex(&bytes)
 }
 
+/// A random identifier in the form of a UUID.
+pub fn random_uuid() -> String {
+    let mut bytes = [0; 16];
+    fill(&mut bytes);
+    uuid(bytes)
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes

@@ -2,10 +2,14 @@
 //!
 //! Owns that order. Refuses to know what any endpoint does. Whatever goes wrong on the way is an answer in JSON, a panic included.
 
+mod auditing;
 mod head;
+mod options;
+mod received;
 mod switch;
 
 pub(crate) use head::request_id;
+pub use options::{DialectLimits, DialectOptions, MetricsSource};
 pub use switch::SealSwitch;
 
 pub(crate) use head::client_token;
@@ -19,7 +23,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use gridkeep_keeper::{Bearer, Failure, Granted, Keeper, KeeperToken, Operation, Refused, Setup};
+use gridkeep_keeper::{Bearer, Failure, Granted, Keeper, Operation, Refused};
 use http::header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -27,83 +31,21 @@ use hyper::body::{Body, Incoming};
 use secrecy::SecretString;
 use tracing::{Instrument as _, field};
 
-use crate::answer::{Answer, Body as AnswerBody};
-use crate::audit::{
-    AuditError, AuditFailure, AuditSink, Common, Exchange, Hasher, Mount, ResponsePart,
-};
+use crate::answer::Answer;
+use crate::audit::{AuditFailure, Common, Hasher};
 use crate::endpoints;
 use crate::failure::Trouble;
 use crate::fields::Fields;
-use crate::listener::{HttpService, TrustedProxies};
-use crate::measure::{self, Asked};
+use crate::listener::HttpService;
+use crate::measure::Asked;
 use crate::params::{self, Params};
 use crate::path;
 use crate::peer::{Passed, Peers};
-use crate::quota::{Exceeded, Pass, Quotas};
+use crate::quota::{Pass, Quotas};
 use crate::route::{CredentialKind, Route, Verb};
 use crate::sealed;
-
-/// Bounds of a single request.
-#[derive(Debug, Clone)]
-pub struct DialectLimits {
-    /// Bytes of the body of a request without a token, or whose token was not proven yet.
-    pub open_body: usize,
-    /// Bytes of the body of a request with a live token.
-    pub body: usize,
-    /// Time for a body to arrive.
-    pub body_time: Duration,
-    /// Time for finding an answer. The stock clients wait ten seconds for it.
-    pub answer: Duration,
-}
-
-impl Default for DialectLimits {
-    fn default() -> Self {
-        DialectLimits {
-            open_body: 64 << 10,
-            body: 1 << 20,
-            body_time: Duration::from_secs(8),
-            answer: Duration::from_secs(9),
-        }
-    }
-}
-
-/// What the dialect is given besides the keeper.
-#[derive(Clone)]
-pub struct DialectOptions {
-    /// Where audit lines go.
-    pub audit: Arc<dyn AuditSink>,
-    /// What is done while they cannot be written.
-    pub on_audit_failure: AuditFailure,
-    /// The version that `sys/health` and others tell.
-    pub version: String,
-    /// The date of that version, RFC 3339.
-    pub build_date: String,
-    /// Bounds of a single request.
-    pub limits: DialectLimits,
-    /// Front servers whose word about a client's address is taken.
-    pub proxies: TrustedProxies,
-    /// How the server is sealed, and by which it is told to seal itself again.
-    pub seal: Arc<SealSwitch>,
-    /// What `sys/metrics` answers; without it the endpoint does not exist.
-    pub metrics: Option<Arc<dyn MetricsSource>>,
-}
-
-/// The numbers of the process.
-pub trait MetricsSource: Send + Sync {
-    /// In Prometheus' text format.
-    fn prometheus(&self) -> String;
-    /// As the object that Vault gives.
-    fn json(&self) -> serde_json::Value;
-}
-
-impl std::fmt::Debug for DialectOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DialectOptions")
-            .field("version", &self.version)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
-    }
-}
+use auditing::unaudited;
+use received::{MountTable, Received};
 
 /// The Vault API over a keeper. Cheap to clone.
 #[derive(Clone)]
@@ -127,12 +69,6 @@ pub(crate) struct Inner {
     mounts: RwLock<Arc<MountTable>>,
     peers: Peers,
     quotas: Quotas,
-}
-
-/// The mounts of one configuration.
-struct MountTable {
-    setup: Arc<Setup>,
-    mounts: Vec<Mount>,
 }
 
 /// What an endpoint gets.
@@ -555,26 +491,6 @@ impl Inner {
         })
     }
 
-    /// The first audit line, with `error` if nothing will be done. Without it nothing may be done, unless the request `passes`
-    /// while the log cannot be written; then the line is left to the log for later.
-    async fn announce(
-        &self,
-        common: &Common<'_>,
-        error: Option<&str>,
-        passes: bool,
-    ) -> Result<(), AuditError> {
-        let line = || common.request_line(&self.hasher, self.wall(), error);
-        let written = self.options.audit.write(line()).await;
-        match written.inspect_err(|_| measure::unaudited("request")) {
-            Err(AuditError::Write { .. } | AuditError::Overloaded) if passes => {
-                // A log that has no room for it says so by itself.
-                let _ = self.options.audit.queue(line());
-                Ok(())
-            }
-            done => done,
-        }
-    }
-
     async fn authorize(
         &self,
         bearer: &Bearer,
@@ -648,102 +564,6 @@ impl Inner {
         Ok(query)
     }
 
-    /// Both audit lines of a request that is not acted upon.
-    async fn refuse(&self, exchange: &Exchange<'_, '_>, trouble: Trouble) -> Answer {
-        let answer = Answer::from(trouble);
-        let error = answer.error_text().unwrap_or("not found");
-        let common = Common::new(&self.hasher, exchange);
-        let passes = self.options.on_audit_failure == AuditFailure::Serve;
-        if let Err(error) = self.announce(&common, Some(error), passes).await {
-            return unaudited(&error);
-        }
-        let part = ResponsePart::default();
-        let line = common.response_line(&self.hasher, self.wall(), &part, Some(error));
-        self.conclude(line, answer, passes)
-    }
-
-    /// Hands over the second audit line; without it nothing is told of what was done.
-    fn conclude(&self, line: Vec<u8>, answer: Answer, passes: bool) -> Answer {
-        let queued = self.options.audit.queue(line);
-        match queued.inspect_err(|_| measure::unaudited("response")) {
-            Err(error) if !passes || error == AuditError::Closed => unaudited(&error),
-            _ => answer,
-        }
-    }
-
-    /// Refuses a request that was one too many before anything but its path was looked at.
-    async fn too_many(
-        &self,
-        exceeded: Exceeded,
-        path: &str,
-        parts: &http::request::Parts,
-        peer: SocketAddr,
-        id: &str,
-    ) -> Answer {
-        let mut query = Params::new();
-        let operation = match Verb::of(&parts.method, &parts.headers, &mut query) {
-            Some(Verb::Does(operation)) => operation,
-            Some(Verb::Header) | None => Operation::Read,
-        };
-        let request = Received {
-            id,
-            operation,
-            path,
-            writes: false,
-            headers: &parts.headers,
-            peer,
-            help: false,
-        };
-        self.over_limit(exceeded, &request, &self.mounts(), &query)
-            .await
-    }
-
-    /// The answer to a request that was one too many. As in the original it is audited only where operators want that: a flood must
-    /// not fill the disk.
-    async fn over_limit(
-        &self,
-        exceeded: Exceeded,
-        request: &Received<'_>,
-        mounts: &MountTable,
-        params: &Params,
-    ) -> Answer {
-        if !exceeded.audit {
-            return exceeded.into();
-        }
-        let exchange = request.exchange(mounts, None, params, None);
-        self.refuse(&exchange, Trouble::Answer(Box::new(exceeded.into())))
-            .await
-    }
-
-    /// The second audit line, and the warnings about parameters nobody knew.
-    fn finish(
-        &self,
-        common: &Common<'_>,
-        fields: Fields,
-        mut answer: Answer,
-        passes: bool,
-    ) -> Answer {
-        if matches!(answer.body, AnswerBody::Envelope { .. }) {
-            fields.finish(&mut answer.warnings);
-        }
-        let part = match &answer.body {
-            AnswerBody::Envelope { data, auth, .. } => ResponsePart {
-                data: Some(data),
-                auth: auth.as_deref(),
-                warnings: &answer.warnings,
-            },
-            _ => ResponsePart::default(),
-        };
-        let line = common.response_line(&self.hasher, self.wall(), &part, answer.error_text());
-        self.conclude(line, answer, passes)
-    }
-
-    /// How a text looks in the audit log.
-    pub(crate) fn hash_for_audit(&self, text: &str) -> String {
-        let quoted = self.hasher.quoted(text);
-        String::from_utf8_lossy(&quoted[1..quoted.len() - 1]).into_owned()
-    }
-
     /// Whether something is mounted where `path` lies.
     pub(crate) fn is_mounted(&self, path: &str) -> bool {
         self.mounts().find(path).is_some()
@@ -763,91 +583,4 @@ impl Inner {
         *self.mounts.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&table);
         table
     }
-}
-
-/// A request whose path and method were understood.
-struct Received<'a> {
-    id: &'a str,
-    operation: Operation,
-    path: &'a str,
-    writes: bool,
-    headers: &'a HeaderMap,
-    peer: SocketAddr,
-    /// Whether only help on the path is wanted.
-    help: bool,
-}
-
-impl<'a> Received<'a> {
-    /// The request as the audit log is told of it.
-    fn exchange<'e, 'm>(
-        &self,
-        mounts: &'m MountTable,
-        secret: Option<&'e SecretString>,
-        params: &'e Params,
-        shown: Option<(&'e KeeperToken, Option<&'e Granted>)>,
-    ) -> Exchange<'e, 'm>
-    where
-        'a: 'e,
-    {
-        Exchange {
-            id: self.id,
-            operation: if self.help {
-                "help"
-            } else {
-                self.operation.word()
-            },
-            path: self.path,
-            mount: mounts.find(self.path),
-            secret,
-            params,
-            peer: self.peer,
-            token: shown.map(|(token, _)| token),
-            granted: shown.and_then(|(_, granted)| granted),
-        }
-    }
-
-    /// The request as an endpoint gets it.
-    fn call(&self, params: Params) -> Call<'a> {
-        Call {
-            operation: self.operation,
-            path: self.path,
-            headers: self.headers,
-            peer: self.peer,
-            fields: Fields::new(params),
-        }
-    }
-}
-
-impl MountTable {
-    fn of(keeper: &Keeper) -> Self {
-        let setup = keeper.setup();
-        let mounts = keeper
-            .mounts()
-            .into_iter()
-            .map(|mount| Mount {
-                class: if mount.path.starts_with("auth/") {
-                    "auth"
-                } else if mount.path.starts_with("sys/") {
-                    "system"
-                } else {
-                    "secret"
-                },
-                point: mount.path,
-                kind: mount.kind.to_owned(),
-                accessor: mount.accessor,
-            })
-            .collect();
-        MountTable { setup, mounts }
-    }
-
-    fn find(&self, path: &str) -> Option<&Mount> {
-        self.mounts
-            .iter()
-            .find(|mount| path.starts_with(&mount.point))
-    }
-}
-
-/// The audit log cannot take the request: nothing was done, or nothing of it may be told.
-fn unaudited(error: &AuditError) -> Answer {
-    Answer::error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(Some(5))
 }

@@ -15,7 +15,7 @@ use gridkeep_dialect_vault::sealed::{
     Initialised, SealKind, SealStatus, SealTrouble, SealedService, Unsealing, decode_share,
 };
 use gridkeep_keeper::clock::SystemClock;
-use gridkeep_keeper::{Keeper, KeeperOptions, Setup};
+use gridkeep_keeper::{Keeper, KeeperOptions, Setup, random_uuid};
 use gridkeep_store::shamir::Share;
 use gridkeep_store::{Etcd, EtcdSettings, Initialise, OpenOptions, RootKey, SealState, Shares};
 use secrecy::SecretString;
@@ -275,7 +275,7 @@ impl Waiting {
             return Ok(None);
         }
         if attempt.nonce.is_empty() {
-            attempt.nonce = nonce();
+            attempt.nonce = random_uuid();
         }
         attempt.given.push(share);
         if attempt.given.len() < usize::from(shares.threshold) {
@@ -336,22 +336,6 @@ impl Waiting {
             root_token: token.map_or_else(|_| SecretString::from(""), |issued| issued.secret),
         })
     }
-}
-
-/// Identifies an attempt.
-fn nonce() -> String {
-    let mut bytes = [0; 16];
-    // Without randomness it is only not unique, which nothing rests on.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
 }
 
 #[async_trait]
