@@ -10,7 +10,7 @@ use crate::clock::TOLERANCE_SECONDS;
 use crate::database::{Change, NotCommitted, name};
 use crate::events::{self, Event};
 use crate::failure::Failure;
-use crate::keeper::{Keeper, Used, missing_record};
+use crate::keeper::{Keeper, missing_record};
 use crate::records::{
     CachedToken, DUE, GRANT, GrantRecord, GrantState, INTENT, Intent, KEEPER, KeeperRecord,
 };
@@ -21,8 +21,6 @@ const SWEEP_GRACE: i64 = 7 * 86_400;
 const SWEEP_LIMIT: usize = 5_000;
 /// Grants refreshed side by side by the background.
 const ABREAST: usize = 8;
-/// Grants remembered as used; beyond that they are refreshed when asked for.
-const USED_LIMIT: usize = 200_000;
 
 impl Keeper {
     pub(crate) fn start_background(&self) {
@@ -83,46 +81,15 @@ impl Keeper {
 
     /// Notes that a grant was used, and when it is worth refreshing it ahead.
     pub(crate) fn mark_used(&self, grant: &str, access: &CachedToken) {
-        let ahead = ahead_of_need(access);
-        let mut used = self
-            .inner
-            .used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = used.get_mut(grant) {
-            known.ahead = ahead;
-        } else if used.len() < USED_LIMIT {
-            let since = self.now().0;
-            used.insert(grant.to_owned(), Used { ahead, since });
-        }
-    }
-
-    /// Whether the grant was used since this was last asked.
-    pub(crate) fn take_used(&self, grant: &str) -> bool {
-        self.inner
-            .used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(grant)
-            .is_some()
+        let uses = &self.inner.uses;
+        uses.note(grant, ahead_of_need(access), self.now().0);
     }
 
     /// Refreshes used grants whose access token has less than a quarter of its life left.
     pub(crate) async fn refresh_ahead(&self) -> Result<(), Failure> {
         let now = self.now().0;
-        let due: Vec<String> = {
-            let used = self
-                .inner
-                .used
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            used.iter()
-                .filter(|(_, used)| used.ahead <= now)
-                .map(|(grant, _)| grant.clone())
-                .collect()
-        };
         let mut wanted = Vec::new();
-        for grant in due {
+        for grant in self.inner.uses.due(now) {
             if let Some(generation) = self.wants_refresh_ahead(&grant, now).await? {
                 wanted.push((grant, Some(generation)));
             }
@@ -139,7 +106,7 @@ impl Keeper {
             .get::<GrantRecord>(&name(GRANT, &[id]))
             .await?;
         let Some(grant) = grant else {
-            self.take_used(id);
+            self.inner.uses.take(id);
             return Ok(None);
         };
         let ahead = self
@@ -149,14 +116,7 @@ impl Keeper {
             .ok()
             .and_then(|(_, secrets)| secrets.access.as_ref().map(ahead_of_need));
         if let Some(ahead) = ahead.filter(|ahead| *ahead > now) {
-            let mut used = self
-                .inner
-                .used
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some(used) = used.get_mut(id) {
-                used.ahead = ahead;
-            }
+            self.inner.uses.put_off(id, ahead);
             return Ok(None);
         }
         Ok(Some(grant.value.generation))
@@ -165,23 +125,14 @@ impl Keeper {
     /// Notes the use of grants that other nodes refresh, so that they do not count as idle.
     async fn note_uses(&self) -> Result<(), Failure> {
         let now = self.now();
-        let day = |since: i64| now.0 - since >= 86_400;
-        let long_used: Vec<String> = {
-            let used = self
-                .inner
-                .used
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let long = used.iter().filter(|(_, used)| day(used.since));
-            long.map(|(grant, _)| grant.clone()).collect()
-        };
-        for id in long_used {
+        let yesterday = now.0 - 86_400;
+        for id in self.inner.uses.since(yesterday) {
             let grant = self
                 .inner
                 .db
                 .get::<GrantRecord>(&name(GRANT, &[&id]))
                 .await?;
-            if let Some(grant) = grant.filter(|grant| day(grant.value.used_at.0)) {
+            if let Some(grant) = grant.filter(|grant| grant.value.used_at.0 <= yesterday) {
                 let mut record = grant.value.clone();
                 record.used_at = now;
                 let mut change = Change::new();
@@ -193,7 +144,7 @@ impl Keeper {
                     Err(other) => return Err(other.into()),
                 }
             }
-            self.take_used(&id);
+            self.inner.uses.take(&id);
         }
         Ok(())
     }
@@ -212,7 +163,7 @@ impl Keeper {
                 if let Ok(Some(Err(failure))) = landed.as_deref() {
                     tracing::info!(grant, %failure, "a refresh ahead of need brought nothing");
                     if !matches!(failure, Failure::Later(_)) {
-                        self.take_used(grant);
+                        self.inner.uses.take(grant);
                     }
                 }
             }

@@ -92,7 +92,7 @@ impl Change {
 #[derive(Clone)]
 pub(crate) struct Database {
     pub store: Store,
-    /// Records in memory, where other nodes are on the same store.
+    /// Records in memory.
     pub caches: Option<Arc<Caches>>,
     pub level: Arc<Level>,
 }
@@ -110,22 +110,14 @@ impl Database {
             .transpose()
     }
 
-    /// As [`Database::get`], and keeps what it found in memory where that is shared.
-    pub async fn get_and_keep<T: DeserializeOwned + Clone>(
+    /// As [`Database::get`], and keeps what it found in memory.
+    pub async fn get_and_keep<T: DeserializeOwned>(
         &self,
         cache: impl Fn(&Caches) -> &Cache<T>,
         name: &Name,
-    ) -> Result<Option<Stored<T>>, Failure> {
-        let Some(caches) = self.caches.as_deref() else {
-            return self.get(name).await;
-        };
-        let cache = cache(caches);
-        let ticket = cache.ticket(name);
-        let found = self.get::<T>(name).await?;
-        if let Some(found) = &found {
-            cache.keep(ticket, Arc::new(found.clone()));
-        }
-        Ok(found)
+    ) -> Result<Option<Arc<Stored<T>>>, Failure> {
+        let found = self.get_many_and_keep(cache, std::slice::from_ref(name));
+        Ok(found.await?.into_iter().next().flatten())
     }
 
     /// The records of several names, all as of one moment.
@@ -142,24 +134,33 @@ impl Database {
             .collect()
     }
 
-    /// The same, keeping what was found in memory where that is shared.
-    pub async fn get_many_and_keep<T: DeserializeOwned + Clone>(
+    /// The same, keeping what was found in memory.
+    pub async fn get_many_and_keep<T: DeserializeOwned>(
         &self,
         cache: impl Fn(&Caches) -> &Cache<T>,
         names: &[Name],
-    ) -> Result<Vec<Option<Stored<T>>>, Failure> {
+    ) -> Result<Vec<Option<Arc<Stored<T>>>>, Failure> {
         let Some(caches) = self.caches.as_deref() else {
-            return self.get_many(names).await;
+            let found = self.get_many(names).await?;
+            return Ok(found.into_iter().map(|found| found.map(Arc::new)).collect());
         };
         let cache = cache(caches);
         let tickets: Vec<_> = names.iter().map(|name| cache.ticket(name)).collect();
-        let found = self.get_many::<T>(names).await?;
-        for (ticket, found) in tickets.into_iter().zip(&found) {
-            if let Some(found) = found {
-                cache.keep(ticket, Arc::new(found.clone()));
+        let found = self
+            .store
+            .get_marked(names)
+            .await
+            .map_err(|error| failure(&error))?;
+        let mut all = Vec::with_capacity(names.len());
+        for (ticket, (entry, mark)) in tickets.into_iter().zip(found) {
+            let stored = entry.map(|entry| self.parse::<T>(entry)).transpose()?;
+            let stored = stored.map(Arc::new);
+            if let Some(stored) = &stored {
+                cache.keep(ticket, mark, stored.clone());
             }
+            all.push(stored);
         }
-        Ok(found)
+        Ok(all)
     }
 
     pub async fn commit(&self, change: Change) -> Result<(), NotCommitted> {

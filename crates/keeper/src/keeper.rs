@@ -1,6 +1,5 @@
 //! The keeper itself: what its parts share, opening, reconfiguring, draining.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -32,6 +31,7 @@ use crate::rekey::Rekeying;
 use crate::secret::{Mint, random_id};
 use crate::setup::Setup;
 use crate::spool::Spool;
+use crate::uses::Uses;
 
 /// What differs between nodes and between tests.
 #[derive(Debug, Clone)]
@@ -94,15 +94,6 @@ pub struct Keeper {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// A grant that was used.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Used {
-    /// When (Unix seconds) it is to be refreshed ahead of need.
-    pub ahead: i64,
-    /// Since when (Unix seconds) it stands here.
-    pub since: i64,
-}
-
 pub(crate) struct Inner {
     pub db: Database,
     pub setup: RwLock<Arc<Setup>>,
@@ -126,7 +117,7 @@ pub(crate) struct Inner {
     pub tickets: Tickets,
     pub exchanges: Exchanges,
     /// Grants that were used since they were last refreshed.
-    pub used: Mutex<HashMap<String, Used>>,
+    pub uses: Uses,
     /// Held by whoever revokes at issuers.
     pub revoking: tokio::sync::Mutex<()>,
     /// Whether there may be something to revoke that the one at it has not seen.
@@ -153,7 +144,7 @@ impl Keeper {
         let cluster = Cluster::new(options.cluster.clone());
         let db = Database {
             store,
-            caches: cluster.caches.clone(),
+            caches: Some(cluster.caches.clone()),
             level: Arc::new(Level::new(options.level)),
         };
         let record = open_record(&db, &clock).await?;
@@ -199,7 +190,7 @@ impl Keeper {
                 census: LastCensus::default(),
                 rekeying: Rekeying::default(),
                 kept_alive: Mutex::default(),
-                used: Mutex::default(),
+                uses: Uses::default(),
                 tasks: Mutex::default(),
                 stop: watch::Sender::new(false),
             }),

@@ -43,6 +43,7 @@ mod spool;
 mod ssh;
 mod terms;
 mod tokens;
+mod uses;
 
 pub use anchors::{AuditAnchor, AuditEvidence};
 pub use cluster::Peer;

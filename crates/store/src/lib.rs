@@ -3,7 +3,8 @@
 //! Three things a caller wants of it:
 //!
 //! * **open** it: [`open()`] with [`OpenOptions`] and a [`RootKey`];
-//! * **read** it: [`Store::get`], [`Store::get_many`], [`Store::scan`], [`Store::watch`];
+//! * **read** it: [`Store::get`], [`Store::get_many`], [`Store::scan`], [`Store::watch`], and with [`Store::get_marked`] keep what was read
+//!   for as long as nobody wrote it;
 //! * **write** it: [`Store::commit`] of a [`Transaction`] whose [`Guard`]s say what it was decided on.
 //!
 //! ```
@@ -39,6 +40,7 @@ pub mod engine;
 mod error;
 mod keyring;
 mod lease;
+mod mark;
 mod measure;
 mod name;
 mod open;
@@ -61,6 +63,7 @@ pub use copy::{Copied, StorePlace, copy};
 pub use engine::etcd::{Etcd, Settings as EtcdSettings, Tls as EtcdTls, Upkeep as EtcdUpkeep};
 pub use error::{CommitError, Outcome, StoreError};
 pub use lease::Lease;
+pub use mark::Mark;
 pub use measure::describe_metrics;
 pub use name::{Kind, Name};
 pub use open::{Initialise, OpenOptions, RESERVE_BYTES, holds_data, open, open_behind};

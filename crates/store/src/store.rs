@@ -15,8 +15,8 @@ use crate::engine::{Engine, RawCommitError, RawEntry, RawGuard, RawPut, RawTrans
 use crate::keyring::Keyring;
 use crate::name::NameHasher;
 use crate::{
-    CommitError, Committed, Entry, Guard, Kind, Name, RootKey, StoreError, Transaction, Version,
-    measure, sealing,
+    CommitError, Committed, Entry, Guard, Kind, Mark, Name, RootKey, StoreError, Transaction,
+    Version, measure, sealing,
 };
 
 /// Most entries a page of a scan has.
@@ -181,25 +181,39 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; [`StoreError::Corrupt`] if any of them is damaged.
     pub async fn get_many(&self, names: &[Name]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let found = self.get_marked(names).await?;
+        Ok(found.into_iter().map(|(entry, _)| entry).collect())
+    }
+
+    /// The same; each with what tells later whether the name was written since, on an engine that nobody else writes to.
+    ///
+    /// # Errors
+    /// As [`Store::get_many`].
+    pub async fn get_marked(
+        &self,
+        names: &[Name],
+    ) -> Result<Vec<(Option<Entry>, Option<Mark>)>, StoreError> {
         let since = Instant::now();
         let outcome = self.read(names).await;
         measure::read(since, &outcome);
         outcome
     }
 
-    async fn read(&self, names: &[Name]) -> Result<Vec<Option<Entry>>, StoreError> {
+    async fn read(&self, names: &[Name]) -> Result<Vec<(Option<Entry>, Option<Mark>)>, StoreError> {
         // Taken before reading, so that it knows every generation that what is read can be sealed under.
         let keyring = self.inner.keyring();
         let keys: Vec<_> = names
             .iter()
             .map(|name| self.inner.hasher.key(name))
             .collect();
+        let marks: Vec<_> = keys.iter().map(|key| self.inner.engine.mark(key)).collect();
         let mut entries = Vec::with_capacity(keys.len());
-        for found in self.inner.engine.read(&keys).await? {
-            entries.push(match found {
+        for (found, mark) in self.inner.engine.read(&keys).await?.into_iter().zip(marks) {
+            let entry = match found {
                 None => None,
                 Some(raw) => Some(self.inner.open(&keyring, raw).await?),
-            });
+            };
+            entries.push((entry, mark));
         }
         Ok(entries)
     }

@@ -19,7 +19,7 @@ use crate::engine::embedded::{Disk, DiskFile, HostDisk, Identity};
 use crate::engine::{
     Engine, EngineStatus, RawCommitError, RawDue, RawEntry, RawPage, RawTransaction, RawWatch,
 };
-use crate::{Outcome, StoreError};
+use crate::{Mark, Outcome, StoreError};
 
 /// A boot-time clock that moves when told.
 #[derive(Debug, Default)]
@@ -392,6 +392,10 @@ impl Engine for FaultyEngine {
 
     fn watch(&self, prefix: Vec<u8>) -> RawWatch {
         self.inner.watch(prefix)
+    }
+
+    fn mark(&self, key: &[u8]) -> Option<Mark> {
+        self.inner.mark(key)
     }
 
     async fn due(&self, before: i64, limit: usize) -> Result<Vec<RawDue>, StoreError> {

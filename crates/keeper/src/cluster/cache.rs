@@ -1,24 +1,26 @@
 //! Records kept in memory, so that reads cost no way to the store.
 //!
-//! A kept record is only ever a reason to say yes: whatever would refuse reads the store first. Dropped when the watch shows a
-//! write, when this node writes, and as a whole after a gap. Bounded by two generations: what was not put for a whole
-//! generation goes, at the price of holding up to twice the stated number.
+//! A kept record is only ever a reason to say yes: whatever would refuse reads the store first. On a store of one's own it counts
+//! while its mark holds ([`Mark`]). On a shared one it is dropped when the watch shows a write, when this node writes, and as a whole after a
+//! gap. Bounded by two generations: what was not put for a whole generation goes, at the price of holding up to twice the stated
+//! number.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gridkeep_store::Name;
+use gridkeep_store::{Mark, Name};
 
 use crate::database::Stored;
 use crate::records::{CREDENTIAL, CredentialRecord, GRANT, GrantRecord, KeeperToken, TOKEN};
 
 const SHARDS: usize = 64;
-/// Records of one generation of one shard: 64 × 512 × 2 of each kind at most.
-const GENERATION: usize = 512;
+/// Records of one generation of one shard where the store is shared and far: 64 × 512 × 2 of each kind at most.
+const SHARED: usize = 512;
+/// The same where it is this process's own, and nearly as quick to ask.
+const OWN: usize = 16;
 
 /// What is kept, by kind.
-#[derive(Default)]
 pub(crate) struct Caches {
     pub tokens: Cache<KeeperToken>,
     pub credentials: Cache<CredentialRecord>,
@@ -26,6 +28,15 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
+    /// With room for what `shared` says of the store.
+    pub fn new(shared: bool) -> Self {
+        Caches {
+            tokens: Cache::new(shared),
+            credentials: Cache::new(shared),
+            grants: Cache::new(shared),
+        }
+    }
+
     /// Forgets a record that was, or may have been, written.
     pub fn forget(&self, name: &Name) {
         match name.kind() {
@@ -46,12 +57,20 @@ impl Caches {
 /// Records of one kind.
 pub(crate) struct Cache<T> {
     shards: Vec<Mutex<Shard<T>>>,
+    /// Whether a watch tells of writes.
+    watched: bool,
+    generation: usize,
     hasher: RandomState,
 }
 
+struct Kept<T> {
+    record: Arc<Stored<T>>,
+    mark: Option<Mark>,
+}
+
 struct Shard<T> {
-    young: HashMap<Name, Arc<Stored<T>>>,
-    old: HashMap<Name, Arc<Stored<T>>>,
+    young: HashMap<Name, Kept<T>>,
+    old: HashMap<Name, Kept<T>>,
     /// Counts what was forgotten, so that what was read before is not kept after.
     forgotten: u64,
 }
@@ -60,9 +79,11 @@ struct Shard<T> {
 #[derive(Clone, Copy)]
 pub(crate) struct Ticket(u64);
 
-impl<T> Default for Cache<T> {
-    fn default() -> Self {
+impl<T> Cache<T> {
+    fn new(shared: bool) -> Self {
         Cache {
+            watched: shared,
+            generation: if shared { SHARED } else { OWN },
             shards: (0..SHARDS)
                 .map(|_| {
                     Mutex::new(Shard {
@@ -75,9 +96,7 @@ impl<T> Default for Cache<T> {
             hasher: RandomState::new(),
         }
     }
-}
 
-impl<T> Cache<T> {
     fn shard(&self, name: &Name) -> MutexGuard<'_, Shard<T>> {
         let index = self.hasher.hash_one(name) % SHARDS as u64;
         let index = usize::try_from(index).unwrap_or(0);
@@ -89,22 +108,30 @@ impl<T> Cache<T> {
     pub fn get(&self, name: &Name) -> Option<Arc<Stored<T>>> {
         let mut shard = self.shard(name);
         if let Some(found) = shard.young.get(name) {
-            return Some(found.clone());
+            if found.counts() {
+                return Some(found.record.clone());
+            }
+            shard.young.remove(name);
+            return None;
         }
-        let found = shard.old.remove(name)?;
-        shard.insert(found.clone());
-        Some(found)
+        let found = shard.old.remove(name).filter(Kept::counts)?;
+        let record = found.record.clone();
+        shard.insert(found, self.generation);
+        Some(record)
     }
 
     pub fn ticket(&self, name: &Name) -> Ticket {
         Ticket(self.shard(name).forgotten)
     }
 
-    /// Keeps what was read after `ticket` was taken, unless it may have been written since.
-    pub fn keep(&self, ticket: Ticket, record: Arc<Stored<T>>) {
+    /// Keeps what was read with `mark` after `ticket` was taken, unless it may have been written since.
+    pub fn keep(&self, ticket: Ticket, mark: Option<Mark>, record: Arc<Stored<T>>) {
+        if mark.is_none() && !self.watched {
+            return;
+        }
         let mut shard = self.shard(&record.name);
         if shard.forgotten == ticket.0 {
-            shard.insert(record);
+            shard.insert(Kept { record, mark }, self.generation);
         }
     }
 
@@ -125,12 +152,19 @@ impl<T> Cache<T> {
     }
 }
 
+impl<T> Kept<T> {
+    /// Where nothing but a watch tells of writes, what was not dropped counts.
+    fn counts(&self) -> bool {
+        self.mark.as_ref().is_none_or(Mark::holds)
+    }
+}
+
 impl<T> Shard<T> {
-    fn insert(&mut self, record: Arc<Stored<T>>) {
-        if self.young.len() >= GENERATION {
+    fn insert(&mut self, kept: Kept<T>, generation: usize) {
+        if self.young.len() >= generation {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(record.name.clone(), record);
+        self.young.insert(kept.record.name.clone(), kept);
     }
 }
 
@@ -150,18 +184,18 @@ mod tests {
 
     #[test]
     fn what_was_written_while_it_was_read_is_not_kept() {
-        let cache = Cache::default();
+        let cache = Cache::new(true);
         let record = stored("a");
         let ticket = cache.ticket(&record.name);
         cache.forget(&record.name);
-        cache.keep(ticket, record.clone());
+        cache.keep(ticket, None, record.clone());
         assert!(cache.get(&record.name).is_none());
         let ticket = cache.ticket(&record.name);
         cache.clear();
-        cache.keep(ticket, record.clone());
+        cache.keep(ticket, None, record.clone());
         assert!(cache.get(&record.name).is_none());
         let ticket = cache.ticket(&record.name);
-        cache.keep(ticket, record.clone());
+        cache.keep(ticket, None, record.clone());
         assert!(cache.get(&record.name).is_some());
         cache.forget(&record.name);
         assert!(cache.get(&record.name).is_none());
@@ -169,13 +203,13 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_keeps_what_is_asked_for() {
-        let cache = Cache::default();
+        let cache = Cache::new(true);
         let asked = stored("asked");
-        cache.keep(cache.ticket(&asked.name), asked.clone());
-        let many = SHARDS * GENERATION * 4;
+        cache.keep(cache.ticket(&asked.name), None, asked.clone());
+        let many = SHARDS * SHARED * 4;
         for n in 0..many {
             let record = stored(&n.to_string());
-            cache.keep(cache.ticket(&record.name), record);
+            cache.keep(cache.ticket(&record.name), None, record);
             assert!(cache.get(&asked.name).is_some());
         }
         let held: usize = cache
@@ -186,6 +220,6 @@ mod tests {
                 shard.young.len() + shard.old.len()
             })
             .sum();
-        assert!(held <= SHARDS * GENERATION * 2, "{held}");
+        assert!(held <= SHARDS * SHARED * 2, "{held}");
     }
 }

@@ -63,9 +63,7 @@ impl Keeper {
         let cluster = &self.inner.cluster;
         match seen.name.kind() {
             TOKEN | CREDENTIAL | GRANT => {
-                if let Some(caches) = &cluster.caches {
-                    caches.forget(&seen.name);
-                }
+                cluster.caches.forget(&seen.name);
             }
             NODE => self.saw_node(seen),
             POLICIES => self.load_policies_if_changed().await.map_err(Some)?,

@@ -72,7 +72,7 @@ const SENT: usize = 32;
 /// What this node knows of the cluster.
 pub(crate) struct Cluster {
     options: Option<ClusterOptions>,
-    pub caches: Option<Arc<Caches>>,
+    pub caches: Arc<Caches>,
     /// Boot time, in nanoseconds, at which the newest heartbeat seen on the watch was sent; 0 for none.
     seen: AtomicU64,
     /// Boot time, in nanoseconds, of the last answer of the store; 0 for none.
@@ -93,7 +93,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub fn new(options: Option<ClusterOptions>) -> Self {
         Cluster {
-            caches: options.as_ref().map(|_| Arc::new(Caches::default())),
+            caches: Arc::new(Caches::new(options.is_some())),
             options,
             seen: AtomicU64::new(0),
             answered: AtomicU64::new(0),
@@ -136,9 +136,7 @@ impl Cluster {
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         self.seen.store(0, Ordering::SeqCst);
-        if let Some(caches) = &self.caches {
-            caches.clear();
-        }
+        self.caches.clear();
     }
 
     fn heard_store(&self, now: Duration) {
@@ -164,11 +162,7 @@ impl Keeper {
 
     /// The records kept in memory, while they count.
     pub(crate) fn kept(&self) -> Option<&Caches> {
-        self.inner
-            .cluster
-            .caches
-            .as_deref()
-            .filter(|_| self.fresh())
+        self.fresh().then_some(&self.inner.cluster.caches)
     }
 
     /// Before anything is decided by what is in memory beside the records: makes sure that it is what the store has.

@@ -96,10 +96,17 @@ pub struct AccessToken {
 
 /// A credential with its grant opened.
 pub(crate) struct Opened {
-    pub grant: Stored<GrantRecord>,
+    pub grant: Arc<Stored<GrantRecord>>,
     pub secrets: GrantSecrets,
     pub setup: Arc<Setup>,
     pub warnings: Vec<String>,
+}
+
+/// What a grant holds, opened with what the configuration says of it today.
+struct Contents {
+    secrets: GrantSecrets,
+    setup: Arc<Setup>,
+    warnings: Vec<String>,
 }
 
 impl Opened {
@@ -170,20 +177,20 @@ impl Keeper {
         if grant.value.state != GrantState::Live {
             return None;
         }
-        let opened = self
-            .opened(credential, &stored.value, grant.as_ref())
+        let contents = self
+            .contents(credential, &stored.value, &grant.value)
             .ok()?;
-        let access = opened.secrets.access.as_ref()?;
+        let access = contents.secrets.access.as_ref()?;
         if !access.lasts(self.now(), want.least()) {
             return None;
         }
-        self.mark_used(&opened.grant.value.id, access);
+        self.mark_used(&grant.value.id, access);
         Some(AccessToken {
             token: SecretString::from(access.token.clone()),
             token_type: access.token_type.clone(),
             expires_at: access.expires_at.map(UnixSeconds),
             server: credential.issuer.clone(),
-            warnings: opened.warnings.clone(),
+            warnings: contents.warnings,
         })
     }
 
@@ -210,19 +217,24 @@ impl Keeper {
             )
             .await?
             .ok_or(Failure::NotFound)?;
-        self.opened(credential, &stored.value, &grant)
+        let contents = self.contents(credential, &stored.value, &grant.value)?;
+        Ok(Opened {
+            grant,
+            secrets: contents.secrets,
+            setup: contents.setup,
+            warnings: contents.warnings,
+        })
     }
 
-    /// A credential with its grant, opened with what the configuration says of it today.
-    fn opened(
+    fn contents(
         &self,
         credential: &CredentialName,
         stored: &CredentialRecord,
-        grant: &Stored<GrantRecord>,
-    ) -> Result<Opened, Failure> {
+        grant: &GrantRecord,
+    ) -> Result<Contents, Failure> {
         let setup = self.setup();
         self.is_served(&setup, credential)?;
-        let issuer = self.issuer_of(&setup, &grant.value)?;
+        let issuer = self.issuer_of(&setup, grant)?;
         let mut warnings = Vec::new();
         if let Some(role) = issuer
             .role(&credential.role)
@@ -238,9 +250,8 @@ impl Keeper {
             }
             warnings.push(format!("the scopes of role \"{}\" were changed after this login was made; log in again to get a token with the new ones", role.name));
         }
-        let (_, secrets) = self.inner.sealer.open(&grant.value)?;
-        Ok(Opened {
-            grant: grant.clone(),
+        let (_, secrets) = self.inner.sealer.open(grant)?;
+        Ok(Contents {
             secrets,
             setup,
             warnings,

@@ -98,7 +98,7 @@ impl Keeper {
             record.refreshed_at = now;
             record.answer_lost = None;
             record.state = GrantState::Live;
-            if self.take_used(&record.id) {
+            if self.inner.uses.take(&record.id) {
                 record.used_at = now;
             }
             self.move_due(&mut change, &mut record)

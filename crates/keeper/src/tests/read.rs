@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use super::issuer::{Next, Rotation};
 use super::support::*;
+use futures_util::FutureExt as _;
+
 use crate::database::{Change, name};
-use crate::records::{GRANT, GrantRecord};
+use crate::records::{GRANT, GrantRecord, KeeperToken};
+use crate::tokens::token_name;
 use crate::*;
 
 const ALICE: &str = "dune/alice:default";
@@ -44,6 +47,37 @@ async fn a_token_comes_from_the_cache_without_a_write_until_it_is_too_short() {
             .await
             .unwrap_err(),
         Failure::NotFound
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_memory_counts_until_it_is_written_whoever_waits_for_the_write() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let secret = login(&house, &keeper, "alice").await.issued.secret;
+    let by = bearer(&keeper, &secret).await;
+    access(&keeper, &by, ALICE).await.unwrap();
+    let kept = keeper.kept().unwrap();
+    let token = token_name(&keeper.parse_secret(&secret).unwrap());
+    assert!(kept.tokens.get(&token).is_some());
+    let credential = kept.credentials.get(&cred(ALICE).key()).unwrap();
+    let grant = name(GRANT, &[&credential.value.grant]);
+    assert!(kept.grants.get(&grant).is_some());
+
+    let db = &keeper.inner.db;
+    let mut stored = db.get::<KeeperToken>(&token).await.unwrap().unwrap();
+    stored.value.revoked = Some(crate::records::Revoked {
+        at: keeper.now(),
+        children_survive: false,
+    });
+    let mut change = Change::new();
+    change.put(token.clone(), &stored.value, None).unwrap();
+    // The client goes away while its request is on the way to the disk, unless the disk is quicker.
+    drop(db.commit(change).now_or_never());
+    until("it is written", || kept.tokens.get(&token).is_none()).await;
+    assert_eq!(
+        keeper.authenticate(&secret, None).await.unwrap_err(),
+        Failure::Refused(Refused::TokenRevoked)
     );
 }
 

@@ -162,12 +162,13 @@ impl Keeper {
 
     /// The same, with guards that hold as long as no ancestor is written.
     async fn live_with_ancestors(&self, id: &TokenId) -> Result<Living, Failure> {
-        let mut stored = self
+        let stored = self
             .inner
             .db
             .get_and_keep(|caches| &caches.tokens, &token_name(id))
             .await?
             .ok_or_else(record_missing)?;
+        let mut stored = Arc::unwrap_or_clone(stored);
         self.check_alive(&stored.value)?;
         let mut above = Vec::new();
         if stored.value.ancestors.is_empty() {

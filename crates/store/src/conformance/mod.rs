@@ -57,6 +57,7 @@ where
     reads::snapshots_are_of_one_moment(fresh().await.store).await;
     reads::scans(fresh().await.store).await;
     reads::pages(fresh().await.store).await;
+    reads::marks(fresh().await.store).await;
     reads::bodies_are_opaque(fresh().await.store).await;
     reads::derived_keys(fresh().await.store).await;
     watching::changes(fresh().await.store).await;

@@ -1,9 +1,11 @@
 //! Reading: snapshots, scans, pages, bodies, derived keys.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::Page;
+use crate::{Mark, Page};
 
 pub(super) async fn snapshots_are_of_one_moment(store: Store) {
     let pair = [name("a"), name("b")];
@@ -45,6 +47,59 @@ pub(super) async fn snapshots_are_of_one_moment(store: Store) {
     );
     assert_eq!(found[0], found[3]);
     assert_eq!(store.get_many(&[]).await, Ok(Vec::new()));
+}
+
+/// On an engine that gives marks: one that still holds says that what was read is what was last answered as written.
+pub(super) async fn marks(store: Store) {
+    let (all, other) = (["a", "b", "c"].map(name), name("other"));
+    let found = store.get_marked(&all).await.expect("reads");
+    let Some(taken) = found
+        .into_iter()
+        .map(|(_, mark)| mark)
+        .collect::<Option<Vec<_>>>()
+    else {
+        return;
+    };
+    put(&store, &other, "0").await;
+    let refused = Transaction::new()
+        .guard(absent(&other))
+        .put(other.clone(), text("refused"));
+    assert!(store.commit(refused).await.is_err());
+    assert!(
+        taken.iter().any(Mark::holds),
+        "not every write ends every mark"
+    );
+    commit(&store, Transaction::new().delete(all[0].clone())).await;
+    assert!(!taken[0].holds(), "a deletion was answered");
+    let answered = Arc::new(AtomicU64::new(0));
+    let writer = {
+        let (store, answered, mine) = (store.clone(), answered.clone(), all[1].clone());
+        tokio::spawn(async move {
+            for n in 0..100 {
+                let version = put(&store, &mine, &n.to_string()).await;
+                answered.store(version.number(), Ordering::SeqCst);
+            }
+        })
+    };
+    let mut kept = 0;
+    while !writer.is_finished() {
+        let found = store.get_marked(&all[1..2]).await.expect("reads").remove(0);
+        let (entry, Some(mark)) = found else {
+            panic!("the engine gave marks before");
+        };
+        let version = entry.map_or(0, |entry| entry.version.number());
+        tokio::task::yield_now().await;
+        let last = answered.load(Ordering::SeqCst);
+        if mark.holds() {
+            kept += 1;
+            assert!(
+                version >= last,
+                "what was read is older than what was answered"
+            );
+        }
+    }
+    writer.await.expect("runs");
+    assert!(kept > 0);
 }
 
 async fn names(store: &Store, kind: Kind, prefix: &[&[u8]]) -> BTreeSet<Name> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::StoreError;
 pub use crate::watch::{RawChange, RawWatch};
+use crate::{Mark, StoreError};
 
 pub mod embedded;
 pub mod etcd;
@@ -153,6 +153,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Changes of keys beginning with `prefix` from now on. A change is queued before the commit that made it is answered.
     fn watch(&self, prefix: Vec<u8>) -> RawWatch;
+
+    /// What tells whether this key was written since, to be taken before it is read; `None` on an engine that cannot tell, such as
+    /// one that others write to.
+    fn mark(&self, _key: &[u8]) -> Option<Mark> {
+        None
+    }
 
     /// Up to `limit` entries whose `expires_at` is before `before`, about the oldest first.
     async fn due(&self, before: i64, limit: usize) -> Result<Vec<RawDue>, StoreError>;

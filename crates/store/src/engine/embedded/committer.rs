@@ -209,6 +209,8 @@ impl Committer {
 
     fn reopen(&self, generation: u64) -> Result<(), Failure> {
         let result = self.file.reopen(generation);
+        // It may hold a batch whose outcome was not known.
+        self.file.marks.all_written();
         match &result {
             Ok(()) => tracing::info!("the data file was opened anew after a failure"),
             Err(failure) => tracing::warn!(%failure, "the data file could not be opened anew"),
@@ -288,6 +290,7 @@ impl Committer {
             };
             tracing::warn!(%failure, "a batch could not be written");
             if let Err(again) = self.reopen(generation) {
+                self.gap();
                 return Err((again, Outcome::Unknown));
             }
             // The sequence is part of each write: what the file says now tells whether this one arrived. If it did, one more
@@ -296,7 +299,7 @@ impl Committer {
                 if self.file.sequence() == done.sequence && self.file.confirm().is_ok() {
                     return Ok(done);
                 }
-                self.file.hub.gap();
+                self.gap();
                 return Err((Failure::Broken(failure.to_string()), Outcome::Unknown));
             }
             if retried || matches!(failure, Failure::Full | Failure::Closed) {
@@ -315,6 +318,11 @@ impl Committer {
         }
         for change in &done.changes {
             self.file.hub.publish(change);
+        }
+        for pending in &batch {
+            let puts = pending.transaction.puts.iter().map(|put| &put.key);
+            puts.chain(&pending.transaction.deletes)
+                .for_each(|key| self.file.marks.written(key));
         }
         for (pending, outcome) in batch.into_iter().zip(&done.outcomes) {
             // A waiter that is gone does not undo what it asked for.
@@ -341,8 +349,14 @@ impl Committer {
             } else {
                 tracing::info!(directory = %self.directory.display(), "the data directory is back");
             }
-            self.file.hub.gap();
+            self.gap();
         }
+    }
+
+    /// What became of a batch is not known: any key may have been written.
+    fn gap(&self) {
+        self.file.marks.all_written();
+        self.file.hub.gap();
     }
 
     /// True if there is room for the reserve, which ends the refusals.

@@ -16,6 +16,7 @@ use super::backend::{Backend, Notes};
 use super::disk::{Disk, DiskFile, Identity, is_full};
 use crate::StoreError;
 use crate::engine::{RawChange, RawDue, RawEntry, RawGuard, RawPage, RawPut, RawTransaction};
+use crate::mark::Marks;
 use crate::watch::Hub;
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
@@ -104,6 +105,7 @@ pub(crate) struct DataFile {
     sequence: AtomicU64,
     epoch: AtomicU64,
     pub(crate) hub: Hub,
+    pub(crate) marks: Marks,
 }
 
 impl DataFile {
@@ -126,6 +128,7 @@ impl DataFile {
             sequence: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             hub: Hub::default(),
+            marks: Marks::default(),
         };
         let database = guarded(|| {
             let database = build(file, &this.notes)?;

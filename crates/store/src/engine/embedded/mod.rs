@@ -27,7 +27,7 @@ use super::{
     Engine, EngineStatus, RawCommitError, RawDue, RawEntry, RawPage, RawTransaction, RawWatch,
 };
 use crate::clock::BootClock;
-use crate::{Outcome, StoreError};
+use crate::{Mark, Outcome, StoreError};
 
 mod backend;
 mod committer;
@@ -258,6 +258,10 @@ impl Engine for Embedded {
 
     fn watch(&self, prefix: Vec<u8>) -> RawWatch {
         self.file.hub.watch(prefix)
+    }
+
+    fn mark(&self, key: &[u8]) -> Option<Mark> {
+        Some(self.file.marks.mark(key))
     }
 
     async fn due(&self, before: i64, limit: usize) -> Result<Vec<RawDue>, StoreError> {
