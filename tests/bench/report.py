@@ -189,8 +189,9 @@ def growth(sizes: list[dict], seconds: int) -> str:
     kept = [
         [
             count(size["people"]), count(size["tokens"]), count(size["records"]), f"{size['disk_mib']:,.0f}", f"{size['idle_mib']:.0f}",
-            f"{max(size['counting_mib'], *(size[which]['rss_mib'] for which in ('lookup_alone', 'lookup', 'creds'))):.0f}",
-            f"{statistics.median(size['starts']):.3f}", f"{max(size['starts']):.3f}", f"{size['counted']:,.1f}", f"{size['fill_seconds']:,.0f}",
+            f"{max(size['counting_mib'] or 0, *(size[which]['rss_mib'] for which in ('lookup_alone', 'lookup', 'creds'))):.0f}",
+            f"{statistics.median(size['starts']):.3f}", f"{max(size['starts']):.3f}",
+            "not waited for" if size["counted"] is None else f"{size['counted']:,.1f}", f"{size['fill_seconds']:,.0f}",
         ]
         for size in sizes
     ]
@@ -203,7 +204,7 @@ def growth(sizes: list[dict], seconds: int) -> str:
         "One credential a person, and each login's token with its children, as clients make them. The records are written by the keeper's own logins and "
         "makings of tokens, but gathered in memory and written in order, by the gigabyte; the time of that is the fill's. Start: from the start of the program to its "
         "`READY=1`, after a `kill -9` under load. Count: after each start the server counts what it holds, for its metrics, beside "
-        "serving; what is asked below is asked when the server that was started last has done so, and has found all.\n\n"
+        "serving; what is asked below is asked when the server that was started last has done so, and has found all, or, where it is not waited for, meanwhile.\n\n"
         + table(["credentials", "tokens", "records", "disk MiB", "resident MiB, idle", "resident MiB, most", "start s", "slowest start s", "count s", "fill s"], kept)
         + f"\n\nThrough the API over TLS by wrk, {seconds} seconds each; tokens are drawn at random from at most 100,000 spread over all people, most of them children, "
         "for which the server reads their parent too.\n\n"
