@@ -301,6 +301,30 @@ def test_a_credential_of_the_service_manager_is_replaced(make_issuer, make_serve
     assert opened(server).read(token, key)[0] == 200
 
 
+@pytest.mark.parametrize("engine", ["embedded", "etcd"])
+def test_a_replacement_of_the_root_key_that_was_interrupted_is_finished(engine, make_issuer, make_server, entry, tmp_path, ending):
+    own, extra = {}, None
+    if engine == "etcd":
+        etcd = Etcd(tmp_path / "etcd")
+        ending(etcd)
+        own = {"store": {"etcd": {"endpoints": [etcd.client]}}}
+        extra = {"cluster": {"name": "localhost", "myname": "one.test", "master": "one.test", "auditlog": "none"}}
+    server = make_server([entry(make_issuer(auto_login="alice"))], own=own, extra=extra)
+    # A node of a cluster serves from its first heartbeat on.
+    token, credential = opened(server).login()
+    key, waiting = server.etc / "root.key", server.etc / "root.key.new"
+    old = key.read_text()
+    # All but the last step: a key that the operator names stays where it is.
+    assert operator(server, "rotate-root-key", "--key", waiting).returncode == 0
+    new = waiting.read_text()
+    assert key.read_text() == old != new
+    server.kill()
+    server.start()
+    assert key.read_text() == new and not waiting.exists()
+    assert [path.read_text() for path in server.etc.glob("root.key.old-*")] == [old]
+    assert opened(server).read(token, credential)[0] == 200
+
+
 def test_nodes_on_one_store_have_the_same_shares(make_issuer, make_server, entry, tmp_path, ending):
     issuer = make_issuer(auto_login="alice")
     etcd = Etcd(tmp_path / "etcd")

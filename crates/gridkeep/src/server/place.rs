@@ -4,7 +4,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use gridkeep_store::{Etcd, Initialise, OpenOptions, RootKey, Store};
+use gridkeep_store::{Etcd, Initialise, OpenOptions, RootKey, SealState, Store};
 
 use super::replacement;
 use crate::config::{Config, Loaded};
@@ -71,7 +71,13 @@ pub(super) async fn open(
         let key = match (given, key) {
             (Some(key), _) => key,
             (None, KeySource::Credential) => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
-            (None, KeySource::File(path)) => etcd.load_or_generate(&path).await?,
+            (None, KeySource::File(path)) => {
+                if replacement::was_interrupted(&path) {
+                    let state = SealState::in_etcd(&etcd).await?;
+                    replacement::finish(&path, state.as_ref())?;
+                }
+                etcd.load_or_generate(&path).await?
+            }
         };
         return Ok(etcd.open(key, initialise).await?);
     }
@@ -81,7 +87,10 @@ pub(super) async fn open(
             (Some(key), _) => key,
             (None, KeySource::Credential) => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
             (None, KeySource::File(path)) => {
-                replacement::finish(&path, &directory)?;
+                if replacement::was_interrupted(&path) {
+                    let state = SealState::in_directory(&directory)?;
+                    replacement::finish(&path, state.as_ref())?;
+                }
                 RootKey::load_or_generate(&path, &directory)?
             }
         };

@@ -46,18 +46,20 @@ pub fn put_in_place(path: &Path, old_id: &str) -> anyhow::Result<()> {
         .with_context(|| format!("{} may not be on the disk yet", path.display()))
 }
 
-/// At a start: does the last step of a replacement that was interrupted before it. Does nothing where none was.
+/// Whether a replacement was begun and not finished.
+#[must_use]
+pub fn was_interrupted(path: &Path) -> bool {
+    next(path).exists() && path.exists()
+}
+
+/// At a start: does the last step of a replacement that was interrupted before it. Does nothing where the store has not come to be
+/// sealed under the new key.
 ///
 /// # Errors
-/// What the system or the store said.
-pub fn finish(path: &Path, store: &Path) -> anyhow::Result<()> {
-    let waiting = next(path);
-    if !waiting.exists() || !path.exists() {
-        return Ok(());
-    }
-    let (old, new) = (RootKey::from_file(path)?, RootKey::from_file(&waiting)?);
-    let wanted = SealState::in_directory(store)?.map(|state| state.root_key_id);
-    if wanted.as_deref() == Some(new.id().as_str()) {
+/// What the system said.
+pub fn finish(path: &Path, store: Option<&SealState>) -> anyhow::Result<()> {
+    let (old, new) = (RootKey::from_file(path)?, RootKey::from_file(&next(path))?);
+    if store.is_some_and(|state| state.root_key_id == new.id()) {
         tracing::warn!(
             path = %path.display(),
             "the replacement of the root key was interrupted when the store was sealed under the new one already; the new one is put in place"
@@ -85,7 +87,12 @@ mod tests {
         let store = gridkeep_store::open(OpenOptions::new(&data, key)).unwrap();
         let new = RootKey::generate_file(&next(&path)).unwrap();
         store.clone().close().await.unwrap();
-        finish(&path, &data).unwrap();
+        let finish = || {
+            let state = SealState::in_directory(&data).unwrap();
+            super::finish(&path, state.as_ref()).unwrap();
+        };
+        assert!(was_interrupted(&path));
+        finish();
         assert_eq!(
             RootKey::from_file(&path).unwrap().id(),
             old,
@@ -97,12 +104,11 @@ mod tests {
         let store = gridkeep_store::open(options).unwrap();
         store.replace_root_key(&new).await.unwrap();
         store.close().await.unwrap();
-        finish(&path, &data).unwrap();
+        finish();
         assert_eq!(RootKey::from_file(&path).unwrap().id(), new.id());
         let aside = with(&path, &format!(".old-{old}"));
         assert_eq!(RootKey::from_file(&aside).unwrap().id(), old);
-        assert!(!next(&path).exists());
-        finish(&path, &data).unwrap();
+        assert!(!was_interrupted(&path));
         let store =
             gridkeep_store::open(OpenOptions::new(&data, RootKey::from_file(&path).unwrap()));
         store.unwrap().close().await.unwrap();
