@@ -19,6 +19,9 @@ const SHARDS: usize = 64;
 const SHARED: usize = 512;
 /// The same where it is this process's own, and nearly as quick to ask.
 const OWN: usize = 16;
+/// Names of one shard that were asked for of late and are not kept yet. Where the store is near, keeping what is not asked for
+/// again costs more than it saves.
+const SEEN: usize = 64;
 
 /// What is kept, by kind.
 pub(crate) struct Caches {
@@ -71,6 +74,8 @@ struct Kept<T> {
 struct Shard<T> {
     young: HashMap<Name, Kept<T>>,
     old: HashMap<Name, Kept<T>>,
+    /// Hashes of names that were asked for, each in the place that it falls into.
+    seen: [u64; SEEN],
     /// Counts what was forgotten, so that what was read before is not kept after.
     forgotten: u64,
 }
@@ -89,6 +94,7 @@ impl<T> Cache<T> {
                     Mutex::new(Shard {
                         young: HashMap::new(),
                         old: HashMap::new(),
+                        seen: [0; SEEN],
                         forgotten: 0,
                     })
                 })
@@ -98,9 +104,11 @@ impl<T> Cache<T> {
     }
 
     fn shard(&self, name: &Name) -> MutexGuard<'_, Shard<T>> {
-        let index = self.hasher.hash_one(name) % SHARDS as u64;
-        let index = usize::try_from(index).unwrap_or(0);
-        self.shards[index]
+        self.shard_of(self.hasher.hash_one(name))
+    }
+
+    fn shard_of(&self, hash: u64) -> MutexGuard<'_, Shard<T>> {
+        self.shards[place(hash, SHARDS)]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,12 +132,18 @@ impl<T> Cache<T> {
         Ticket(self.shard(name).forgotten)
     }
 
-    /// Keeps what was read with `mark` after `ticket` was taken, unless it may have been written since.
+    /// Keeps what was read with `mark` after `ticket` was taken, unless it may have been written since; where the store is near, what
+    /// is asked for the second time within a while.
     pub fn keep(&self, ticket: Ticket, mark: Option<Mark>, record: Arc<Stored<T>>) {
         if mark.is_none() && !self.watched {
             return;
         }
-        let mut shard = self.shard(&record.name);
+        let hash = self.hasher.hash_one(&record.name);
+        let mut shard = self.shard_of(hash);
+        let seen = &mut shard.seen[place(hash >> 32, SEEN)];
+        if std::mem::replace(seen, hash) != hash && !self.watched {
+            return;
+        }
         if shard.forgotten == ticket.0 {
             shard.insert(Kept { record, mark }, self.generation);
         }
@@ -150,6 +164,10 @@ impl<T> Cache<T> {
             shard.old.clear();
         }
     }
+}
+
+fn place(hash: u64, places: usize) -> usize {
+    usize::try_from(hash % places as u64).unwrap_or(0)
 }
 
 impl<T> Kept<T> {
