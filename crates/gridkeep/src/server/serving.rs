@@ -31,6 +31,8 @@ const SEALING: Duration = Duration::from_secs(65);
 
 /// How often certificate files are looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(60);
+/// How long a start waits for the first heartbeat of a node.
+const FIRST_HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Why the server no longer serves.
 pub(super) enum Ended {
@@ -136,6 +138,13 @@ pub(super) async fn serve(
     }
     port.serve(&service, proxies, &mut tasks, &stopping)?;
     tasks.spawn(running.clone().follow_configuration(stopping.clone()));
+    // A node that says that it is ready has its store: its first heartbeat was taken. One that is slow keeps nothing waiting for long.
+    let _ = tokio::time::timeout(FIRST_HEARTBEAT, async {
+        while !keeper.has_store() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     let status = format!("serving on {}", running.addresses.join(" "));
     tracing::info!(
         issuers = running.config().issuers.len(),
