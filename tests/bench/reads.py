@@ -51,11 +51,15 @@ class Growing:
         taken = []
         for _ in range(times):
             audit = self.server.directory / "audit.log"
-            # One that was just rotated may not be there yet.
-            before = audit.stat().st_size if audit.exists() else 0
+
+            def written() -> int:
+                # One that was just rotated may not be there yet.
+                return audit.stat().st_size if audit.exists() else 0
+
+            before = written()
             load = self.wrk(2, DRAWN, wait=False)
             # It reads its requests first, which takes a while where they are many.
-            wait_until(lambda: audit.exists() and audit.stat().st_size > before, "the load has begun", self.server.process)
+            wait_until(lambda: written() > before, "the load has begun", self.server.process)
             time.sleep(0.5)
             self.server.kill()
             load.communicate()

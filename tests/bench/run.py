@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures ours beside the programs it replaces and writes docs/benchmarks.md. No figure is asserted; what was not measured properly is an error.
 
-Environment: GRIDKEEP_BIN, the release binaries; BENCH_FULL=1 goes on to 1,000,000 credentials and 10,000,000 tokens (a quarter of an hour more, and 30 GB of
+Environment: GRIDKEEP_BIN, the release binaries; BENCH_FULL=1 goes on to 1,000,000 credentials and 10,000,000 tokens (up to half an hour more, and 30 GB of
 disk); BENCH_DIR, a directory on the disk to be measured.
 """
 

@@ -1,9 +1,9 @@
 //! Records kept in memory, so that reads cost no way to the store.
 //!
-//! A kept record is only ever a reason to say yes: whatever would refuse reads the store first. On a store of one's own it counts
-//! while its mark holds ([`Mark`]). On a shared one it is dropped when the watch shows a write, when this node writes, and as a whole after a
-//! gap. Bounded by two generations: what was not put for a whole generation goes, at the price of holding up to twice the stated
-//! number.
+//! A kept record is only ever a reason to say yes: whatever would refuse reads the store first. Dropped when this process writes; but a
+//! write whose caller is gone is not heard of that way, so on a store of one's own a record counts while its mark holds ([`Mark`]), and
+//! on a shared one until the watch shows a write, or a gap, at which all go. Bounded by two generations: what was not put for a whole
+//! generation goes, at the price of holding up to twice the stated number.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
