@@ -307,6 +307,23 @@ pub struct FaultyEngine {
     one_in: u64,
     random: Mutex<XorShift>,
     injected: AtomicU64,
+    committing: AtomicU64,
+}
+
+/// A commit that somebody waits for.
+struct Committing<'a>(&'a AtomicU64);
+
+impl<'a> Committing<'a> {
+    fn counted(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl FaultyEngine {
@@ -320,7 +337,14 @@ impl FaultyEngine {
             one_in: one_in.max(1),
             random,
             injected: AtomicU64::new(0),
+            committing: AtomicU64::new(0),
         }
+    }
+
+    /// Commits that somebody waits for at the moment.
+    #[must_use]
+    pub fn committing(&self) -> u64 {
+        self.committing.load(Ordering::SeqCst)
     }
 
     /// Begins or ends the failing.
@@ -378,6 +402,7 @@ impl Engine for FaultyEngine {
 
     async fn commit(&self, transaction: RawTransaction) -> Result<u64, RawCommitError> {
         self.before()?;
+        let _waited_for = Committing::counted(&self.committing);
         let answer = self.inner.commit(transaction).await?;
         if self.roll() {
             let cause = "an injected failure after the call".to_owned();
