@@ -18,10 +18,10 @@ const SHARDS: usize = 64;
 /// Records of one generation of one shard where the store is shared and far: 64 × 512 × 2 of each kind at most.
 const SHARED: usize = 512;
 /// The same where it is this process's own, and nearly as quick to ask.
-const OWN: usize = 16;
+const OWN: usize = 8;
 /// Names of one shard that were asked for of late and are not kept yet. Where the store is near, keeping what is not asked for
 /// again costs more than it saves.
-const SEEN: usize = 64;
+const SEEN: usize = 16;
 
 /// What is kept, by kind.
 pub(crate) struct Caches {
