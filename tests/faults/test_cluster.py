@@ -186,6 +186,73 @@ def test_clients_while_a_node_is_away(whole, away, how):
     assert status == 200, body
 
 
+def test_a_node_that_starts_without_its_store_passes_requests_on(whole, away):
+    """Requests that come to it are answered, by others, until it reaches etcd; then it serves as if nothing had been."""
+    known = whole.ask("login")
+    read = {"method": "GET", "path": f"secret/oauth/creds/dune/{known['key']}:default", "token": known["token"]}
+    server, address = whole.nodes["n2"], node_address("n2")
+
+    def answered(**what):
+        """Status and body. While etcd chooses a leader anew, everybody says "later"."""
+        found = []
+
+        def asked():
+            found[:] = whole.ask("once", address=address, **what)
+            return found[0] != 503
+
+        wait_until(asked, "a node answers", server.process)
+        return found[0], found[1]
+
+    remembered = server.directory / "data" / "peers.sealed"
+    server.stop()
+    assert remembered.stat().st_mode & 0o777 == 0o600
+    assert not any(word in remembered.read_bytes() for word in (b"n1.test", b"10.77"))
+    end = away.storeless("n2")
+    try:
+        server.start()
+        assert "requests are passed to n1.test, n3.test" in server.log()
+        status, body = answered(**read)
+        assert status == 200, body
+        lines = [line for name in others("n2") for line in whole.nodes[name].audit() if line["request"]["path"] == read["path"]]
+        assert lines and lines[-1]["request"]["remote_address"] == "10.77.0.100", lines[-1:]
+        # Writes and logins as well; what is refused is refused by a node that knows.
+        status, body = answered(method="POST", path="auth/token/create", token=known["token"], body={"ttl": "1h"})
+        assert status == 200, body
+        status, body = answered(**{**read, "token": "hvs.unknown"})
+        assert status == 403, body
+        status, body, _ = whole.ask("once", address=address, method="GET", path="sys/health")
+        assert (status, body["standby"], body["sealed"]) == (429, True, False), body
+        status, body, _ = whole.ask("once", address=address, method="GET", path="sys/health?standbyok=true")
+        assert status == 200, body
+        status, body, _ = whole.ask("once", address=address, method="GET", path="sys/leader")
+        assert status == 503 and "has not reached its store" in body["errors"][0], body
+        # Nobody else is passed on as somebody, and operators on the host hear what is the matter.
+        forged = {"X-Gridkeep-Client": "192.0.2.1:1", "X-Gridkeep-Peer": f"{'0' * 64} n1.test"}
+        look = {"method": "GET", "path": "auth/token/lookup-self", "token": known["token"]}
+        status, body = answered(extra=forged, **look)
+        assert status == 200, body
+        lines = [line for name in others("n2") for line in whole.nodes[name].audit() if line["request"]["path"] == look["path"]]
+        assert {line["request"]["remote_address"] for line in lines} == {"10.77.0.100"}, lines
+        done = subprocess.run(
+            [*whole.network["n2"].enter, GRIDKEEP, "cluster", "status", "--config", server.etc / "config.d"],
+            capture_output=True, text=True, timeout=PATIENCE, env={"PATH": os.environ["PATH"]},
+        )
+        assert done.returncode != 0 and "has not reached etcd since it started" in done.stderr, done
+        # Told to stop, it stops; killed, it starts the same way again.
+        server.stop()
+        server.start()
+        server.kill()
+        server.start()
+        status, body = answered(**read)
+        assert status == 200, body
+    finally:
+        end()
+    whole.settled()
+    before = len(server.audit())
+    assert answered(**read)[0] == 200
+    assert len(server.audit()) > before, "it serves by itself"
+
+
 def operator(cluster, name, *words):
     """An operator's command on a node."""
     done = subprocess.run(

@@ -34,4 +34,5 @@ pub use audit::{
     AuditChain, AuditError, AuditFailure, AuditSink, AuditVerifier, FileAudit, FileAuditOptions,
 };
 pub use measure::{describe_metrics, measure};
+pub use peer::away::{Acquaintances, AwayService};
 pub use service::{DialectLimits, DialectOptions, MetricsSource, SealSwitch, VaultService};

@@ -4,14 +4,12 @@
 //! so by [`Unsealing`]. Nothing of it is audited, as in the original: the audit log needs the keys.
 
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use gridkeep_keeper::Shares;
 use gridkeep_keeper::clock::{Clock as _, SystemClock};
 use http::header::CONTENT_TYPE;
@@ -30,7 +28,7 @@ use crate::listener::HttpService;
 use crate::params::{self, Params};
 use crate::path;
 use crate::route::{Route, Status};
-use crate::service::{DialectLimits, request_id};
+use crate::service::{DialectLimits, caught, request_id};
 
 /// How a server is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -157,16 +155,13 @@ impl SealedService {
         // After either of these somebody else answers on this port.
         let last = request.method() != Method::GET
             && matches!(request.uri().path(), "/v1/sys/init" | "/v1/sys/unseal");
-        let answering = AssertUnwindSafe(self.answer(request)).catch_unwind();
-        let answer = match answering.await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(trouble)) => trouble.into(),
-            Err(_) => Answer::error(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("internal error; the server's log has more under request {id}"),
-            ),
+        let answering = async {
+            self.answer(request)
+                .await
+                .unwrap_or_else(Answer::from)
+                .into_response(&id)
         };
-        let mut response = answer.into_response(&id);
+        let mut response = caught(&id, answering).await;
         if framed || last {
             response
                 .headers_mut()

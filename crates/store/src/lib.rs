@@ -31,6 +31,7 @@
 //! [`Store`]. The store never hides what has expired: that is for readers, who have the clock; [`Store::sweep`] deletes later.
 //! A new engine is a module of [`engine`] and done when [`conformance`] passes on it.
 
+mod aside;
 mod bootstrap;
 mod clock;
 mod codec;

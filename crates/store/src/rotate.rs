@@ -236,11 +236,7 @@ impl Store {
 
     /// False if the keyring was changed by somebody else; then it has been read again.
     async fn replace_keyring(&self, keyring: &Keyring, next: &Keyring) -> Result<bool, StoreError> {
-        let wrapping_keys = self.inner.wrapping_keys();
-        let wrapping_key = wrapping_keys
-            .iter()
-            .find(|key| key.root_key_id == keyring.root_key_id)
-            .ok_or_else(|| StoreError::unavailable("the root key is being replaced"))?;
+        let wrapping_key = self.inner.wrapping_key(keyring)?;
         let sealed = next.seal(&wrapping_key.secret, self.inner.store_id.as_bytes())?;
         let transaction = RawTransaction {
             guards: vec![RawGuard::At(KEYRING_KEY.to_vec(), keyring.version)],

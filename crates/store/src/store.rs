@@ -381,6 +381,14 @@ impl Inner {
             .clone()
     }
 
+    /// The key that this keyring was found sealed under.
+    pub(crate) fn wrapping_key(&self, keyring: &Keyring) -> Result<WrappingKey, StoreError> {
+        self.wrapping_keys()
+            .into_iter()
+            .find(|key| key.root_key_id == keyring.root_key_id)
+            .ok_or_else(|| StoreError::unavailable("the root key is being replaced"))
+    }
+
     pub(crate) fn keyring(&self) -> Arc<Keyring> {
         self.keyring
             .read()

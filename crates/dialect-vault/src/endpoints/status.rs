@@ -1,6 +1,7 @@
 //! What anybody may ask about the server's state. Not audited, as in the original.
 
 use bytes::Bytes;
+use gridkeep_keeper::ClusterIdentity;
 use http::{Method, StatusCode};
 use hyper::body::Body;
 use serde_json::{Map, Value, json};
@@ -11,6 +12,7 @@ use crate::failure::Trouble;
 use crate::fields::Fields;
 use crate::params::{self, Params};
 use crate::route::Status;
+use crate::sealed::SealKind;
 use crate::service::Inner;
 
 pub(crate) async fn answer<B>(
@@ -60,49 +62,73 @@ where
 }
 
 fn health(inner: &Inner, query: Params) -> Result<Answer, Trouble> {
-    let mut fields = Fields::new(query);
-    let mut active = StatusCode::OK;
-    let mut standby = StatusCode::TOO_MANY_REQUESTS;
-    let mut sealed_code = StatusCode::SERVICE_UNAVAILABLE;
-    for name in ["activecode", "standbycode", "sealedcode", "uninitcode"] {
-        match (code(&mut fields, name)?, name) {
-            (Some(code), "activecode") => active = code,
-            (Some(code), "standbycode") => standby = code,
-            (Some(code), "sealedcode") => sealed_code = code,
-            _ => {}
-        }
-    }
-    // OpenBao takes the bare word for false, Vault for true; whoever writes it means true.
-    let standby_ok = fields.text("standbyok")?.is_some_and(|text| {
-        !matches!(text.as_str(), "false" | "0" | "f" | "F" | "FALSE" | "False")
-    });
-    // Every node that serves is active. One that passes requests on is a standby.
-    let serves = inner.keeper.serves();
-    let sealed = inner.options.seal.begun();
-    let status = if sealed {
-        sealed_code
-    } else if serves {
-        active
-    } else if inner.keeper.peers().is_empty() {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else if standby_ok {
-        active
-    } else {
-        standby
+    let health = Health {
+        serves: inner.keeper.serves(),
+        sealed: inner.options.seal.begun(),
+        has_peers: !inner.keeper.peers().is_empty(),
+        now: inner.keeper.now().0,
+        version: &inner.options.version,
+        cluster: &inner.keeper.cluster(),
     };
-    let cluster = inner.keeper.cluster();
-    let object = object(json!({
-        "initialized": true,
-        "sealed": sealed,
-        "standby": !serves && !sealed,
-        "replication_performance_mode": "disabled",
-        "replication_dr_mode": "disabled",
-        "server_time_utc": inner.keeper.now().0,
-        "version": inner.options.version,
-        "cluster_name": cluster.name,
-        "cluster_id": cluster.id,
-    }));
-    Ok(Answer::bare(status, object))
+    health.answer(query)
+}
+
+/// What `sys/health` tells of a node that has, or had, its keys.
+pub(crate) struct Health<'a> {
+    /// Whether it answers itself.
+    pub serves: bool,
+    pub sealed: bool,
+    /// Whether there are nodes to which it can pass requests.
+    pub has_peers: bool,
+    /// Its wall clock, in seconds of Unix time.
+    pub now: i64,
+    pub version: &'a str,
+    pub cluster: &'a ClusterIdentity,
+}
+
+impl Health<'_> {
+    pub fn answer(&self, query: Params) -> Result<Answer, Trouble> {
+        let mut fields = Fields::new(query);
+        let mut active = StatusCode::OK;
+        let mut standby = StatusCode::TOO_MANY_REQUESTS;
+        let mut sealed_code = StatusCode::SERVICE_UNAVAILABLE;
+        for name in ["activecode", "standbycode", "sealedcode", "uninitcode"] {
+            match (code(&mut fields, name)?, name) {
+                (Some(code), "activecode") => active = code,
+                (Some(code), "standbycode") => standby = code,
+                (Some(code), "sealedcode") => sealed_code = code,
+                _ => {}
+            }
+        }
+        // OpenBao takes the bare word for false, Vault for true; whoever writes it means true.
+        let standby_ok = fields.text("standbyok")?.is_some_and(|text| {
+            !matches!(text.as_str(), "false" | "0" | "f" | "F" | "FALSE" | "False")
+        });
+        // Every node that serves is active. One that passes requests on is a standby.
+        let status = if self.sealed {
+            sealed_code
+        } else if self.serves {
+            active
+        } else if !self.has_peers {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else if standby_ok {
+            active
+        } else {
+            standby
+        };
+        let object = object(json!({
+            "initialized": true,
+            "sealed": self.sealed,
+            "standby": !self.serves && !self.sealed,
+            "replication_performance_mode": "disabled",
+            "replication_dr_mode": "disabled",
+            "server_time_utc": self.now,
+            "version": self.version,
+            "cluster_name": self.cluster.name,
+            "cluster_id": self.cluster.id,
+        }));
+        Ok(Answer::bare(status, object))
+    }
 }
 
 /// A status code somebody wants instead of the usual one. Only those that Python's table of responses knows: the stock clients
@@ -123,23 +149,47 @@ pub(crate) fn code(fields: &mut Fields, name: &str) -> Result<Option<StatusCode>
 }
 
 fn seal_status(inner: &Inner) -> Map<String, Value> {
-    let cluster = inner.keeper.cluster();
-    let mut status = object(json!({
-        "initialized": true,
-        "sealed": inner.options.seal.begun(),
-        "progress": 0,
-        "nonce": "",
-        "recovery_seal": false,
-        "version": inner.options.version,
-        "build_date": inner.options.build_date,
-        "commit_date": inner.options.build_date,
-        "migration": false,
-        "cluster_name": cluster.name,
-        "cluster_id": cluster.id,
-        "storage_type": if inner.keeper.is_shared() { "raft" } else { "file" },
-    }));
-    inner.options.seal.kind().describe(&mut status);
-    status
+    let words = SealWords {
+        sealed: inner.options.seal.begun(),
+        version: &inner.options.version,
+        build_date: &inner.options.build_date,
+        cluster: &inner.keeper.cluster(),
+        shared: inner.keeper.is_shared(),
+        kind: inner.options.seal.kind(),
+    };
+    words.object()
+}
+
+/// What `sys/seal-status` tells of a node that has, or had, its keys.
+pub(crate) struct SealWords<'a> {
+    pub sealed: bool,
+    pub version: &'a str,
+    pub build_date: &'a str,
+    pub cluster: &'a ClusterIdentity,
+    /// Whether nodes share the store.
+    pub shared: bool,
+    pub kind: SealKind,
+}
+
+impl SealWords<'_> {
+    pub fn object(&self) -> Map<String, Value> {
+        let mut status = object(json!({
+            "initialized": true,
+            "sealed": self.sealed,
+            "progress": 0,
+            "nonce": "",
+            "recovery_seal": false,
+            "version": self.version,
+            "build_date": self.build_date,
+            "commit_date": self.build_date,
+            "migration": false,
+            "cluster_name": self.cluster.name,
+            "cluster_id": self.cluster.id,
+            "storage_type": if self.shared { "raft" } else { "file" },
+        }));
+        self.kind.describe(&mut status);
+        status
+    }
 }
 
 pub(crate) fn object(value: Value) -> Map<String, Value> {

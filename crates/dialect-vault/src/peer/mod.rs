@@ -3,8 +3,9 @@
 //! Owns the way between nodes: who is a peer ([`proof`]), connections to peers ([`pool`]), what of a request goes along. Refuses
 //! to judge requests: the node that acts checks, audits and answers as if the client had come to it. A request that was passed
 //! on is not passed on again. The address of the client goes along and is believed only on a connection whose other end has
-//! proven that it holds the store's key.
+//! proven that it holds the store's key. A node that has not reached its store since it started goes by what it knew before ([`away`]).
 
+pub mod away;
 mod pool;
 mod proof;
 
@@ -12,11 +13,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gridkeep_keeper::Keeper;
+use gridkeep_keeper::{Keeper, Peer};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
+use zeroize::Zeroizing;
 
 use crate::answer::Answer;
 use crate::params;
@@ -56,8 +58,13 @@ pub(crate) enum Passed<B> {
 
 impl Peers {
     pub fn new(keeper: &Keeper) -> Self {
+        Self::of(&proof_key(keeper), keeper.node())
+    }
+
+    /// Of the node of this name.
+    fn of(key: &[u8; 32], node: &str) -> Self {
         Peers {
-            proofs: Proofs::new(keeper.derive_key("peers").as_slice(), keeper.node()),
+            proofs: Proofs::new(key, node),
             pool: Pool::default(),
         }
     }
@@ -95,7 +102,18 @@ impl Peers {
         if keeper.serves() || is_local(request.uri().path()) {
             return Passed::Here(request, from);
         }
-        self.pass_on(keeper, limits, request, from, id).await
+        // Only what carries our proof may be large; whether the token is alive the other node says.
+        let ours = client_token(request.headers())
+            .is_some_and(|secret| keeper.parse_secret(&secret).is_some());
+        let limit = if ours { limits.body } else { limits.open_body };
+        let limit = Limit {
+            bytes: limit,
+            time: limits.body_time,
+        };
+        match self.pass_on(keeper.peers(), limit, request, from, id).await {
+            Ok(response) => Passed::Answered(response),
+            Err(answer) => Passed::Refused(answer),
+        }
     }
 
     fn greeted(&self, channel: Channel, serves: bool) -> Response<Full<Bytes>> {
@@ -109,29 +127,25 @@ impl Peers {
         response
     }
 
+    /// Passes a request that came from `from` to the first of `peers` that can serve it.
     async fn pass_on<B>(
         &self,
-        keeper: &Keeper,
-        limits: &DialectLimits,
+        peers: Vec<Peer>,
+        limit: Limit,
         request: Request<B>,
         from: SocketAddr,
         id: &str,
-    ) -> Passed<B>
+    ) -> Result<Response<Full<Bytes>>, Answer>
     where
         B: Body<Data = Bytes>,
     {
         let (parts, body) = request.into_parts();
-        // Only what carries our proof may be large; whether the token is alive the other node says.
-        let ours = client_token(&parts.headers)
-            .is_some_and(|secret| keeper.parse_secret(&secret).is_some());
-        let limit = if ours { limits.body } else { limits.open_body };
-        let bytes = match params::receive(body, limit, limits.body_time).await {
-            Ok(bytes) => bytes,
-            Err(error) => return Passed::Refused(crate::failure::Trouble::from(error).into()),
-        };
+        let bytes = params::receive(body, limit.bytes, limit.time)
+            .await
+            .map_err(crate::failure::Trouble::from)?;
         let passed = outgoing(&parts, bytes, from);
         let finding = async {
-            for peer in keeper.peers() {
+            for peer in peers {
                 match self.pool.connection(&self.proofs, &peer).await {
                     Ok(connection) => return Some((peer, connection)),
                     Err(trouble) => {
@@ -142,9 +156,7 @@ impl Peers {
             None
         };
         let found = tokio::time::timeout(FINDING, finding).await.ok().flatten();
-        let Some((peer, connection)) = found else {
-            return Passed::Refused(nobody());
-        };
+        let (peer, connection) = found.ok_or_else(nobody)?;
         tracing::debug!(
             request_id = id,
             peer = peer.name,
@@ -152,12 +164,24 @@ impl Peers {
         );
         let answering = self.pool.send(&peer, connection, passed);
         match tokio::time::timeout(ANSWER, answering).await {
-            Ok(Ok(response)) => Passed::Answered(response),
-            Ok(Err(Trouble::Unsent(_))) => Passed::Refused(nobody()),
-            Ok(Err(trouble)) => Passed::Refused(no_answer(&peer.name, &trouble.to_string())),
-            Err(_) => Passed::Refused(no_answer(&peer.name, "it took too long")),
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(Trouble::Unsent(_))) => Err(nobody()),
+            Ok(Err(trouble)) => Err(no_answer(&peer.name, &trouble.to_string())),
+            Err(_) => Err(no_answer(&peer.name, "it took too long")),
         }
     }
+}
+
+/// The key by which a node proves to be a node of the store.
+fn proof_key(keeper: &Keeper) -> Zeroizing<[u8; 32]> {
+    keeper.derive_key("peers")
+}
+
+/// What a request's body may be.
+#[derive(Clone, Copy)]
+struct Limit {
+    bytes: usize,
+    time: Duration,
 }
 
 fn nobody() -> Answer {

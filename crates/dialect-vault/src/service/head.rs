@@ -1,10 +1,17 @@
-//! What the head of a request says besides its path: who asks, in which namespace, and the name we give the request.
+//! What the head of a request says besides its path: who asks, in which namespace, and the name we give the request; and that every
+//! request has an answer.
+
+use std::panic::AssertUnwindSafe;
 
 use aws_lc_rs::rand;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::Full;
 use secrecy::SecretString;
 
+use crate::answer::Answer;
 use crate::failure::Trouble;
 
 /// Headers that would change the meaning of an answer in ways this server does not offer.
@@ -48,6 +55,24 @@ pub(crate) fn client_token(headers: &HeaderMap) -> Option<SecretString> {
         }
     };
     (!text.is_empty()).then(|| SecretString::from(text))
+}
+
+/// The answer to a request, also to one whose answering panics.
+pub(crate) async fn caught(
+    id: &str,
+    answering: impl Future<Output = Response<Full<Bytes>>>,
+) -> Response<Full<Bytes>> {
+    AssertUnwindSafe(answering)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            tracing::error!(request_id = id, "a request ended in a panic");
+            Answer::error(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("internal error; the server's log has more under request {id}"),
+            )
+            .into_response(id)
+        })
 }
 
 /// A random identifier in the form of a UUID of version 4.

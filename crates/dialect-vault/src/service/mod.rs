@@ -8,7 +8,7 @@ mod options;
 mod received;
 mod switch;
 
-pub(crate) use head::request_id;
+pub(crate) use head::{caught, request_id};
 pub use options::{DialectLimits, DialectOptions, MetricsSource};
 pub use switch::SealSwitch;
 
@@ -16,7 +16,6 @@ pub(crate) use head::client_token;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -153,15 +152,7 @@ impl VaultService {
                 }
             }
         };
-        let answering = AssertUnwindSafe(answering.instrument(span.clone())).catch_unwind();
-        let mut response = answering.await.unwrap_or_else(|_| {
-            tracing::error!(request_id = id, "a request ended in a panic");
-            Answer::error(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("internal error; the server's log has more under request {id}"),
-            )
-            .into_response(&id)
-        });
+        let mut response = caught(&id, answering.instrument(span.clone())).await;
         asked.answered(response.status());
         span.record("route", asked.route());
         span.record("status", i64::from(response.status().as_u16()));

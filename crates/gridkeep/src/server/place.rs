@@ -22,7 +22,7 @@ pub enum KeySource {
 
 impl KeySource {
     /// The key, which exists.
-    fn read(self) -> anyhow::Result<RootKey> {
+    pub(super) fn read(self) -> anyhow::Result<RootKey> {
         Ok(match self {
             Self::Credential => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
             Self::File(path) => RootKey::from_file(&path)?,

@@ -20,9 +20,9 @@ use gridkeep_store::shamir::Share;
 use gridkeep_store::{Etcd, EtcdSettings, Initialise, OpenOptions, RootKey, SealState, Shares};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
+use super::counter::Counter;
 use super::operator::{Desk, Order, Socket};
 use super::port::Port;
 use super::{BUILD_DATE, Over, notify};
@@ -43,39 +43,15 @@ pub(super) enum Awaited {
     Stop,
 }
 
-/// What is served without keys, and who serves it.
-struct Counter {
-    addresses: String,
-    tasks: JoinSet<()>,
-    stop: watch::Sender<bool>,
-}
-
-impl Counter {
-    /// Answers on `port`.
-    fn open(waiting: Arc<Waiting>, port: &Port) -> anyhow::Result<Counter> {
-        let service = SealedService::new(
-            waiting,
-            env!("CARGO_PKG_VERSION"),
-            BUILD_DATE,
-            DialectLimits::default(),
-        );
-        let (stop, stopping) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        port.serve(&service, TrustedProxies::default(), &mut tasks, &stopping)?;
-        Ok(Counter {
-            addresses: port.addresses()?.join(" "),
-            tasks,
-            stop,
-        })
-    }
-
-    /// Lets the answers under way go out.
-    async fn close(mut self) {
-        // The receivers live in the tasks; without one there is nobody to tell.
-        let _ = self.stop.send(true);
-        let done = async { while self.tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(Duration::from_secs(5), done).await;
-    }
+/// Answers on `port` what can be answered without keys.
+fn open_counter(waiting: Arc<Waiting>, port: &Port) -> anyhow::Result<Counter> {
+    let service = SealedService::new(
+        waiting,
+        env!("CARGO_PKG_VERSION"),
+        BUILD_DATE,
+        DialectLimits::default(),
+    );
+    Counter::open(&service, TrustedProxies::default(), port)
 }
 
 /// Says that the server is sealed while what it had begun is finished.
@@ -91,7 +67,7 @@ pub(super) async fn close(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (waiting, _awaited) = Waiting::new(config);
     waiting.attempt().closing = true;
-    let counter = Counter::open(waiting, &port)?;
+    let counter = open_counter(waiting, &port)?;
     let mut over = Over::Sealed(port);
     let outcome = loop {
         tokio::select! {
@@ -114,9 +90,9 @@ pub(super) async fn wait(config: &Config, port: &Port) -> anyhow::Result<Awaited
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (waiting, mut awaited) = Waiting::new(config);
     waiting.look().await?;
-    let mut counter = Counter::open(waiting.clone(), port)?;
+    let mut counter = open_counter(waiting.clone(), port)?;
     let socket = Socket::bind(&config.gridkeep.run_directory.value)?;
-    let served = socket.serve(waiting.clone(), counter.stop.subscribe());
+    let served = socket.serve(waiting.clone(), counter.stopping());
     counter.tasks.spawn(served);
     let status = format!("sealed on {}", counter.addresses);
     tracing::warn!(

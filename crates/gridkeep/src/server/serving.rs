@@ -20,7 +20,7 @@ use super::cluster::{self, Occasion, Own};
 use super::port::{Port, warn_of_the_certificates_end};
 use super::running::{Running, trusted_proxies};
 use super::sealed::Closing;
-use super::{BUILD_DATE, Options, audit, notify, operator, place, telemetry};
+use super::{BUILD_DATE, Options, audit, away, notify, operator, telemetry};
 use crate::config::{Config, Loaded};
 
 /// How long a stop waits for requests to issuers; they are bounded by 60 s themselves.
@@ -58,7 +58,9 @@ pub(super) async fn serve(
         key.as_ref().map_or(SealKind::Auto, kind_of),
     ));
     let scraped = telemetry::bind(&config)?;
-    let store = place::open(&config, &loaded, options.initialise, key).await?;
+    let Some(store) = away::open(options, &config, &loaded, port, key).await? else {
+        return Ok(Ended::Stopped);
+    };
     let own = Own::of(&config, &loaded);
     let mut keeper_options = KeeperOptions::new(
         config.own_name().value,
@@ -133,6 +135,13 @@ pub(super) async fn serve(
         tasks.spawn(gridkeep_telemetry::serve(
             listener,
             measures.clone(),
+            stopping.clone(),
+        ));
+    }
+    if keeper.is_shared() {
+        tasks.spawn(away::remember(
+            running.clone(),
+            store.clone(),
             stopping.clone(),
         ));
     }
