@@ -37,6 +37,26 @@ def opened(server):
     return Vault(server)
 
 
+def test_whoever_initialises_gets_the_shares_whatever_fails_after_the_store_was_made(sealed):
+    """Without them the store could never be opened."""
+    server = sealed
+    # Where the keeper that makes the first token wants its directory.
+    spool = server.directory / "data" / "spool"
+    spool.parent.mkdir(mode=0o700, exist_ok=True)
+    spool.write_text("in the way")
+    client = client_of(server)
+    made = client.sys.initialize(3, 2)
+    assert len(made["keys"]) == 3 and made["root_token"] == "", made
+    wait_until(lambda: server.call("GET", "sys/seal-status")[1]["n"] == 3, "it has begun anew", server.process)
+    assert "the first operator's token could not be made" in server.log()
+    spool.unlink()
+    client.sys.submit_unseal_keys(made["keys"][:2])
+    vault = opened(server)
+    token, key = vault.login()
+    assert vault.read(token, key)[0] == 200
+    assert operator(server, "token").stdout.startswith("hvs.")
+
+
 def test_init_unseal_seal(sealed):
     server = sealed
     client = client_of(server)

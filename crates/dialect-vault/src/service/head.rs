@@ -58,20 +58,22 @@ pub(crate) fn client_token(headers: &HeaderMap) -> Option<SecretString> {
 }
 
 /// The answer to a request, also to one whose answering panics.
-pub(crate) async fn caught(
+pub(crate) fn caught(
     id: &str,
     answering: impl Future<Output = Response<Full<Bytes>>>,
-) -> Response<Full<Bytes>> {
+) -> impl Future<Output = Response<Full<Bytes>>> {
+    // Not an async function: that would hold what is large twice.
     AssertUnwindSafe(answering)
         .catch_unwind()
-        .await
-        .unwrap_or_else(|_| {
-            tracing::error!(request_id = id, "a request ended in a panic");
-            Answer::error(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("internal error; the server's log has more under request {id}"),
-            )
-            .into_response(id)
+        .map(move |answer| {
+            answer.unwrap_or_else(|_| {
+                tracing::error!(request_id = id, "a request ended in a panic");
+                Answer::error(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("internal error; the server's log has more under request {id}"),
+                )
+                .into_response(id)
+            })
         })
 }
 

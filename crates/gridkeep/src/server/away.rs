@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -59,15 +59,17 @@ pub(super) async fn open(
         let opened = place::open(config, loaded, options.initialise, key).await;
         return opened.map(Some);
     };
+    let absent = Arc::new(Absent {
+        others: known.names().join(", "),
+        trouble: Mutex::default(),
+    });
     let opening = async {
         loop {
             match place::open(config, loaded, options.initialise, None).await {
-                Err(error) if is_passing(&error) => {
-                    tracing::debug!("the store is not reached yet: {error:#}");
-                    tokio::time::sleep(PAUSE).await;
-                }
+                Err(error) if is_passing(&error) => absent.hear(&error),
                 done => return done,
             }
+            tokio::time::sleep(PAUSE).await;
         }
     };
     let mut opening = pin!(opening);
@@ -85,14 +87,13 @@ pub(super) async fn open(
         DialectLimits::default(),
     );
     let mut counter = Counter::open(&service, service.proxies(), port)?;
-    let others = known.names().join(", ");
-    let desk = Arc::new(Absent(others.clone()));
     let socket = Socket::bind(&config.gridkeep.run_directory.value)?;
-    let served = socket.serve(desk, counter.stopping());
+    let served = socket.serve(absent.clone(), counter.stopping());
     counter.tasks.spawn(served);
     let status = format!("standby on {}", counter.addresses);
     tracing::warn!(
-        "{status}: etcd is not reached, requests are passed to {others} until it is; look at the members of etcd and the way to them"
+        "{status}: etcd is not reached, requests are passed to {} until it is; look at the members of etcd and the way to them",
+        absent.others
     );
     notify::tell(&format!("READY=1\nSTATUS={status}"));
     let opened = loop {
@@ -199,15 +200,34 @@ async fn write(path: &Path, store: &Store, known: &Acquaintances) -> anyhow::Res
     .await?
 }
 
-/// Says to operators on the host what is the matter; with the names of the nodes that serve meanwhile.
-struct Absent(String);
+/// Why the store is not there. Says so to the log, and to operators on the host.
+struct Absent {
+    /// The nodes that serve meanwhile.
+    others: String,
+    /// What the last attempt met; empty before it ended.
+    trouble: Mutex<String>,
+}
+
+impl Absent {
+    /// Notes why an attempt failed; the same is logged once.
+    fn hear(&self, error: &anyhow::Error) {
+        let text = format!("{error:#}");
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if *trouble != text {
+            tracing::warn!("{text}");
+            *trouble = text;
+        }
+    }
+}
 
 #[async_trait]
 impl Desk for Absent {
     async fn obey(&self, _: u32, _: &Order, _: Option<&str>) -> anyhow::Result<String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let separator = if trouble.is_empty() { "" } else { ": " };
         anyhow::bail!(
-            "this node has not reached etcd since it started, and passes requests to {} meanwhile; look at the members of etcd and the way to them, it goes on by itself",
-            self.0
+            "this node has not reached etcd since it started, and passes requests to {} meanwhile; it goes on by itself{separator}{trouble}",
+            self.others
         )
     }
 }

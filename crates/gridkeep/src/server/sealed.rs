@@ -15,9 +15,11 @@ use gridkeep_dialect_vault::sealed::{
     Initialised, SealKind, SealStatus, SealTrouble, SealedService, Unsealing, decode_share,
 };
 use gridkeep_keeper::clock::SystemClock;
-use gridkeep_keeper::{Keeper, KeeperOptions, Setup, random_uuid};
+use gridkeep_keeper::{Failure, Keeper, KeeperOptions, Setup, random_uuid};
 use gridkeep_store::shamir::Share;
-use gridkeep_store::{Etcd, EtcdSettings, Initialise, OpenOptions, RootKey, SealState, Shares};
+use gridkeep_store::{
+    Etcd, EtcdSettings, Initialise, OpenOptions, RootKey, SealState, Shares, Store,
+};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -295,22 +297,28 @@ impl Waiting {
                 tokio::task::spawn_blocking(move || gridkeep_store::open(options)).await??
             }
         };
-        // A keeper for as long as it takes to make the token.
+        // From here on nothing may keep the shares from whoever asked: without them the store that was made is of no use.
+        let token = self.first_token(&store).await;
+        if let Err(error) = &token {
+            tracing::error!(%error, "the first operator's token could not be made; gridkeep operator token gives one once the server is unsealed");
+        }
+        if let Err(error) = store.close().await {
+            tracing::warn!(%error, "the store that was made could not be closed in order; it is opened anew when the server is unsealed");
+        }
+        Ok(Initialised {
+            shares: parts,
+            root_token: token.unwrap_or_else(|_| SecretString::from("")),
+        })
+    }
+
+    /// An operator's token, by a keeper that lives as long as it takes to make it.
+    async fn first_token(&self, store: &Store) -> Result<SecretString, Failure> {
         let options = KeeperOptions::new(self.node.clone(), self.data.join("spool"));
         let clock = Arc::new(SystemClock);
         let keeper = Keeper::open(store.clone(), Setup::default(), clock, options).await?;
         let token = keeper.operator_token("init").await;
-        if let Err(error) = &token {
-            // The shares are worth more.
-            tracing::error!(%error, "the first operator's token could not be made; gridkeep operator token gives one once the server is unsealed");
-        }
         keeper.drain(Duration::from_secs(5)).await;
-        drop(keeper);
-        store.close().await?;
-        Ok(Initialised {
-            shares: parts,
-            root_token: token.map_or_else(|_| SecretString::from(""), |issued| issued.secret),
-        })
+        Ok(token?.secret)
     }
 }
 
@@ -353,9 +361,9 @@ impl Unsealing for Waiting {
             .make(Shares { count, threshold })
             .await
             .map_err(|error| SealTrouble::Later(format!("{error:#}")))?;
-        self.look()
-            .await
-            .map_err(|error| SealTrouble::Later(format!("{error:#}")))?;
+        if let Err(error) = self.look().await {
+            tracing::warn!("the store was made, and does not say so yet: {error:#}");
+        }
         tracing::warn!(
             shares = count,
             threshold,

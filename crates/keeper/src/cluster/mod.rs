@@ -6,7 +6,7 @@
 //!
 //! What is in memory counts only while this node has seen its own heartbeat on the watch: the watch shows commits in their
 //! order, so whoever has seen a heartbeat has seen all that was committed before it was sent. A keeper without
-//! [`ClusterOptions`] is the only one on its store: it keeps no records in memory and has no heartbeat.
+//! [`ClusterOptions`] is the only one on its store: it has no heartbeat, and what it keeps in memory counts by marks.
 
 mod beat;
 mod cache;
