@@ -13,7 +13,7 @@ use gridkeep_store::Name;
 use secrecy::SecretString;
 use tokio::sync::watch;
 
-use crate::credentials::{LEAST, Opened, Want};
+use crate::credentials::{LEAST, Opened, Want, too_short};
 use crate::database::{Change, name};
 use crate::failure::{BadInput, Failure, Later, LaterKind};
 use crate::grants::GrantKey;
@@ -89,13 +89,7 @@ impl Keeper {
         };
         let now = self.now();
         if !token.lasts(now, LEAST) {
-            return Err(BadInput::Expired {
-                what: format!(
-                    "even a fresh narrowed token of this issuer lives less than {} seconds",
-                    LEAST.0
-                ),
-            }
-            .into());
+            return Err(too_short(&token, "narrowed token"));
         }
         if !token.lasts(now, want.least()) {
             opened.warn_short(want.least());

@@ -289,10 +289,13 @@ impl CachedToken {
     /// Whether it is as good as a new one although it lives shorter than `minimum`: more than 90 % of its life is left, and all
     /// of that life would not be enough.
     pub fn is_all_there_is(&self, now: UnixSeconds, minimum: Seconds) -> bool {
-        self.is_fresh(now)
-            && self.expires_at.is_some_and(|end| {
-                end - self.issued_at < i64::try_from(minimum.0).unwrap_or(i64::MAX)
-            })
+        self.is_fresh(now) && !self.lived_for(minimum)
+    }
+
+    /// Whether its whole life, whatever is left of it, is at least `minimum`.
+    pub fn lived_for(&self, minimum: Seconds) -> bool {
+        self.expires_at
+            .is_none_or(|end| end - self.issued_at >= i64::try_from(minimum.0).unwrap_or(i64::MAX))
     }
 
     fn is_fresh(&self, now: UnixSeconds) -> bool {

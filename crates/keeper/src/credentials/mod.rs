@@ -16,7 +16,7 @@ use secrecy::SecretString;
 
 use crate::database::{Stored, name as record_name};
 use crate::delegation::UseLimits;
-use crate::failure::{BadInput, Failure, Refused};
+use crate::failure::{BadInput, Failure, Later, LaterKind, Refused};
 use crate::keeper::Keeper;
 use crate::policy::known_issuer;
 use crate::records::{CachedToken, CredentialRecord, GRANT, GrantRecord, GrantSecrets, GrantState};
@@ -284,17 +284,33 @@ impl Keeper {
         let fresh = self.refreshed(&grant.id, grant.generation).await?;
         let now = self.now();
         if !fresh.lasts(now, LEAST) {
-            return Err(BadInput::Expired {
-                what: format!(
-                    "even a fresh token of this issuer lives less than {} seconds",
-                    LEAST.0
-                ),
-            }
-            .into());
+            return Err(too_short(&fresh, "token"));
         }
         if !fresh.lasts(now, least) {
             opened.warn_short(least);
         }
         Ok(fresh)
     }
+}
+
+/// Why a new token that lives for less than [`LEAST`] is not handed out: all of its life is shorter than that, or some of it went by
+/// before the token was here and kept, and then the next one may do. `which` names the token.
+pub(crate) fn too_short(token: &CachedToken, which: &str) -> Failure {
+    if token.lived_for(LEAST) {
+        return Later::new(
+            LaterKind::IssuerSlow,
+            format!(
+                "a fresh {which} was so long on its way from the token issuer, or in being kept, that less than {} seconds of its life are left; try again",
+                LEAST.0
+            ),
+        )
+        .into();
+    }
+    BadInput::Expired {
+        what: format!(
+            "even a fresh {which} of this issuer lives less than {} seconds",
+            LEAST.0
+        ),
+    }
+    .into()
 }

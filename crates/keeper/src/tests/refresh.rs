@@ -223,6 +223,34 @@ async fn an_alternate_that_works_and_is_not_rotated_becomes_the_refresh_token() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_was_long_on_its_way_is_no_proof_that_the_issuers_live_too_short() {
+    let house = House::new(Rotation::Grace);
+    let keeper = house.open().await;
+    let by = expired(&house, &keeper).await;
+    let read = || {
+        let (keeper, by) = (keeper.clone(), by.clone());
+        tokio::spawn(async move { access(&keeper, &by, ALICE).await })
+    };
+    house.issuer.books().life = Some(15);
+    house.issuer.close_gate();
+    let reader = read();
+    until("it is sent", || house.issuer.refreshes() == 1).await;
+    house.pass(7).await;
+    house.issuer.open_gate();
+    assert_eq!(kind(reader.await.unwrap()), LaterKind::IssuerSlow);
+    assert!(
+        read().await.unwrap().is_ok(),
+        "the next one is here at once"
+    );
+    house.pass(3600).await;
+    house.issuer.books().life = Some(9);
+    assert!(matches!(
+        bad(read().await.unwrap()),
+        BadInput::Expired { .. }
+    ));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_of_a_token_that_was_replaced_meanwhile_proves_nothing() {
     let house = House::new(Rotation::Immediate);
     let keeper = house.open().await;
