@@ -13,7 +13,7 @@ use bytes::Bytes;
 use gridkeep_keeper::Shares;
 use gridkeep_keeper::clock::{Clock as _, SystemClock};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -21,14 +21,14 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
-use crate::endpoints::status::{code, object};
+use crate::endpoints::status::{code, initialised, object};
 use crate::failure::Trouble;
 use crate::fields::Fields;
 use crate::listener::HttpService;
 use crate::params::{self, Params};
 use crate::path;
 use crate::route::{Route, Status};
-use crate::service::{DialectLimits, caught, request_id};
+use crate::service::{DialectLimits, caught, end_connection, request_id};
 
 /// How a server is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -163,9 +163,7 @@ impl SealedService {
         };
         let mut response = caught(&id, answering).await;
         if framed || last {
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            end_connection(&mut response);
         }
         response
     }
@@ -192,10 +190,7 @@ impl SealedService {
         match status {
             Status::Health if read => self.health(query).await,
             Status::Seal if read => Ok(self.seal_status().await),
-            Status::Init if read => Ok(Answer::bare(
-                StatusCode::OK,
-                object(json!({"initialized": self.seal.status().await.initialised})),
-            )),
+            Status::Init if read => Ok(initialised(self.seal.status().await.initialised)),
             Status::Init if write => {
                 let fields = self.receive(&parts.headers, query, body).await?;
                 self.initialise(fields).await

@@ -31,10 +31,7 @@ where
         Status::Health if read => health(inner, query),
         Status::Seal if read => Ok(Answer::bare(StatusCode::OK, seal_status(inner))),
         Status::Leader if read => Ok(Answer::bare(StatusCode::OK, nodes::leader(inner))),
-        Status::Init if read => Ok(Answer::bare(
-            StatusCode::OK,
-            object(json!({"initialized": true})),
-        )),
+        Status::Init if read => Ok(initialised(true)),
         Status::Init if write => {
             params::receive(
                 body,
@@ -190,6 +187,11 @@ impl SealWords<'_> {
         self.kind.describe(&mut status);
         status
     }
+}
+
+/// The answer of `sys/init`.
+pub(crate) fn initialised(is: bool) -> Answer {
+    Answer::bare(StatusCode::OK, object(json!({"initialized": is})))
 }
 
 pub(crate) fn object(value: Value) -> Map<String, Value> {

@@ -159,14 +159,19 @@ impl ReloadableTls {
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 () = tokio::time::sleep(every) => {}
             }
-            let this = Arc::clone(&self);
-            // A panic in there has been reported by itself; the next round tries again.
-            let _ = tokio::task::spawn_blocking(move || this.reload_and_report()).await;
+            self.read_anew().await;
         }
     }
 
-    /// Reloads and tells the log, once per content of the files.
-    pub fn reload_and_report(&self) {
+    /// Reloads in a thread that may wait for the disk, and tells the log, once per content of the files. What cannot be used leaves the
+    /// old pair in use.
+    pub async fn read_anew(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        // A panic in there has been reported by itself.
+        let _ = tokio::task::spawn_blocking(move || this.reload_and_report()).await;
+    }
+
+    pub(super) fn reload_and_report(&self) {
         match self.reload() {
             Ok(true) => {
                 tracing::info!(certificate = %self.files.certificate.display(), ends = self.not_after().map(tracing::field::display), "new certificate in use")

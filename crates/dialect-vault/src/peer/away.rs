@@ -11,24 +11,23 @@ use bytes::Bytes;
 use gridkeep_keeper::clock::{Clock as _, SystemClock};
 use gridkeep_keeper::cluster::NodeState;
 use gridkeep_keeper::{ClusterIdentity, Keeper, Network, Peer};
-use http::header::{CONNECTION, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::TRANSFER_ENCODING;
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{Limit, Peers, is_local, proof_key};
 use crate::answer::Answer;
-use crate::endpoints::status::{Health, SealWords, object};
+use crate::endpoints::status::{Health, SealWords, initialised};
 use crate::failure::Trouble;
 use crate::listener::{HttpService, TrustedProxies};
 use crate::params::{self, Params};
 use crate::path;
 use crate::route::{Route, Status};
 use crate::sealed::SealKind;
-use crate::service::{DialectLimits, caught, request_id};
+use crate::service::{DialectLimits, caught, end_connection, request_id};
 
 /// What a node remembers of the others for a start without its store. It holds the key by which nodes prove to be nodes.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -169,9 +168,7 @@ impl AwayService {
         let framed = request.headers().contains_key(TRANSFER_ENCODING);
         let mut response = caught(&id, self.inner.respond(request, peer, &id)).await;
         if framed {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            end_connection(&mut response);
         }
         response
     }
@@ -250,10 +247,7 @@ impl Inner {
                 };
                 Ok(Answer::bare(StatusCode::OK, words.object()))
             }
-            Status::Init => Ok(Answer::bare(
-                StatusCode::OK,
-                object(json!({"initialized": true})),
-            )),
+            Status::Init => Ok(initialised(true)),
             Status::Leader | Status::Unseal => Err(away()),
         }
     }
@@ -261,6 +255,8 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn known(peers: &[(&str, &str)]) -> Acquaintances {

@@ -6,8 +6,8 @@ use std::panic::AssertUnwindSafe;
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, Response, StatusCode};
+use http::header::{AUTHORIZATION, CONNECTION};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use secrecy::SecretString;
 
@@ -75,6 +75,13 @@ pub(crate) fn caught(
                 .into_response(id)
             })
         })
+}
+
+/// Has the connection end with this answer.
+pub(crate) fn end_connection(response: &mut Response<Full<Bytes>>) {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// A random identifier in the form of a UUID of version 4.

@@ -8,11 +8,9 @@ mod options;
 mod received;
 mod switch;
 
-pub(crate) use head::{caught, request_id};
+pub(crate) use head::{caught, client_token, end_connection, request_id};
 pub use options::{DialectLimits, DialectOptions, MetricsSource};
 pub use switch::SealSwitch;
-
-pub(crate) use head::client_token;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -23,8 +21,8 @@ use aws_lc_rs::hmac;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use gridkeep_keeper::{Bearer, Failure, Granted, Keeper, Operation, Refused};
-use http::header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use secrecy::SecretString;
@@ -161,9 +159,7 @@ impl VaultService {
         }
         // Once it is sealed, somebody else answers on this port.
         if framed || self.inner.options.seal.begun() {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            end_connection(&mut response);
         }
         response
     }

@@ -99,11 +99,7 @@ pub(super) async fn open(
     let opened = loop {
         tokio::select! {
             done = &mut opening => break done.map(Some),
-            _ = hangup.recv() => {
-                let tls = port.tls.clone();
-                // A panic in there has been reported by itself, and the old certificate stays.
-                let _ = tokio::task::spawn_blocking(move || tls.reload_and_report()).await;
-            }
+            _ = hangup.recv() => port.tls.read_anew().await,
             _ = terminate.recv() => break Ok(None),
             _ = interrupt.recv() => break Ok(None),
         }

@@ -70,9 +70,7 @@ impl Running {
         if let Some(audit) = &self.audit.file {
             audit.reopen();
         }
-        let tls = self.tls.clone();
-        // A panic in there has been reported by itself, and the old certificate stays.
-        let _ = tokio::task::spawn_blocking(move || tls.reload_and_report()).await;
+        self.tls.read_anew().await;
         let reloaded = self.reload_configuration().await;
         telemetry::RELOAD_FAILED.store(reloaded.is_err(), Ordering::Relaxed);
         if let Err(error) = reloaded {

@@ -104,11 +104,7 @@ pub(super) async fn wait(config: &Config, port: &Port) -> anyhow::Result<Awaited
     notify::tell(&format!("READY=1\nSTATUS={status}"));
     let outcome = loop {
         tokio::select! {
-            _ = hangup.recv() => {
-                let tls = port.tls.clone();
-                // A panic in there has been reported by itself, and the old certificate stays.
-                let _ = tokio::task::spawn_blocking(move || tls.reload_and_report()).await;
-            }
+            _ = hangup.recv() => port.tls.read_anew().await,
             _ = terminate.recv() => break Awaited::Stop,
             _ = interrupt.recv() => break Awaited::Stop,
             // There is a sender as long as `waiting` is held here.
