@@ -25,7 +25,7 @@ pub const USAGE: &str = "Usage: htgettoken [-h] [otheroptions]";
 
 /// Every option, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the long names, described in TABLE
+#[allow(missing_docs, reason = "the long names, described in TABLE")]
 pub enum Key {
     Version,
     Help,
@@ -159,7 +159,10 @@ pub const TABLE: &[Spec<Key>] = &[
 
 /// What was given, layers merged. A value that was not given is `None` where a default depends on more than the option.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)] // command line switches are booleans
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "command line switches are booleans"
+)]
 pub struct Options {
     /// `-v`, or `-d`.
     pub verbose: bool,

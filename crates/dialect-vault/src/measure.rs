@@ -104,8 +104,10 @@ pub(crate) fn refused(reason: &'static str) {
 
 /// Sets the gauges of this crate.
 pub fn measure() {
-    // Exact for as many connections as a system can have.
-    #[allow(clippy::cast_precision_loss)]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "exact for as many connections as a system can have"
+    )]
     gauge!(CONNECTIONS).set(OPEN.load(Ordering::Relaxed) as f64);
 }
 

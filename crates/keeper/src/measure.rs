@@ -185,8 +185,10 @@ pub(crate) fn fruitless(error: &IssuerError) -> &'static str {
     }
 }
 
-// Numbers of this size are exact in floating point, or near enough for a graph.
-#[allow(clippy::cast_precision_loss)]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "numbers of this size are exact in floating point, or near enough for a graph"
+)]
 impl Keeper {
     /// Sets all gauges. Reads memory and one directory; asks neither the store nor an issuer.
     pub fn measure(&self) {

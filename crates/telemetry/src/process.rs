@@ -29,8 +29,10 @@ pub(crate) fn describe() {
 
 /// Sets them. What cannot be read is left out.
 pub(crate) fn collect() {
-    // Numbers of this size are exact in floating point.
-    #[allow(clippy::cast_precision_loss)]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "numbers of this size are exact in floating point"
+    )]
     let set = |name: &'static str, value: Option<u64>| {
         if let Some(value) = value {
             gauge!(name).set(value as f64);

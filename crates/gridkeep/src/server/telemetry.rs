@@ -153,8 +153,10 @@ pub fn collect(measures: &Measures, keeper: &Keeper, tls: &Arc<ReloadableTls>) {
         gridkeep_dialect_vault::measure();
         let failed = RELOAD_FAILED.load(Ordering::Relaxed);
         gauge!("gridkeep_configuration_reload_failed").set(f64::from(u8::from(failed)));
-        // Exact for the next hundred million years.
-        #[allow(clippy::cast_precision_loss)]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "exact for the next hundred million years"
+        )]
         if let Some(end) = tls.not_after() {
             gauge!("gridkeep_certificate_expiry_timestamp_seconds").set(end.0 as f64);
         }
