@@ -78,7 +78,8 @@ def test_decode_with_header_and_dates(companions, bearer):
         ["date", f"--date=@{claims(bearer)['exp']}"], env={"TZ": "UTC", "LC_ALL": "C", "PATH": os.environ["PATH"]},
         capture_output=True, text=True, check=True,
     ).stdout.strip()
-    assert shown["exp"] == date and shown["sub"] == claims(bearer)["sub"]
+    # The original's shell takes the second blank out that `date` writes before the days 1 to 9.
+    assert shown["exp"] == " ".join(date.split()) and shown["sub"] == claims(bearer)["sub"]
 
 
 @pytest.mark.parametrize(("words", "content"), [

@@ -1,4 +1,4 @@
-//! The text of a point in time as `date` prints it in the C locale. Owns nothing else.
+//! The text of a point in time as the original has it: what `date` prints in the C locale, with one blank between its words. Owns nothing else.
 
 use crate::environment::Environment;
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ pub fn shown(number: &str, zone: &TimeZone) -> Option<String> {
     let moment = Timestamp::from_second(seconds(number)?)
         .ok()?
         .to_zoned_datetime(zone.clone());
-    Some(moment.strftime("%a %b %e %H:%M:%S %Z %Y").to_string())
+    Some(moment.strftime("%a %b %-d %H:%M:%S %Z %Y").to_string())
 }
 
 /// The whole seconds of a JSON number; `None` where it is beyond any calendar.
@@ -54,6 +54,11 @@ mod tests {
         assert_eq!(
             shown("1.9e9", &utc).unwrap(),
             "Sun Mar 17 17:46:40 UTC 2030"
+        );
+        // Not "Dec  1", which is what `date` prints.
+        assert_eq!(
+            shown("1796083336", &utc).unwrap(),
+            "Tue Dec 1 00:02:16 UTC 2026"
         );
         assert_eq!(shown("-1", &utc).unwrap(), "Wed Dec 31 23:59:59 UTC 1969");
         assert_eq!(shown("99999999999999999999", &utc), None);
