@@ -61,14 +61,20 @@ impl Store {
         holder: &str,
         ttl: Duration,
     ) -> Result<Option<Lease>, StoreError> {
-        let hashed = self.inner.hasher.key(&Name::new(Kind(0), &["lease", name]));
-        let name: String = hashed.iter().map(|byte| format!("{byte:02x}")).collect();
-        let fence = self.inner.engine.lease(&name, holder, ttl).await?;
+        let name = self.hidden("lease", name);
+        let holder = self.hidden("holder", holder);
+        let fence = self.inner.engine.lease(&name, &holder, ttl).await?;
         Ok(fence.map(|fence| Lease {
             engine: self.inner.engine.clone(),
             name,
             fence,
             ttl,
         }))
+    }
+
+    /// What the engine, which keeps leases in the clear, is told in place of a text.
+    fn hidden(&self, what: &str, text: &str) -> String {
+        let hashed = self.inner.hasher.key(&Name::new(Kind(0), &[what, text]));
+        hashed.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

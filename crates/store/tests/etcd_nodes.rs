@@ -129,6 +129,19 @@ async fn a_lease_has_one_holder_among_nodes_and_every_node_its_own_clock() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_reads_etcd_learns_no_names() {
+    let place = Place::new();
+    let store = place.open().await.unwrap();
+    let lease = store.lease("work-canary", "holder-canary", TTL).await;
+    let _lease = lease.unwrap().unwrap();
+    put(&store, "part-canary", b"body-canary").await;
+    let shown = place.cluster.etcdctl(&["get", "nodes/", "--prefix"]);
+    let shown = shown.unwrap();
+    assert!(shown.lines().any(|line| line.starts_with("nodes/")));
+    assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_start_at_once_make_one_store() {
     let place = Place::new();
     // With the same key, as from the service manager.
