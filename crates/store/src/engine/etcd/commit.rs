@@ -12,7 +12,7 @@ use super::proto::{
     DeleteRangeRequest, PUT, PutRequest, PutResponse, RangeRequest, Request, RequestOp, TXN,
     TxnRequest, TxnResponse,
 };
-use super::rpc::Trouble;
+use super::rpc::{Repeat, Trouble};
 use super::transaction::{Found, Plan, guarded_version, remember, wanted};
 use super::{RawCommitError, RawTransaction, Shared, revision_of, unknown};
 use crate::engine::RawGuard;
@@ -94,7 +94,11 @@ impl Session {
             value: self.began.to_string().into_bytes(),
             prev_kv: false,
         };
-        let revision = match shared.rpc.call::<_, PutResponse>(PUT, &put, true).await {
+        let revision = match shared
+            .rpc
+            .call::<_, PutResponse>(PUT, &put, Repeat::WhenLost)
+            .await
+        {
             Ok(answer) => revision_of(answer.header.as_ref()),
             // A full etcd lets nothing be written. Deleting the key changes its revision too; where it is not there, nothing but
             // deletions could have been sent, since a commit that writes is refused as well.
@@ -164,7 +168,7 @@ impl Shared {
             };
             let answer = self
                 .rpc
-                .call::<_, TxnResponse>(TXN, &plan.request, false)
+                .call::<_, TxnResponse>(TXN, &plan.request, Repeat::Never)
                 .await;
             way.answered = !matches!(answer, Err(Trouble::Lost(_)));
             drop(way);

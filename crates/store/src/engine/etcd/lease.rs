@@ -12,7 +12,7 @@ use super::proto::{
     Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, Request, RequestOp, TXN,
     TxnRequest, TxnResponse,
 };
-use super::rpc::Trouble;
+use super::rpc::{Repeat, Trouble};
 use super::{Shared, revision_of};
 use crate::StoreError;
 use crate::clock::BootClock;
@@ -164,7 +164,7 @@ impl Shared {
         };
         let answer: TxnResponse = self
             .rpc
-            .call(TXN, &request, false)
+            .call(TXN, &request, Repeat::Never)
             .await
             .map_err(|trouble| self.error(trouble))?;
         let revision = revision_of(answer.header.as_ref());

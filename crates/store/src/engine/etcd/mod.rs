@@ -24,7 +24,7 @@ use self::proto::{
     Compare, DeleteRangeRequest, KeyValue, RANGE, RangeRequest, RangeResponse, Request, RequestOp,
     TXN, TxnRequest, TxnResponse,
 };
-use self::rpc::{Rpc, Trouble};
+use self::rpc::{Repeat, Rpc, Trouble};
 use self::upkeep::Looks;
 use super::{
     Engine, EngineStatus, RawCommitError, RawDue, RawEntry, RawPage, RawTransaction, RawWatch,
@@ -126,14 +126,31 @@ impl Shared {
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Trouble> {
-        let found: RangeResponse = self.rpc.call(RANGE, &request, true).await?;
+        let found: RangeResponse = self.rpc.call(RANGE, &request, Repeat::WhenLate).await?;
         self.saw(revision_of(found.header.as_ref()));
         Ok(found)
     }
 
-    /// A transaction that may be sent twice.
+    /// A transaction that may be carried out twice.
     async fn transact(&self, request: TxnRequest) -> Result<TxnResponse, Trouble> {
-        let answer: TxnResponse = self.rpc.call(TXN, &request, true).await?;
+        self.transact_as(request, Repeat::WhenLost).await
+    }
+
+    /// A transaction of ranges alone.
+    async fn look_up(&self, ranges: Vec<RequestOp>) -> Result<TxnResponse, Trouble> {
+        let request = TxnRequest {
+            success: ranges,
+            ..TxnRequest::default()
+        };
+        self.transact_as(request, Repeat::WhenLate).await
+    }
+
+    async fn transact_as(
+        &self,
+        request: TxnRequest,
+        repeat: Repeat,
+    ) -> Result<TxnResponse, Trouble> {
+        let answer: TxnResponse = self.rpc.call(TXN, &request, repeat).await?;
         self.saw(revision_of(answer.header.as_ref()));
         Ok(answer)
     }
@@ -173,12 +190,7 @@ impl Shared {
                 ..RangeRequest::one(self.layout.entry(key))
             }))
         });
-        let answer = self
-            .transact(TxnRequest {
-                success: ranges.collect(),
-                ..TxnRequest::default()
-            })
-            .await?;
+        let answer = self.look_up(ranges.collect()).await?;
         let revision = revision_of(answer.header.as_ref());
         let mut entries = Vec::with_capacity(keys.len());
         for operation in answer.responses {
@@ -307,12 +319,7 @@ impl Shared {
                 ..RangeRequest::one(self.layout.entry(key))
             })))
         });
-        let answer = self
-            .transact(TxnRequest {
-                success: ranges.collect(),
-                ..TxnRequest::default()
-            })
-            .await?;
+        let answer = self.look_up(ranges.collect()).await?;
         let mut stale = Vec::new();
         for (index, operation) in indexed.into_iter().zip(answer.responses) {
             let revision = operation

@@ -19,7 +19,7 @@ use super::proto::{
     Compare, DeleteRangeRequest, PUT, PutRequest, PutResponse, RangeRequest, Request, RequestOp,
     TxnRequest,
 };
-use super::rpc::{Rpc, Trouble};
+use super::rpc::{Repeat, Rpc, Trouble};
 use super::upkeep::{self, Looks, Upkeep};
 use super::{EtcdEngine, Shared, Tls, behind, revision_of};
 use crate::bootstrap::FORMAT_KEY;
@@ -367,7 +367,11 @@ impl Etcd {
             value: env!("CARGO_PKG_VERSION").into(),
             prev_kv: true,
         };
-        let (revision, count) = match shared.rpc.call::<_, PutResponse>(PUT, &put, true).await {
+        let (revision, count) = match shared
+            .rpc
+            .call::<_, PutResponse>(PUT, &put, Repeat::WhenLost)
+            .await
+        {
             Ok(answer) => (
                 revision_of(answer.header.as_ref()),
                 answer.prev_kv.map_or(0, |before| before.version) + 1,
@@ -405,13 +409,12 @@ impl Etcd {
             },
         ];
         let answer = shared
-            .transact(TxnRequest {
-                success: ranges
+            .look_up(
+                ranges
                     .into_iter()
                     .map(|range| RequestOp::from(Request::Range(range)))
                     .collect(),
-                ..TxnRequest::default()
-            })
+            )
             .await
             .map_err(|trouble| shared.reading_error(trouble))?;
         let mut found = answer.responses.into_iter().map(|operation| {

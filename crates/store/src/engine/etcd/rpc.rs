@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
 use prost::Message;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -20,10 +21,45 @@ use tonic_prost::ProstCodec;
 use super::connect::{Connector, Tls};
 use crate::{Outcome, StoreError};
 
-/// How long one member is waited for.
-const ONE_MEMBER: Duration = Duration::from_secs(2);
-/// How long an answer is looked for at all members together.
-const ALL_MEMBERS: Duration = Duration::from_secs(5);
+/// How long answers are waited for.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    /// For one member.
+    one: Duration,
+    /// For all members together.
+    all: Duration,
+    /// Before what only reads goes to the next member as well.
+    late: Duration,
+}
+
+const WAITS: Waits = Waits {
+    one: Duration::from_secs(2),
+    all: Duration::from_secs(5),
+    late: Duration::from_millis(500),
+};
+
+/// When a request goes out once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Only where it certainly was not carried out.
+    Never,
+    /// Also where it is not known whether it was: it may be carried out twice.
+    WhenLost,
+    /// Also while the answer is merely late: it changes nothing. A member that the network has lost, or whose process stands still,
+    /// costs a reader half a second.
+    WhenLate,
+}
+
+impl Repeat {
+    fn goes_on_after(self, trouble: &Trouble) -> bool {
+        match trouble {
+            Trouble::NotDone(_) => true,
+            Trouble::Lost(_) => self != Self::Never,
+            Trouble::NoSpace | Trouble::Compacted | Trouble::Refused(_) => false,
+        }
+    }
+}
+
 /// Between two rounds over the members.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Rounds, where nobody even takes a connection.
@@ -148,6 +184,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 pub(crate) struct Rpc {
     members: Vec<Member>,
     current: AtomicUsize,
+    waits: Waits,
 }
 
 impl Rpc {
@@ -177,6 +214,7 @@ impl Rpc {
         Ok(Self {
             members,
             current: AtomicUsize::new(0),
+            waits: WAITS,
         })
     }
 
@@ -185,52 +223,81 @@ impl Rpc {
         self.members.len()
     }
 
-    /// Asks until somebody answers or the time is over. What may be done twice (`repeatable`) is sent again even if it may have been
-    /// done.
+    /// Asks until somebody answers or the time is over.
     pub(crate) async fn call<Q, A>(
         &self,
         path: &'static str,
         request: &Q,
-        repeatable: bool,
+        repeat: Repeat,
     ) -> Result<A, Trouble>
     where
         Q: Message + Clone + 'static,
         A: Message + Default + 'static,
     {
-        let deadline = Instant::now() + ALL_MEMBERS;
+        let deadline = Instant::now() + self.waits.all;
         let mut round = 0;
         loop {
-            let mut unconnected = true;
-            let mut last = Trouble::NotDone("no endpoint is configured".to_owned());
-            for _ in 0..self.members.len() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(last);
-                }
-                let index = self.current.load(Ordering::Relaxed) % self.members.len();
-                match self.ask(index, path, request, left.min(ONE_MEMBER)).await {
+            let Asked { trouble, connected } =
+                match self.ask_all(path, request, repeat, deadline).await {
                     Ok(answer) => return Ok(answer),
-                    Err(Asked { trouble, connected }) => {
-                        unconnected &= !connected;
-                        match &trouble {
-                            Trouble::NotDone(_) => self.leave(index),
-                            Trouble::Lost(_) => {
-                                self.leave(index);
-                                if !repeatable {
-                                    return Err(trouble);
-                                }
-                            }
-                            _ => return Err(trouble),
-                        }
-                        last = trouble;
-                    }
-                }
-            }
+                    Err(asked) => asked,
+                };
             round += 1;
-            if (unconnected && round >= ROUNDS_UNCONNECTED) || Instant::now() + PAUSE >= deadline {
-                return Err(last);
+            let in_vain = !connected && round >= ROUNDS_UNCONNECTED;
+            if !repeat.goes_on_after(&trouble) || in_vain || Instant::now() + PAUSE >= deadline {
+                return Err(trouble);
             }
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks each member at most once, the next when one has failed or, where that may be, is late. Answers the first answer, or what the
+    /// last one failed by and whether any was connected.
+    async fn ask_all<Q, A>(
+        &self,
+        path: &'static str,
+        request: &Q,
+        repeat: Repeat,
+        deadline: Instant,
+    ) -> Result<A, Asked>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut failed = Asked {
+            trouble: Trouble::NotDone("no endpoint is configured".to_owned()),
+            connected: false,
+        };
+        let count = self.members.len();
+        let first = self.current.load(Ordering::Relaxed);
+        let mut untried = (0..count).map(|turn| first.wrapping_add(turn) % count);
+        let mut answers = FuturesUnordered::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let next = untried.next().filter(|_| !left.is_zero());
+            if let Some(index) = next {
+                let wait = left.min(self.waits.one);
+                answers.push(async move { (index, self.ask(index, path, request, wait).await) });
+            }
+            let patience = match repeat {
+                Repeat::WhenLate if next.is_some() => self.waits.late,
+                _ => Duration::MAX,
+            };
+            match timeout(patience, answers.next()).await {
+                Ok(Some((_, Ok(answer)))) => return Ok(answer),
+                Ok(Some((index, Err(asked)))) => {
+                    failed.connected |= asked.connected;
+                    failed.trouble = asked.trouble;
+                    if matches!(failed.trouble, Trouble::NotDone(_) | Trouble::Lost(_)) {
+                        self.leave(index);
+                    }
+                    if !repeat.goes_on_after(&failed.trouble) {
+                        return Err(failed);
+                    }
+                }
+                Ok(None) => return Err(failed),
+                Err(_) => next.into_iter().for_each(|index| self.leave(index)),
+            }
         }
     }
 
@@ -284,7 +351,7 @@ impl Rpc {
                 .map_err(|status| judge(&member.name, &status).0)?;
             Ok((Connection { index, number }, answers.into_inner()))
         };
-        timeout(ONE_MEMBER, opening)
+        timeout(self.waits.one, opening)
             .await
             .unwrap_or_else(|_| Err(Trouble::Lost(format!("{} did not answer", member.name))))
             .inspect_err(|_| self.leave(index))
@@ -422,4 +489,35 @@ fn judge(member: &str, status: &Status) -> (Trouble, bool) {
         _ => Trouble::Lost(said()),
     };
     (trouble, from_transport)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto::{RANGE, RangeRequest, RangeResponse};
+    use super::*;
+    use crate::testing::etcd::EtcdCluster;
+
+    /// Silence of a member would last for hours.
+    const PATIENT: Waits = Waits {
+        one: Duration::from_secs(10_000),
+        all: Duration::from_secs(20_000),
+        late: Duration::from_millis(20),
+    };
+
+    #[tokio::test]
+    async fn what_only_reads_does_not_wait_for_a_member_that_is_silent() {
+        let cluster = EtcdCluster::start(1, &[]).unwrap();
+        // The kernel takes the connection, and nobody ever answers on it.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = format!("http://{}", silent.local_addr().unwrap());
+        let endpoints = [silent, cluster.endpoints()[0].clone()];
+        let mut rpc = Rpc::new(&endpoints, None).unwrap();
+        rpc.waits = PATIENT;
+        let request = RangeRequest::one(b"k".to_vec());
+        let ask = rpc.call::<_, RangeResponse>(RANGE, &request, Repeat::WhenLate);
+        assert!(ask.await.unwrap().kvs.is_empty());
+        // From now on the other one is asked first, also for what is sent once.
+        let ask = rpc.call::<_, RangeResponse>(RANGE, &request, Repeat::Never);
+        assert!(ask.await.is_ok());
+    }
 }

@@ -14,7 +14,7 @@ use super::proto::{
     DefragmentResponse, DeleteRangeRequest, RangeRequest, Request, RequestOp, STATUS,
     StatusRequest, StatusResponse, TxnRequest,
 };
-use super::rpc::Trouble;
+use super::rpc::{Repeat, Trouble};
 use super::{Shared, layout::end_of};
 use crate::StoreError;
 
@@ -257,7 +257,7 @@ impl Task {
             action: AlarmAction::Get.into(),
             ..AlarmRequest::default()
         };
-        let answer: AlarmResponse = self.shared.rpc.call(ALARM, &get, true).await?;
+        let answer: AlarmResponse = self.shared.rpc.call(ALARM, &get, Repeat::WhenLost).await?;
         let mut alarms = answer.alarms;
         alarms.retain(|alarm| alarm.alarm == i32::from(AlarmType::NoSpace));
         Ok(alarms)
@@ -326,7 +326,7 @@ impl Task {
         match self
             .shared
             .rpc
-            .call::<_, CompactionResponse>(COMPACT, &request, true)
+            .call::<_, CompactionResponse>(COMPACT, &request, Repeat::WhenLost)
             .await
         {
             // Somebody else has compacted as much.
@@ -407,7 +407,7 @@ impl Task {
             };
             self.shared
                 .rpc
-                .call::<_, AlarmResponse>(ALARM, &disarm, true)
+                .call::<_, AlarmResponse>(ALARM, &disarm, Repeat::WhenLost)
                 .await
                 .map_err(|trouble| format!("the alarm could not be ended: {trouble:?}"))?;
         }
