@@ -8,6 +8,8 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gridkeep
 VENV := $(CACHE)/venv
 BIN := $(CARGO_TARGET_DIR)/debug
+# Most tests of whole programs wait for other programs: files of tests run side by side, the tests of one file one after another.
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo "make demo    an issuer, a server and a first token on this machine (ONCE=1: end after it; CONFIG=DIR: with your own files)"
@@ -34,7 +36,7 @@ unit:
 whole:
 	@scripts/prepare build test
 	scripts/cargo build --locked -p gridkeep -p gridkeep-testbed
-	GRIDKEEP_BIN="$(BIN)" "$(VENV)/bin/python" -m pytest tests
+	GRIDKEEP_BIN="$(BIN)" "$(VENV)/bin/python" -m pytest tests $(SIDE_BY_SIDE)
 
 # Fuzzing comes last and takes ten minutes for each target; what it needs is looked for first.
 soak:
