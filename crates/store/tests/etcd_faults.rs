@@ -280,6 +280,57 @@ async fn a_stopped_etcd_is_said_to_be_away_and_what_was_sent_does_not_arrive_lat
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_who_waits_for_a_silent_etcd_is_told_at_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut cluster = EtcdCluster::start(1, &[]).unwrap();
+    let store = open(settings(cluster.endpoints()), &scratch.path().join("key")).await;
+    put(&store, "a", b"0").await;
+    cluster.stop(0);
+    try_put(&store, "a", b"1").await.unwrap_err();
+    // What became of that has to be found out before anything is read, for all of them by one attempt.
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let store = store.clone();
+        readers.spawn(async move { store.get(&name("a")).await });
+    }
+    let told = tokio::time::timeout(BOUND, readers.join_all()).await;
+    for found in told.unwrap() {
+        assert!(found.unwrap_err().is_temporary());
+    }
+    cluster.resume(0);
+    assert!(get(&store, "a").await.is_some());
+}
+
+/// The members of a cluster, one that does not lead first.
+fn follower_first(cluster: &EtcdCluster) -> (usize, Vec<String>) {
+    let mut endpoints = cluster.endpoints();
+    let status = ["endpoint", "status", "-w", "json"];
+    let status = cluster.etcdctl(&status).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let leads = |member: &serde_json::Value| {
+        member["Status"]["header"]["member_id"] == member["Status"]["leader"]
+    };
+    let follower = status.as_array().unwrap().iter().position(|m| !leads(m));
+    let follower = follower.unwrap();
+    endpoints.rotate_left(follower);
+    (follower, endpoints)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_its_silent_member_did_not_pass_on_is_sent_to_the_next() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut cluster = EtcdCluster::start(3, &[]).unwrap();
+    let (asked, endpoints) = follower_first(&cluster);
+    let store = open(settings(endpoints), &scratch.path().join("key")).await;
+    put(&store, "a", b"0").await;
+    cluster.stop(asked);
+    try_put(&store, "a", b"1").await.unwrap();
+    assert_eq!(get(&store, "a").await.as_deref(), Some(&b"1"[..]));
+    cluster.resume(asked);
+    assert_eq!(get(&store, "a").await.as_deref(), Some(&b"1"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_three_members_may_go() {
     let scratch = tempfile::tempdir().unwrap();
     let mut cluster = EtcdCluster::start(3, &[]).unwrap();

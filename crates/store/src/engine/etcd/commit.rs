@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::layout::Head;
 use super::proto::{
     DeleteRangeRequest, PUT, PutRequest, PutResponse, RangeRequest, Request, RequestOp, TXN,
@@ -24,6 +26,8 @@ const ATTEMPTS: usize = 16;
 const SETTLE: Duration = Duration::from_secs(3);
 /// How long the process's own watch is waited for before those who watch are told of a gap.
 const WATCH: Duration = Duration::from_secs(1);
+/// For how long a commit is begun anew that certainly was not applied because its member fell silent.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// The key that commits of this process depend on.
 pub(crate) struct Session {
@@ -34,7 +38,8 @@ pub(crate) struct Session {
     /// Commits whose answers were lost, and how many of these can no longer be applied.
     lost: AtomicU64,
     settled: AtomicU64,
-    settling: tokio::sync::Mutex<()>,
+    /// When it could not be settled last, and why: those who waited for that attempt do not each begin another.
+    settling: tokio::sync::Mutex<Option<(Instant, Trouble)>>,
 }
 
 impl Session {
@@ -70,12 +75,21 @@ impl Session {
         if self.is_settled() {
             return Ok(());
         }
-        let _settling = self.settling.lock().await;
+        let asked = Instant::now();
+        let mut failed = self.settling.lock().await;
         if self.is_settled() {
             return Ok(());
         }
+        if let Some((at, trouble)) = &*failed
+            && *at >= asked
+        {
+            return Err(trouble.clone());
+        }
         let lost = self.lost.load(Ordering::Acquire);
-        self.write(shared).await?;
+        if let Err(trouble) = self.write(shared).await {
+            *failed = Some((Instant::now(), trouble.clone()));
+            return Err(trouble);
+        }
         self.settled.store(lost, Ordering::Release);
         Ok(())
     }
@@ -96,7 +110,8 @@ impl Session {
         };
         let revision = match shared
             .rpc
-            .call::<_, PutResponse>(PUT, &put, Repeat::WhenLost)
+            // Where it arrives once more later, what is guarded by this one is sent again.
+            .call::<_, PutResponse>(PUT, &put, Repeat::WhenLate)
             .await
         {
             Ok(answer) => revision_of(answer.header.as_ref()),
@@ -146,11 +161,21 @@ impl Drop for OnItsWay<'_> {
     }
 }
 
+/// What became of a commit whose answer was lost.
+enum Fate {
+    /// At this revision.
+    Applied(i64),
+    /// And never will be.
+    NotApplied,
+    Unknown,
+}
+
 impl Shared {
     pub(crate) async fn commit(&self, asked: RawTransaction) -> Result<u64, RawCommitError> {
         if !asked.puts.is_empty() && !asked.critical {
             self.has_room()?;
         }
+        let began = Instant::now();
         for _ in 0..ATTEMPTS {
             self.ready().await?;
             let transaction = self.with_kept_versions(&asked).await?;
@@ -196,11 +221,18 @@ impl Shared {
                         _ => continue,
                     }
                 }
-                Err(Trouble::Lost(cause)) => {
-                    let revision = self.find_out(&transaction, since, &cause).await?;
-                    self.committed(&transaction, revision, || true).await;
-                    return Ok(self.version(revision));
-                }
+                Err(Trouble::Lost(cause)) => match self.find_out(&transaction, since).await {
+                    Fate::Applied(revision) => {
+                        self.committed(&transaction, revision, || true).await;
+                        return Ok(self.version(revision));
+                    }
+                    Fate::NotApplied if began.elapsed() < AGAIN => {}
+                    Fate::NotApplied => {
+                        let cause = format!("{}: {cause}", self.place);
+                        return Err(StoreError::unavailable(cause).into());
+                    }
+                    Fate::Unknown => return Err(unknown(&self.place, &cause).into()),
+                },
                 Err(trouble) => {
                     if trouble == Trouble::NoSpace {
                         self.full.store(true, Ordering::Relaxed);
@@ -297,32 +329,26 @@ impl Shared {
         }
     }
 
-    /// What became of a transaction whose answer was lost, which was sent when the store was at revision `since`. Answers the revision
-    /// at which it was committed, or an error that says that it was not, or that it is not known.
-    async fn find_out(
-        &self,
-        transaction: &RawTransaction,
-        since: i64,
-        cause: &str,
-    ) -> Result<i64, StoreError> {
+    /// What became of a transaction whose answer was lost, which was sent when the store was at revision `since`.
+    async fn find_out(&self, transaction: &RawTransaction, since: i64) -> Fate {
         let settled = tokio::time::timeout(SETTLE, self.session.settle(self)).await;
         if !settled.is_ok_and(|settled| settled.is_ok()) {
-            return Err(unknown(&self.place, cause));
+            return Fate::Unknown;
         }
         for put in &transaction.puts {
             let request = RangeRequest::one(self.layout.entry(&put.key));
             let Ok(found) = self.range(request).await else {
-                return Err(unknown(&self.place, cause));
+                return Fate::Unknown;
             };
             let Some(found) = found.kvs.into_iter().next() else {
                 continue;
             };
             if found.mod_revision <= since {
-                return Err(StoreError::unavailable(format!("{}: {cause}", self.place)));
+                return Fate::NotApplied;
             }
             // Sealed bytes are never the same twice.
             if Head::split(&found.value).is_some_and(|(_, bytes)| bytes == put.value) {
-                return Ok(found.mod_revision);
+                return Fate::Applied(found.mod_revision);
             }
         }
         for key in &transaction.deletes {
@@ -337,9 +363,9 @@ impl Shared {
                     .first()
                     .is_some_and(|found| found.mod_revision <= since)
             }) {
-                return Err(StoreError::unavailable(format!("{}: {cause}", self.place)));
+                return Fate::NotApplied;
             }
         }
-        Err(unknown(&self.place, cause))
+        Fate::Unknown
     }
 }

@@ -28,7 +28,8 @@ struct Waits {
     one: Duration,
     /// For all members together.
     all: Duration,
-    /// Before what only reads goes to the next member as well.
+    /// Before what may be carried out twice goes to the next member as well, and after which one that nobody waits for any longer is
+    /// left.
     late: Duration,
 }
 
@@ -45,8 +46,8 @@ pub(crate) enum Repeat {
     Never,
     /// Also where it is not known whether it was: it may be carried out twice.
     WhenLost,
-    /// Also while the answer is merely late: it changes nothing. A member that the network has lost, or whose process stands still,
-    /// costs a reader half a second.
+    /// Also while the answer is merely late: it changes nothing, or nothing more when it is carried out twice at any time. A member that
+    /// the network has lost, or whose process stands still, costs a reader half a second.
     WhenLate,
 }
 
@@ -418,7 +419,16 @@ impl Rpc {
             .map(tonic::Response::into_inner)
             .map_err(|status| judge(&member.name, &status))
         };
-        let (trouble, broken) = match timeout(wait.saturating_sub(start.elapsed()), asking).await {
+        let mut patience = Patience {
+            rpc: self,
+            index,
+            number,
+            start,
+            over: false,
+        };
+        let told = timeout(wait.saturating_sub(start.elapsed()), asking).await;
+        patience.over = true;
+        let (trouble, broken) = match told {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(judged)) => judged,
             Err(_) => {
@@ -434,6 +444,26 @@ impl Rpc {
             trouble,
             connected: true,
         })
+    }
+}
+
+/// Somebody waits for a member. One that is late when nobody waits any longer is left, and its connection given up.
+struct Patience<'a> {
+    rpc: &'a Rpc,
+    index: usize,
+    number: u64,
+    start: Instant,
+    over: bool,
+}
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        if !self.over && self.start.elapsed() >= self.rpc.waits.late {
+            self.rpc.abandon(Connection {
+                index: self.index,
+                number: self.number,
+            });
+        }
     }
 }
 

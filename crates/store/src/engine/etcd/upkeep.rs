@@ -119,14 +119,32 @@ struct Member {
     status: StatusResponse,
 }
 
+/// When which revision was the newest, as far back as revisions are kept. Every process remembers: any may be the next to compact.
+#[derive(Default)]
+struct History(VecDeque<(Duration, i64)>);
+
+impl History {
+    /// Answers the newest revision that need not be kept any longer; 0 if there is none that was not answered before.
+    fn note(&mut self, now: Duration, revision: i64) -> i64 {
+        self.0.push_back((now, revision));
+        let mut over = 0;
+        while let Some((at, revision)) = self.0.front().copied()
+            && now.saturating_sub(at) >= HISTORY
+        {
+            over = revision;
+            self.0.pop_front();
+        }
+        over
+    }
+}
+
 struct Task {
     shared: Arc<Shared>,
     upkeep: Upkeep,
     holder: String,
     /// Fence of the lease, while it is held.
     fence: Option<u64>,
-    /// When which revision was the newest.
-    history: VecDeque<(Duration, i64)>,
+    history: History,
     compacted: i64,
     compacted_at: Option<Duration>,
     defragmented: Option<Duration>,
@@ -145,7 +163,7 @@ pub(crate) async fn upkeep(shared: Arc<Shared>, upkeep: Upkeep) {
         upkeep,
         holder,
         fence: None,
-        history: VecDeque::new(),
+        history: History::default(),
         compacted: 0,
         compacted_at: None,
         defragmented: None,
@@ -266,16 +284,9 @@ impl Task {
     async fn act(&mut self, room: Room, members: &[Member]) -> Result<(), String> {
         let now = self.now();
         let revision = self.shared.revision.load(Ordering::Acquire);
-        self.history.push_back((now, revision));
+        let mut kept = self.history.note(now, revision);
         if !self.is_ours(room).await {
             return Ok(());
-        }
-        let mut kept = 0;
-        while let Some((at, revision)) = self.history.front().copied()
-            && now.saturating_sub(at) >= HISTORY
-        {
-            kept = revision;
-            self.history.pop_front();
         }
         if room.is_file_large() {
             kept = revision;
@@ -473,5 +484,24 @@ impl Shared {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_of_revisions_does_not_grow() {
+        let mut history = History::default();
+        let (mut kept, mut longest) = (0, 0);
+        for second in 0..10_000u32 {
+            let over = history.note(Duration::from_secs(second.into()), second.into());
+            assert!(over == 0 || over == kept + 1);
+            kept = kept.max(over);
+            longest = longest.max(history.0.len());
+        }
+        assert_eq!(kept, 10_000 - 1 - 300);
+        assert_eq!(longest, 300);
     }
 }
