@@ -315,8 +315,8 @@ impl Keeper {
         self.inner
             .db
             .each::<Intent>(INTENT, &[], |stored| {
-                let ours = stored.value.node == self.inner.options.node
-                    && stored.value.process != self.inner.process;
+                let ours =
+                    self.is_ours(&stored.value) && stored.value.process != self.inner.process;
                 if !ours {
                     // From now on it is known how long it stands.
                     self.inner.intents.seen_for(&stored.value, boot);

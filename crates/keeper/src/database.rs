@@ -174,7 +174,12 @@ impl Database {
 
     /// The same with room taken from the space set aside: for what cannot be had again or must not be put off.
     pub async fn commit_critical(&self, change: Change) -> Result<(), NotCommitted> {
-        self.write(change, true).await.map(|_| ())
+        self.commit_critical_at(change).await.map(|_| ())
+    }
+
+    /// The same; answers the version that what was written has.
+    pub async fn commit_critical_at(&self, change: Change) -> Result<Version, NotCommitted> {
+        self.write(change, true).await
     }
 
     async fn write(&self, change: Change, critical: bool) -> Result<Version, NotCommitted> {

@@ -25,7 +25,7 @@ use crate::grants::Sealer;
 use crate::login::{Logins, Tickets, kerberos_mount};
 use crate::policy::{Policies, kerberos_accessor};
 use crate::rate_limits::RateLimits;
-use crate::records::{KEEPER, KeeperRecord};
+use crate::records::{Intent, KEEPER, KeeperRecord};
 use crate::refresh::Flights;
 use crate::rekey::Rekeying;
 use crate::secret::{Mint, random_id};
@@ -50,6 +50,9 @@ pub struct KeeperOptions {
     pub level: u16,
 }
 
+/// The longest time that a request to an issuer takes.
+pub const FLIGHT: Duration = Duration::from_secs(60);
+
 impl KeeperOptions {
     /// The stated times: 8 s for a waiter, 60 s for a flight.
     pub fn new(node: impl Into<String>, spool: impl Into<PathBuf>) -> Self {
@@ -57,7 +60,7 @@ impl KeeperOptions {
             node: node.into(),
             spool: spool.into(),
             waiter: Duration::from_secs(8),
-            flight: Duration::from_secs(60),
+            flight: FLIGHT,
             cluster: None,
             level: LEVEL,
         }
@@ -105,6 +108,8 @@ pub(crate) struct Inner {
     pub options: KeeperOptions,
     /// Distinguishes this run of the node from its earlier ones.
     pub process: String,
+    /// The processes that used this node's spool before.
+    pub predecessors: Vec<String>,
     pub started_at: UnixSeconds,
     pub identity: ClusterIdentity,
     pub cluster: Cluster,
@@ -154,6 +159,7 @@ impl Keeper {
         let mint = Mint::new(&db.store.derive_key("keeper secrets"));
         let sealer = Sealer::new(db.store.derive_key("grant slot server"));
         let spool = Spool::open(&options.spool, db.store.derive_key("spool")).await?;
+        let predecessors = spool.processes();
         let policies = Policies::load(&db).await?;
         let rate_limits = RateLimits::load(&db).await?;
         let started_at = time.now();
@@ -175,6 +181,7 @@ impl Keeper {
                 spool,
                 options,
                 process: random_id(),
+                predecessors,
                 started_at,
                 identity,
                 cluster,
@@ -197,6 +204,10 @@ impl Keeper {
         };
         keeper.reconfigure(setup).await?;
         keeper.join_cluster().await?;
+        let inner = &keeper.inner;
+        inner
+            .spool
+            .note_process(&inner.predecessors, &inner.process);
         keeper.take_up_spool()?;
         keeper.start_background();
         keeper.follow_rate_limits();
@@ -273,6 +284,12 @@ impl Keeper {
                 "requests to issuers were still under way when the time to drain was over; their intents are stored"
             );
         }
+    }
+
+    /// Whether nobody else works on this: it is this process's own, or that of one that used its data directory before, which has
+    /// ended. Another process of the node's name may be alive on another host.
+    pub(crate) fn is_ours(&self, intent: &Intent) -> bool {
+        intent.process == self.inner.process || self.inner.predecessors.contains(&intent.process)
     }
 
     fn take_tasks(&self) -> JoinSet<()> {

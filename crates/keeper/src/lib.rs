@@ -55,7 +55,7 @@ pub use events::Event;
 pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
 pub use gridkeep_store::Shares;
 pub use gridkeep_token::time::{Seconds, UnixSeconds};
-pub use keeper::{ClusterIdentity, Keeper, KeeperOptions, Mount};
+pub use keeper::{ClusterIdentity, FLIGHT, Keeper, KeeperOptions, Mount};
 pub use keys::KeyStatus;
 pub use login::{
     Callback, CallbackOutcome, KerberosMount, Login, LoginStart, LoginStarted, Poll, PollOutcome,

@@ -14,6 +14,11 @@ use crate::records::CachedToken;
 use crate::secret::random_id;
 
 const CONTEXT: &[u8] = b"spool";
+/// How the name of a file ends that is being written.
+const PARTIAL: &str = "new";
+const PROCESSES: &str = "processes";
+/// Of how many starts one after the other the unfinished refreshes are told from those of a process elsewhere.
+const REMEMBERED: usize = 15;
 
 /// What an issuer answered, as far as it must not be lost.
 #[derive(Debug, Clone, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
@@ -45,6 +50,25 @@ impl Spool {
         })
     }
 
+    /// The processes that used this directory before, as far as they were noted.
+    pub fn processes(&self) -> Vec<String> {
+        let noted = std::fs::read_to_string(self.directory.join(PROCESSES)).unwrap_or_default();
+        noted.lines().map(str::to_owned).collect()
+    }
+
+    /// Notes who uses this directory from now on: whoever comes after knows that this one has ended.
+    pub fn note_process(&self, before: &[String], process: &str) {
+        let before = before.iter().rev().take(REMEMBERED).rev();
+        let noted: String = before
+            .map(String::as_str)
+            .chain([process])
+            .map(|process| format!("{process}\n"))
+            .collect();
+        if let Err(error) = self.write(&self.directory.join(PROCESSES), noted.as_bytes()) {
+            tracing::warn!(%error, "this start could not be noted in the spool; after the next one, refreshes that this process leaves are taken up only when their time is over");
+        }
+    }
+
     /// Writes what was received; returns where, once it is on the disk.
     pub fn keep(&self, received: &Received) -> Result<PathBuf, Failure> {
         let path = self
@@ -54,18 +78,28 @@ impl Spool {
             serde_json::to_vec(received).map_err(|error| trouble(&path, &error.into()))?,
         );
         let sealed = seal(&self.key, CONTEXT, &plain)?;
+        self.write(&path, sealed.as_bytes())
+            .map_err(|error| trouble(&path, &error))?;
+        Ok(path)
+    }
+
+    /// A whole file or none.
+    fn write(&self, path: &Path, content: &[u8]) -> std::io::Result<()> {
+        let partial = path.with_extension(PARTIAL);
         let written = (|| {
             let mut file = std::fs::OpenOptions::new()
                 .write(true)
-                .create_new(true)
+                .create(true)
+                .truncate(true)
                 .mode(0o600)
-                .open(&path)?;
-            file.write_all(sealed.as_bytes())?;
+                .open(&partial)?;
+            file.write_all(content)?;
             file.sync_all()?;
+            std::fs::rename(&partial, path)?;
             std::fs::File::open(&self.directory)?.sync_all()
         })();
-        written.map_err(|error| trouble(&path, &error))?;
-        Ok(path)
+        // Nothing of it is of use, and on a full disk its room is.
+        written.inspect_err(|_| drop(std::fs::remove_file(&partial)))
     }
 
     pub fn forget(&self, path: &Path) {
@@ -93,10 +127,11 @@ impl Spool {
             let path = entry
                 .map_err(|error| trouble(&self.directory, &error))?
                 .path();
-            if path
-                .extension()
-                .is_none_or(|extension| extension != "sealed")
-            {
+            // Written only in part before a crash: the issuer's answer it would hold was acknowledged to nobody.
+            if path.extension().is_some_and(|it| it == PARTIAL) {
+                self.forget(&path);
+            }
+            if path.extension().is_none_or(|it| it != "sealed") {
                 continue;
             }
             let text = match std::fs::read_to_string(&path) {
@@ -111,7 +146,6 @@ impl Spool {
                 .and_then(|plain| serde_json::from_slice(&plain).ok())
             {
                 Some(received) => found.push((path, received)),
-                // Written only in part before a crash: the issuer's answer it would hold was acknowledged to nobody.
                 None => {
                     tracing::error!(file = %path.display(), "a spool file cannot be opened and is left where it is")
                 }

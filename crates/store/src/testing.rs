@@ -3,23 +3,19 @@
 //! For this crate's tests and for those of the crates above. Nothing here is used by a running server, and nothing here makes
 //! the wall clock lie.
 
+mod engines;
 pub mod etcd;
+
+pub use engines::{CuttableEngine, FaultyEngine, Hangs};
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-
 use crate::clock::BootClock;
 use crate::engine::embedded::{Disk, DiskFile, HostDisk, Identity};
-use crate::engine::{
-    Engine, EngineStatus, RawCommitError, RawDue, RawEntry, RawPage, RawTransaction, RawWatch,
-};
-use crate::{Mark, Outcome, StoreError};
 
 /// A boot-time clock that moves when told.
 #[derive(Debug, Default)]
@@ -300,163 +296,6 @@ impl Disk for FaultyDisk {
     }
 }
 
-/// An engine before another that fails at points chosen by a seed: before the other was asked, or after it has answered.
-pub struct FaultyEngine {
-    inner: Arc<dyn Engine>,
-    active: AtomicBool,
-    one_in: u64,
-    random: Mutex<XorShift>,
-    injected: AtomicU64,
-    committing: AtomicU64,
-}
-
-/// A commit that somebody waits for.
-struct Committing<'a>(&'a AtomicU64);
-
-impl<'a> Committing<'a> {
-    fn counted(count: &'a AtomicU64) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for Committing<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl FaultyEngine {
-    /// One in `one_in` calls fails, once [`FaultyEngine::set_active`].
-    #[must_use]
-    pub fn new(inner: Arc<dyn Engine>, one_in: u64, seed: u64) -> Self {
-        let random = Mutex::new(XorShift::new(seed));
-        Self {
-            inner,
-            active: AtomicBool::new(false),
-            one_in: one_in.max(1),
-            random,
-            injected: AtomicU64::new(0),
-            committing: AtomicU64::new(0),
-        }
-    }
-
-    /// Commits that somebody waits for at the moment.
-    #[must_use]
-    pub fn committing(&self) -> u64 {
-        self.committing.load(Ordering::SeqCst)
-    }
-
-    /// Begins or ends the failing.
-    pub fn set_active(&self, active: bool) {
-        self.active.store(active, Ordering::Relaxed);
-    }
-
-    /// Failures so far.
-    #[must_use]
-    pub fn injected(&self) -> u64 {
-        self.injected.load(Ordering::Relaxed)
-    }
-
-    fn roll(&self) -> bool {
-        let fails = self.active.load(Ordering::Relaxed)
-            && self
-                .random
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .below(self.one_in)
-                == 0;
-        if fails {
-            self.injected.fetch_add(1, Ordering::Relaxed);
-        }
-        fails
-    }
-
-    fn before(&self) -> Result<(), StoreError> {
-        if self.roll() {
-            Err(StoreError::unavailable(
-                "an injected failure before the call",
-            ))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-#[async_trait]
-impl Engine for FaultyEngine {
-    async fn read(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawEntry>>, StoreError> {
-        self.before()?;
-        self.inner.read(keys).await
-    }
-
-    async fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<RawPage, StoreError> {
-        self.before()?;
-        self.inner.scan(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: RawTransaction) -> Result<u64, RawCommitError> {
-        self.before()?;
-        let _waited_for = Committing::counted(&self.committing);
-        let answer = self.inner.commit(transaction).await?;
-        if self.roll() {
-            let cause = "an injected failure after the call".to_owned();
-            return Err(StoreError::Unavailable {
-                cause,
-                outcome: Outcome::Unknown,
-            }
-            .into());
-        }
-        Ok(answer)
-    }
-
-    fn watch(&self, prefix: Vec<u8>) -> RawWatch {
-        self.inner.watch(prefix)
-    }
-
-    fn mark(&self, key: &[u8]) -> Option<Mark> {
-        self.inner.mark(key)
-    }
-
-    async fn due(&self, before: i64, limit: usize) -> Result<Vec<RawDue>, StoreError> {
-        self.before()?;
-        self.inner.due(before, limit).await
-    }
-
-    async fn lease(
-        &self,
-        name: &str,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Option<u64>, StoreError> {
-        self.before()?;
-        self.inner.lease(name, holder, ttl).await
-    }
-
-    async fn renew_lease(&self, name: &str, fence: u64, ttl: Duration) -> Result<bool, StoreError> {
-        self.before()?;
-        self.inner.renew_lease(name, fence, ttl).await
-    }
-
-    async fn release_lease(&self, name: &str, fence: u64) -> Result<(), StoreError> {
-        self.before()?;
-        self.inner.release_lease(name, fence).await
-    }
-
-    fn status(&self) -> EngineStatus {
-        self.inner.status()
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.inner.close().await
-    }
-}
-
 /// Marsaglia's xorshift: enough to choose where things fail, the same for the same seed.
 #[derive(Clone, Debug)]
 pub struct XorShift(u64);
@@ -474,132 +313,5 @@ impl XorShift {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) % n.max(1)
-    }
-}
-
-/// A node's own way to an engine that several share: it can be cut, and what the engine's watches say can be held back.
-pub struct CuttableEngine {
-    inner: Arc<dyn Engine>,
-    cut: AtomicBool,
-    held: AtomicBool,
-    hub: Arc<crate::Hub>,
-    reads: AtomicU64,
-}
-
-impl CuttableEngine {
-    /// A way that is whole. Must be called within a tokio runtime, which carries the changes.
-    #[must_use]
-    pub fn new(inner: Arc<dyn Engine>) -> Arc<Self> {
-        use futures_util::StreamExt as _;
-        let way = Arc::new(Self {
-            inner: inner.clone(),
-            cut: AtomicBool::new(false),
-            held: AtomicBool::new(false),
-            hub: Arc::default(),
-            reads: AtomicU64::new(0),
-        });
-        let carrier = Arc::downgrade(&way);
-        let mut watch = inner.watch(Vec::new());
-        tokio::spawn(async move {
-            let mut missed = false;
-            while let Some(change) = watch.next().await {
-                let Some(way) = carrier.upgrade() else { return };
-                let stopped = way.cut.load(Ordering::SeqCst) || way.held.load(Ordering::SeqCst);
-                match change {
-                    _ if stopped => missed = true,
-                    Some(change) if !missed => way.hub.publish(&change),
-                    _ => {
-                        missed = false;
-                        way.hub.gap();
-                    }
-                }
-            }
-        });
-        way
-    }
-
-    /// Cuts the way, or makes it whole again; what was missed meanwhile is a gap.
-    pub fn set_cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::SeqCst);
-    }
-
-    /// Holds back what watches say, while everything else works.
-    pub fn set_held(&self, held: bool) {
-        self.held.store(held, Ordering::SeqCst);
-    }
-
-    /// Reads so far.
-    #[must_use]
-    pub fn reads(&self) -> u64 {
-        self.reads.load(Ordering::SeqCst)
-    }
-
-    fn whole(&self) -> Result<(), StoreError> {
-        if self.cut.load(Ordering::SeqCst) {
-            Err(StoreError::unavailable("the way is cut"))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-#[async_trait]
-impl Engine for CuttableEngine {
-    async fn read(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawEntry>>, StoreError> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        self.whole()?;
-        self.inner.read(keys).await
-    }
-
-    async fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<RawPage, StoreError> {
-        self.whole()?;
-        self.inner.scan(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: RawTransaction) -> Result<u64, RawCommitError> {
-        self.whole()?;
-        self.inner.commit(transaction).await
-    }
-
-    fn watch(&self, prefix: Vec<u8>) -> RawWatch {
-        self.hub.watch(prefix)
-    }
-
-    async fn due(&self, before: i64, limit: usize) -> Result<Vec<RawDue>, StoreError> {
-        self.whole()?;
-        self.inner.due(before, limit).await
-    }
-
-    async fn lease(
-        &self,
-        name: &str,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Option<u64>, StoreError> {
-        self.whole()?;
-        self.inner.lease(name, holder, ttl).await
-    }
-
-    async fn renew_lease(&self, name: &str, fence: u64, ttl: Duration) -> Result<bool, StoreError> {
-        self.whole()?;
-        self.inner.renew_lease(name, fence, ttl).await
-    }
-
-    async fn release_lease(&self, name: &str, fence: u64) -> Result<(), StoreError> {
-        self.whole()?;
-        self.inner.release_lease(name, fence).await
-    }
-
-    fn status(&self) -> EngineStatus {
-        self.inner.status()
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 }

@@ -23,11 +23,12 @@ use super::sealed::Closing;
 use super::{BUILD_DATE, Options, audit, away, notify, operator, telemetry};
 use crate::config::{Config, Loaded};
 
-/// How long a stop waits for requests to issuers; they are bounded by 60 s themselves.
+/// How long a stop waits for connections.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// How long sealing waits for them: as long as they can take.
-const SEALING: Duration = Duration::from_secs(65);
+/// How long it waits for answers of issuers: as long as they can take. What is not waited for may be the one refresh token of a login.
+const ANSWERS: Duration = Duration::from_secs(65);
+const _: () = assert!(ANSWERS.as_secs() >= gridkeep_keeper::FLIGHT.as_secs() + 5);
 
 /// How often certificate files are looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(60);
@@ -184,8 +185,6 @@ pub(super) async fn serve(
     }
     // The receivers live in the tasks; without one there is nobody to tell.
     let _ = stop.send(true);
-    // A request to an issuer that outlives a stop is in its intent; one that outlives the keys would keep them.
-    let patience = if sealed { SEALING } else { DRAIN };
     let measures = measures.clone();
     let finish = async move {
         let drained =
@@ -194,7 +193,7 @@ pub(super) async fn serve(
             tracing::warn!("some connections were still open when the time to drain was over");
             tasks.shutdown().await;
         }
-        keeper.drain(patience).await;
+        keeper.drain(ANSWERS).await;
         measures.collect_no_more();
         running.issuers.lock().await.stop();
         audit.close(&keeper).await;

@@ -14,6 +14,8 @@ use crate::keeper::Keeper;
 
 /// Longest wait for the store to take a heartbeat before another is tried.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After this the store is asked something beside a heartbeat that it has not taken yet.
+const LATE: Duration = Duration::from_millis(500);
 /// Heartbeats of a predecessor that are waited for before its name is taken.
 const LISTEN: u32 = 5;
 /// Heartbeats of this node, each seen on the watch, after which it has heard of each node that is live.
@@ -119,7 +121,16 @@ impl Keeper {
         let began = self.inner.time.boot();
         standing.beat += 1;
         cluster.sent(standing.beat, began);
-        let outcome = tokio::time::timeout(PATIENCE, self.write_beat(standing, last)).await;
+        let outcome = {
+            let writing = tokio::time::timeout(PATIENCE, self.write_beat(standing, last));
+            let mut writing = std::pin::pin!(writing);
+            loop {
+                tokio::select! {
+                    outcome = &mut writing => break outcome,
+                    () = self.ask_store_meanwhile() => {}
+                }
+            }
+        };
         let now = self.inner.time.boot();
         let trouble = match outcome {
             Ok(Ok(())) => {
@@ -149,6 +160,15 @@ impl Keeper {
             _ => {}
         }
         standing.failing = trouble.is_some();
+    }
+
+    /// A store that takes its time over a heartbeat may answer questions all the same: etcd does while one of its members is away.
+    async fn ask_store_meanwhile(&self) {
+        tokio::time::sleep(LATE).await;
+        let key = node_name(&self.inner.options.node);
+        if self.inner.db.get::<NodeRecord>(&key).await.is_ok() {
+            self.inner.cluster.heard_store(self.inner.time.boot());
+        }
     }
 
     async fn write_beat(&self, standing: &mut Standing, last: bool) -> Result<(), Failure> {
@@ -185,7 +205,8 @@ impl Keeper {
         };
         let mut change = Change::new();
         change.guard(guard).put(key, &record, None)?;
-        match self.inner.db.commit_at(change).await {
+        // Critical: without heartbeats every node takes the others for gone.
+        match self.inner.db.commit_critical_at(change).await {
             Ok(version) => {
                 standing.version = Some(version);
                 Ok(())

@@ -1,5 +1,7 @@
 //! The browser comes back from the issuer, and how the outcome of a login reaches the one who polls.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 
 use super::{Callback, CallbackOutcome};
@@ -12,6 +14,9 @@ use crate::setup::CallbackMode;
 
 /// Marks a stored outcome that is a whole text, not the code of an error.
 const TEXT: &str = "text:";
+/// Between two attempts to store what a login has come to; doubled each time.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 impl Keeper {
     /// The browser comes back from the issuer.
@@ -123,8 +128,8 @@ impl Keeper {
                 (LoginStep::Failed { code }, Err(shown))
             }
         };
-        match self.advance(id, stored, step).await {
-            Ok(_) => {
+        match self.write_outcome(id, stored, step).await {
+            Ok(()) => {
                 if let Err(code) = &shown {
                     self.kind_of_login(&stored.value).refused(code);
                 }
@@ -133,6 +138,32 @@ impl Keeper {
             Err(failure) => {
                 tracing::error!(issuer, %failure, "the outcome of a login could not be stored; the person has to log in again");
                 Err("temporarily_unavailable".to_owned())
+            }
+        }
+    }
+}
+
+impl Keeper {
+    /// Tries for as long as the login lasts: what an issuer gave for a code cannot be had again.
+    async fn write_outcome(
+        &self,
+        id: &[u8],
+        stored: &Stored<LoginRecord>,
+        step: LoginStep,
+    ) -> Result<(), Failure> {
+        let (mut wait, mut tried) = (FIRST_WAIT, false);
+        loop {
+            match self.advance(id, stored, step.clone()).await {
+                Ok(_) => return Ok(()),
+                // Written by an attempt whose answer was lost: nobody else moves this login on.
+                Err(Failure::BadInput(BadInput::LoginExpired)) if tried => return Ok(()),
+                Err(Failure::Later(later)) if self.now() < stored.value.deadline => {
+                    tracing::warn!(%later, "the outcome of a login could not be stored yet");
+                    tried = true;
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+                Err(failure) => return Err(failure),
             }
         }
     }

@@ -239,13 +239,12 @@ impl Keeper {
             .guard(stored.unchanged())
             .put(login_name(id), &record, Some(record.deadline.0))?;
         // Critical, because what the issuer gave for a code cannot be had again.
-        match self.inner.db.commit_critical(change).await {
-            Ok(()) => self
-                .inner
-                .db
-                .get::<LoginRecord>(&login_name(id))
-                .await?
-                .ok_or_else(|| BadInput::LoginExpired.into()),
+        match self.inner.db.commit_critical_at(change).await {
+            Ok(version) => Ok(Stored {
+                version,
+                name: login_name(id),
+                value: record,
+            }),
             Err(NotCommitted::Conflict) => Err(BadInput::LoginExpired.into()),
             Err(other) => Err(other.into()),
         }

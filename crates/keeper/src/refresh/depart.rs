@@ -74,7 +74,7 @@ impl Keeper {
                 change.guard(Guard::Absent(intent_name.clone()));
             }
             Some(standing) => {
-                let ours = standing.value.node == self.inner.options.node;
+                let ours = self.is_ours(&standing.value);
                 // By the clock of the one who would take over: clocks on walls may differ by more than a refresh takes.
                 let seen_for = self
                     .inner

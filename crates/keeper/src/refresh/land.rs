@@ -19,6 +19,9 @@ use crate::spool::Received;
 /// Refresh tokens kept to be tried before a grant is called dead.
 const ALTERNATES: usize = 4;
 
+/// What the store has not taken for this long is written into the spool beside.
+pub(crate) const SPOOL_AFTER: Duration = Duration::from_millis(500);
+
 /// What a grant looked like when a flight that brought nothing was noted.
 enum Noted {
     /// As at departure: the note was made.
@@ -35,7 +38,16 @@ impl Keeper {
         let mut stop = self.stopping();
         let mut wait = Duration::from_millis(100);
         loop {
-            match self.settle(&received).await {
+            let mut settling = Box::pin(self.settle(&received));
+            let settled = match tokio::time::timeout(SPOOL_AFTER, &mut settling).await {
+                Ok(settled) => settled,
+                // The store may let us wait for long, and this process may be killed meanwhile.
+                Err(_) => {
+                    self.spool(&received, &mut spooled).await;
+                    settling.await
+                }
+            };
+            match settled {
                 Ok(access) => {
                     if let Some(path) = &spooled {
                         self.inner.spool.forget(path);
@@ -44,14 +56,7 @@ impl Keeper {
                 }
                 Err(NotCommitted::Conflict) => {}
                 Err(NotCommitted::Failure(failure)) => {
-                    if spooled.is_none() {
-                        match self.inner.spool.keep(&received) {
-                            Ok(path) => spooled = Some(path),
-                            Err(error) => {
-                                tracing::error!(grant = received.grant, %error, "a received refresh token is held in memory only: neither the store nor the spool takes it")
-                            }
-                        }
-                    }
+                    self.spool(&received, &mut spooled).await;
                     if *stop.borrow() && spooled.is_some() {
                         return Err(failure);
                     }
@@ -61,6 +66,24 @@ impl Keeper {
                     }
                     wait = (wait * 2).min(Duration::from_secs(5));
                 }
+            }
+        }
+    }
+
+    /// Writes what was received into the spool, unless it is there.
+    async fn spool(&self, received: &Received, spooled: &mut Option<PathBuf>) {
+        if spooled.is_some() {
+            return;
+        }
+        let (keeper, copy) = (self.clone(), received.clone());
+        let kept = tokio::task::spawn_blocking(move || keeper.inner.spool.keep(&copy)).await;
+        match kept {
+            Ok(Ok(path)) => *spooled = Some(path),
+            Ok(Err(error)) => {
+                tracing::error!(grant = received.grant, %error, "a received refresh token is held in memory only: neither the store nor the spool takes it")
+            }
+            Err(error) => {
+                tracing::error!(grant = received.grant, %error, "a received refresh token is held in memory only: writing it into the spool ended half-way")
             }
         }
     }

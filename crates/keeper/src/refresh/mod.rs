@@ -6,7 +6,7 @@
 //! words in [`translate`].
 
 mod depart;
-mod land;
+pub(crate) mod land;
 mod translate;
 
 use std::collections::HashMap;

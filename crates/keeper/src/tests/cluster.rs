@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gridkeep_store::testing::CuttableEngine;
+use gridkeep_store::testing::{CuttableEngine, Hangs};
 use gridkeep_store::{RootKey, Store};
 
 use super::issuer::{Rotation, claims};
@@ -73,10 +73,15 @@ impl Nodes {
     }
 
     async fn add(&mut self, name: &str, level: u16) -> Result<(), Failure> {
+        self.join(self.options(name, level)).await?;
+        self.settle().await;
+        Ok(())
+    }
+
+    async fn join(&mut self, options: KeeperOptions) -> Result<(), Failure> {
         let (way, store) = self.way().await;
         let now = self.nodes.first().map_or(START, |node| node.keeper.now().0);
         let clock = Arc::new(ManualClock::at(now));
-        let options = self.options(name, level);
         let opening = tokio::spawn(Keeper::open(
             store,
             self.house.setup(),
@@ -85,7 +90,6 @@ impl Nodes {
         ));
         let keeper = self.moving(opening).await.unwrap()?;
         self.nodes.push(Node { keeper, way, clock });
-        self.settle().await;
         Ok(())
     }
 
@@ -573,6 +577,52 @@ async fn a_clock_that_is_ahead_takes_no_refresh_over() {
     assert_eq!(nodes.moving(reader).await.unwrap().unwrap(), "at-2");
     drop(flight);
     assert_eq!(nodes.house.issuer.refreshes(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_moved_to_another_host_sends_nothing_that_its_old_host_may_be_sending() {
+    let mut nodes = Nodes::new(Rotation::Immediate, 1).await;
+    login(&nodes.house, &nodes[0].keeper, "alice").await;
+    nodes[0].clock.pass(Duration::from_secs(3600));
+    nodes.settle().await;
+    nodes.house.issuer.close_gate();
+    let grant = grant_of(&nodes[0].keeper, ALICE).await.id;
+    let _flight = nodes[0].keeper.flight(&grant, None);
+    until("it is sent", || nodes.house.issuer.refreshes() == 1).await;
+    // The old host loses the store, not its way to the issuer; its name comes up elsewhere, with a data directory of its own.
+    nodes[0].way.set_cut(true);
+    let mut options = nodes.options("node1", crate::cluster::LEVEL);
+    options.spool = nodes.house.dir.path().join("elsewhere");
+    nodes.join(options).await.unwrap();
+    nodes.live(Duration::from_secs(50)).await;
+    assert_eq!(nodes.house.issuer.refreshes(), 1);
+    // What nobody ended in the time that a refresh may take is tried.
+    nodes.live(Duration::from_secs(30)).await;
+    let _flight = nodes[1].keeper.flight(&grant, None);
+    until("it is sent", || nodes.house.issuer.refreshes() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_only_answers_questions_for_a_while_is_not_away() {
+    let nodes = Nodes::new(Rotation::Never, 2).await;
+    let login = login(&nodes.house, &nodes[0].keeper, "alice").await;
+    nodes.settle().await;
+    nodes.house.hang(Hangs::Commits);
+    for _ in 0..20 {
+        nodes.live(Duration::from_millis(250)).await;
+        for node in &nodes.nodes {
+            assert!(node.keeper.has_store());
+        }
+    }
+    let by = bearer(&nodes[1].keeper, &login.issued.secret).await;
+    access(&nodes[1].keeper, &by, ALICE).await.unwrap();
+    nodes.house.hang(Hangs::Everything);
+    nodes.live(Duration::from_secs(3)).await;
+    for node in &nodes.nodes {
+        assert!(!node.keeper.has_store());
+    }
+    nodes.house.hang(Hangs::Nothing);
+    nodes.settle().await;
 }
 
 #[tokio::test(start_paused = true)]

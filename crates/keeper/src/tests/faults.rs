@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use gridkeep_store::testing::DiskOperation;
+use gridkeep_store::testing::{DiskOperation, Hangs};
 
 use super::issuer::Rotation;
 use super::support::*;
+use crate::refresh::land::SPOOL_AFTER;
+use crate::spool::Received;
 use crate::*;
 
 const ALICE: &str = "dune/alice:default";
@@ -61,8 +63,8 @@ async fn a_received_token_waits_sealed_until_the_store_is_back() {
     let by = received_into_a_broken_store(&house, &keeper).await;
     let file = std::fs::read_dir(house.spool())
         .unwrap()
-        .next()
-        .unwrap()
+        .map(Result::unwrap)
+        .find(|entry| entry.path().extension().is_some_and(|it| it == "sealed"))
         .unwrap();
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let mode = std::fs::metadata(house.spool())
@@ -86,6 +88,99 @@ async fn a_received_token_waits_sealed_until_the_store_is_back() {
         secrets_of(&keeper, ALICE).await.refresh_token.as_deref(),
         Some("rt-2")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_received_token_is_on_the_disk_while_the_store_does_not_even_refuse_it() {
+    let house = House::new(Rotation::Immediate);
+    let keeper = house.open().await;
+    let by = bearer(
+        &keeper,
+        &login(&house, &keeper, "alice").await.issued.secret,
+    )
+    .await;
+    house.clock.pass(Duration::from_secs(3600));
+    house.issuer.close_gate();
+    let grant = grant_of(&keeper, ALICE).await.id;
+    let _flight = keeper.flight(&grant, None);
+    until("it is sent", || house.issuer.refreshes() == 1).await;
+    house.hang(Hangs::Everything);
+    house.issuer.open_gate();
+    until("it is delivered", || {
+        !house.issuer.books().delivered.is_empty()
+    })
+    .await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(SPOOL_AFTER).await;
+    until("it is spooled", || house.spooled() == 1).await;
+    keeper.crash().await;
+    house.hang(Hangs::Nothing);
+    let keeper = house.open().await;
+    assert_eq!(access(&keeper, &by, ALICE).await.unwrap(), "at-2");
+    until("the spool is empty", || house.spooled() == 0).await;
+    assert_eq!(house.issuer.books().refreshed_with, ["rt-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_outlasts_a_store_that_does_not_take_what_it_came_to() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let state = keeper.login_start(start("dune")).await.unwrap().state;
+    house.issuer.close_gate();
+    let browser = tokio::spawn({
+        let (keeper, back) = (keeper.clone(), callback("dune", &state));
+        async move { keeper.callback(back).await }
+    });
+    house.issuer.acted(1).await;
+    break_disk(&house);
+    house.issuer.open_gate();
+    let _ = tokio::time::advance(Duration::from_secs(9)).await;
+    let _ = browser.await.unwrap();
+    heal_disk(&house);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    until_async("the login is ready", async || {
+        !matches!(
+            keeper.login_poll(poll("dune", &state)).await,
+            Ok(PollOutcome::Pending)
+        )
+    })
+    .await;
+    assert!(credential(&keeper, ALICE).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_not_filled_with_pieces_of_the_spool() {
+    let house = House::new(Rotation::Immediate);
+    let keeper = house.open().await;
+    let by = received_into_a_broken_store(&house, &keeper).await;
+    keeper.crash().await;
+    heal_disk(&house);
+    // As after a crash in the middle of writing.
+    std::fs::write(house.spool().join("x.new"), "AAAA").unwrap();
+    let keeper = house.open().await;
+    assert_eq!(access(&keeper, &by, ALICE).await.unwrap(), "at-2");
+    let left = || {
+        let found = std::fs::read_dir(house.spool()).unwrap().flatten();
+        let names = found.map(|entry| entry.file_name().into_string().unwrap());
+        names.collect::<Vec<_>>()
+    };
+    until("only the list of processes is left", || {
+        left() == ["processes"]
+    })
+    .await;
+    // What cannot be written whole is taken away again: this name is too long for its end, not for its beginning.
+    let longest = 255 - "-.new".len() - crate::secret::random_id().len();
+    let received = Received {
+        grant: "g".repeat(longest),
+        generation: 1,
+        sent: String::new(),
+        refresh_token: None,
+        access: secrets_of(&keeper, ALICE).await.access.clone().unwrap(),
+    };
+    assert!(keeper.inner.spool.keep(&received).is_err());
+    assert_eq!(left(), ["processes"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gridkeep_store::testing::{FaultyDisk, FaultyEngine};
+use gridkeep_store::testing::{FaultyDisk, FaultyEngine, Hangs};
 use gridkeep_store::{OpenOptions, RootKey, Store};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
@@ -78,6 +78,12 @@ impl House {
             .clone()
     }
 
+    /// What the store does not even refuse from now on.
+    pub fn hang(&self, hangs: Hangs) {
+        let engine = self.engine.lock().unwrap();
+        engine.as_ref().unwrap().set_hangs(hangs);
+    }
+
     pub async fn close_store(&self) {
         let store = self.store.lock().unwrap().take();
         store.unwrap().close().await.unwrap();
@@ -88,7 +94,12 @@ impl House {
     }
 
     pub fn spooled(&self) -> usize {
-        std::fs::read_dir(self.spool()).map_or(0, |entries| entries.count())
+        std::fs::read_dir(self.spool()).map_or(0, |entries| {
+            let paths = entries.map(|entry| entry.unwrap().path());
+            paths
+                .filter(|path| path.extension().is_some_and(|it| it == "sealed"))
+                .count()
+        })
     }
 
     pub fn issuer_setup(&self, name: &str, client: &Arc<FakeIssuer>) -> IssuerSetup {
