@@ -9,10 +9,12 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use common::house;
 use gridkeep_dialect_vault::{
     AuditChain, AuditError, AuditFailure, AuditSink, FileAudit, FileAuditOptions,
+    audit::keep_anchored,
 };
 use serde_json::{Value, json};
 
@@ -332,4 +334,34 @@ async fn the_file_has_the_lines() {
     assert_eq!(lines[6]["chain"]["seq"], 7);
     let closed = house.get(creds, token).await;
     assert_eq!(closed.status, 503, "{}", closed.text);
+}
+
+#[tokio::test]
+async fn the_end_of_the_log_is_noted_in_the_store_without_being_asked() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut house = house().await;
+    let evidence = house.keeper.audit_evidence().await.unwrap();
+    let chain = AuditChain::new("gk", &evidence, Arc::clone(house.keeper.clock()));
+    let options = FileAuditOptions::new(scratch.path().join("audit.log"));
+    let file = Arc::new(FileAudit::open(options, chain).unwrap());
+    house.audit_with(Arc::clone(&file) as Arc<dyn AuditSink>);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let keeping = tokio::spawn(keep_anchored(file.clone(), house.keeper.clone(), stopped));
+    house.log_in("alice").await;
+    let noted = async {
+        loop {
+            let evidence = house.keeper.audit_evidence().await.unwrap();
+            // Two requests make four lines after the one that begins the file.
+            if evidence.anchors.iter().any(|anchor| anchor.seq >= 5) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), noted)
+        .await
+        .expect("nobody notes the end");
+    stop.send_replace(true);
+    keeping.await.unwrap();
+    file.close();
 }

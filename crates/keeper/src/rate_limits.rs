@@ -19,6 +19,9 @@ const RATE_LIMITS: Kind = Kind(60);
 /// Limits that can be written, a bound for the record.
 const MOST_WRITTEN: usize = 1000;
 
+/// After which what could not be read is read again.
+const RETRY: Duration = Duration::from_secs(2);
+
 /// Whose requests are counted together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -264,15 +267,22 @@ impl Keeper {
         let mut watch = self.inner.db.store.watch(RATE_LIMITS, &[]);
         let (keeper, mut stop) = (self.clone(), self.stopping());
         self.own(async move {
+            // What was written since they were loaded came before the watch.
+            let mut again = Some(Duration::ZERO);
             loop {
                 tokio::select! {
                     _ = stop.wait_for(|stop| *stop) => return,
                     event = watch.next() => if event.is_none() { return },
+                    () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
                 }
-                // What cannot be read now is read at the next write; until then the limits from before hold.
-                if let Err(failure) = keeper.inner.rate_limits.reload(&keeper.inner.db).await {
-                    tracing::warn!(%failure, "rate limits that were written are not in force on this node yet");
-                }
+                again = match keeper.inner.rate_limits.reload(&keeper.inner.db).await {
+                    Ok(()) => None,
+                    // Until then the limits from before hold.
+                    Err(failure) => {
+                        tracing::warn!(%failure, "rate limits that were written are not in force on this node yet");
+                        Some(RETRY)
+                    }
+                };
             }
         });
     }

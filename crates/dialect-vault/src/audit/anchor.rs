@@ -11,8 +11,6 @@ use super::FileAudit;
 
 /// How often.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long to wait after trouble.
-const AFTER_TROUBLE: Duration = Duration::from_secs(10);
 
 /// Notes the end of the log now, if it has moved.
 ///
@@ -37,19 +35,25 @@ pub async fn anchor(audit: &Arc<FileAudit>, keeper: &Keeper) -> Result<(), Strin
 
 /// Does so each second until told to stop.
 pub async fn keep_anchored(audit: Arc<FileAudit>, keeper: Keeper, mut stop: watch::Receiver<bool>) {
-    let mut wait = PERIOD;
+    let mut troubled = false;
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(PERIOD) => {}
         }
-        wait = PERIOD;
-        if let Err(error) = anchor(&audit, &keeper).await {
-            tracing::warn!(
-                error,
-                "the end of the audit log could not be noted; lines from now on could be removed unnoticed until it can"
-            );
-            wait = AFTER_TROUBLE;
+        match anchor(&audit, &keeper).await {
+            Ok(()) if troubled => {
+                troubled = false;
+                tracing::info!("the end of the audit log is noted again");
+            }
+            Err(error) if !troubled => {
+                troubled = true;
+                tracing::warn!(
+                    error,
+                    "the end of the audit log could not be noted; lines from now on could be removed unnoticed until it can"
+                );
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 }

@@ -294,8 +294,14 @@ impl FileAudit {
                 std::mem::take(&mut end.earlier),
             )
         };
-        for file in earlier.iter().chain([&file]) {
-            file.sync_data()?;
+        let synced = earlier
+            .iter()
+            .chain([&file])
+            .try_for_each(|file| file.sync_data());
+        if let Err(error) = synced {
+            // No end is noted past lines that may not be on the disk.
+            self.shared.end().earlier.splice(0..0, earlier);
+            return Err(error);
         }
         let metadata = file.metadata()?;
         let path = &self.shared.options.path;

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use gridkeep_dialect_vault::SealSwitch;
@@ -18,6 +19,10 @@ use super::audit::Audit;
 use super::cluster::{self, Occasion, Own};
 use super::{Options, affected, notify, operator, telemetry};
 use crate::config::{self, Config, Loaded, Severity, Surroundings};
+
+/// After which a configuration that could not be put into force is tried again; doubled each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// A server that is up, as far as reloading and operators need it.
 pub(crate) struct Running {
@@ -112,25 +117,37 @@ impl Running {
     pub(super) async fn follow_configuration(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut versions = self.keeper.configuration_versions();
         versions.mark_changed();
+        // What failed may be the store's trouble, or a file that is missing here: it is tried again without another publishing.
+        let mut again: Option<Duration> = None;
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
-                changed = versions.changed() => if changed.is_err() { return },
+                changed = versions.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    again = None;
+                }
+                () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
             let version = *versions.borrow_and_update();
             if version == self.keeper.reported().configuration {
+                again = None;
                 continue;
             }
-            if let Err(error) = self.put_in_force(None, Occasion::Seen).await {
+            let Err(error) = self.put_in_force(None, Occasion::Seen).await else {
+                again = None;
+                continue;
+            };
+            let (trouble, before) = (Some(format!("{error:#}")), self.keeper.reported());
+            if before.trouble != trouble {
                 tracing::error!(
                     version,
-                    "the configuration that all nodes share could not be put into force here: {error:#}"
+                    "the configuration that all nodes share could not be put into force here, which is tried again: {error:#}"
                 );
-                self.keeper.report(NodeReport {
-                    trouble: Some(format!("{error:#}")),
-                    ..self.keeper.reported()
-                });
+                self.keeper.report(NodeReport { trouble, ..before });
             }
+            again = Some(again.map_or(FIRST_RETRY, |wait| (wait * 2).min(LONGEST_RETRY)));
         }
     }
 

@@ -382,6 +382,27 @@ async fn policies_written_on_one_node_count_on_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rate_limits_that_could_not_be_read_at_once_are_read_later() {
+    let nodes = Nodes::new(Rotation::Never, 2).await;
+    let limits = |node: usize| nodes[node].keeper.rate_limits().iter().count();
+    nodes[1].way.set_refusing(true);
+    let limit = RateLimit {
+        name: "all".into(),
+        path: String::new(),
+        rate: 10,
+        interval: SECOND,
+        block_interval: Duration::ZERO,
+        per: CountedBy::Address,
+    };
+    nodes[0].keeper.put_rate_limit(limit).await.unwrap();
+    nodes.live(SECOND).await;
+    assert_eq!((limits(0), limits(1)), (1, 0));
+    nodes[1].way.set_refusing(false);
+    nodes.live(3 * SECOND).await;
+    assert_eq!(limits(1), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_login_begun_on_one_node_ends_on_others() {
     let nodes = Nodes::new(Rotation::Never, 3).await;
     nodes.house.issuer.books().person = claims("alice");

@@ -200,6 +200,7 @@ impl Engine for FaultyEngine {
 pub struct CuttableEngine {
     inner: Arc<dyn Engine>,
     cut: AtomicBool,
+    refusing: AtomicBool,
     held: AtomicBool,
     hub: Arc<crate::Hub>,
     reads: AtomicU64,
@@ -213,6 +214,7 @@ impl CuttableEngine {
         let way = Arc::new(Self {
             inner: inner.clone(),
             cut: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
             held: AtomicBool::new(false),
             hub: Arc::default(),
             reads: AtomicU64::new(0),
@@ -242,6 +244,11 @@ impl CuttableEngine {
         self.cut.store(cut, Ordering::SeqCst);
     }
 
+    /// Refuses what is asked, while watches go on.
+    pub fn set_refusing(&self, refusing: bool) {
+        self.refusing.store(refusing, Ordering::SeqCst);
+    }
+
     /// Holds back what watches say, while everything else works.
     pub fn set_held(&self, held: bool) {
         self.held.store(held, Ordering::SeqCst);
@@ -254,7 +261,7 @@ impl CuttableEngine {
     }
 
     fn whole(&self) -> Result<(), StoreError> {
-        if self.cut.load(Ordering::SeqCst) {
+        if self.cut.load(Ordering::SeqCst) || self.refusing.load(Ordering::SeqCst) {
             Err(StoreError::unavailable("the way is cut"))
         } else {
             Ok(())

@@ -557,3 +557,22 @@ fn odd_files_are_refused() {
     assert!(FileAudit::probe(Path::new("/dev/null")).is_err());
     assert!(FileAudit::probe(&directory.path().join("missing/audit.log")).is_err());
 }
+
+/// A file that takes lines and cannot be brought onto the disk.
+fn unsettled() -> Arc<File> {
+    let (_, pipe) = std::io::pipe().unwrap();
+    Arc::new(File::from(std::os::fd::OwnedFd::from(pipe)))
+}
+
+#[tokio::test]
+async fn no_end_is_noted_while_an_earlier_file_may_not_be_on_the_disk() {
+    let scratch = tempfile::tempdir().unwrap();
+    let audit = opened(scratch.path(), &[]);
+    audit.write(b"one\n".to_vec()).await.unwrap();
+    audit.shared.end().earlier.push(unsettled());
+    for _ in 0..2 {
+        audit.settle().unwrap_err();
+    }
+    audit.shared.end().earlier.clear();
+    assert!(anchored(&audit).seq >= 1);
+}
