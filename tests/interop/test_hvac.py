@@ -1,5 +1,7 @@
 """hvac, the Python client of the Vault API, unmodified."""
 
+from datetime import UTC, datetime
+
 import hvac
 import hvac.exceptions
 import pytest
@@ -229,13 +231,55 @@ def test_mounts_and_audit(world):
         sys.enable_auth_method("userpass")
     device = sys.list_enabled_audit_devices()["data"]["file/"]
     assert device["options"]["file_path"] == str(server.directory / "audit.log")
-    with pytest.raises(hvac.exceptions.InvalidRequest, match="cannot enable audit device via API"):
+    with pytest.raises(hvac.exceptions.UnexpectedError, match="cannot enable audit device via API.*cluster.auditlog"):
         sys.enable_audit_device("file", options={"file_path": "/tmp/x"})
+    with pytest.raises(hvac.exceptions.UnexpectedError, match="cluster.auditlog"):
+        sys.disable_audit_device("file")
+    with pytest.raises(hvac.exceptions.UnexpectedError, match="mounts cannot be moved by API"):
+        sys.move_backend("auth/oidc-dune", "auth/oidc-x")
     # With the hash an operator finds a token's lines.
     token = server.operator_token()
     found = sys.calculate_hash("file", token)["data"]["hash"]
     as_user(server, token).auth.token.lookup_self()
     assert any(line["request"].get("client_token") == found for line in server.audit())
+
+
+def test_issuers_and_roles_are_read_and_written_in_the_files(world):
+    issuer, server, _ = world
+    auth = as_user(server, server.operator_token()).auth
+    for kind in (auth.oidc, auth.jwt):
+        config = kind.read_config(path="oidc-dune")["data"]
+        assert config["oidc_discovery_url"] == issuer.url and "oidc_client_secret" not in config
+        assert kind.list_roles(path="oidc-dune")["data"]["keys"] == ["default"]
+        role = kind.read_role("default", path="oidc-dune")["data"]
+        assert (role["role_type"], role["user_claim"], role["callback_mode"]) == ("oidc", "wlcg.credkey", "device")
+        with pytest.raises(hvac.exceptions.InvalidPath):
+            kind.read_role("nosuch", path="oidc-dune")
+        for write in (
+            lambda: kind.configure(oidc_discovery_url="https://other.example.org", path="oidc-dune"),
+            lambda: kind.create_role("default", user_claim="sub", allowed_redirect_uris=["https://x.example.org/"], role_type="oidc", path="oidc-dune"),
+            lambda: kind.delete_role("default", path="oidc-dune"),
+        ):
+            with pytest.raises(hvac.exceptions.UnexpectedError, match=r"follows from the configuration files.*issuers\[dune\]"):
+                write()
+    assert auth.oidc.read_config(path="oidc-dune")["data"] == config
+
+
+def test_nodes_and_keys(world):
+    _, server, _ = world
+    sys = as_user(server, server.operator_token()).sys
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="raft storage is not in use"):
+        sys.read_raft_config()
+    with pytest.raises(hvac.exceptions.UnexpectedError, match="gridkeep cluster status"):
+        sys.join_raft_cluster("https://vault.example.org:8200")
+    with pytest.raises(hvac.exceptions.UnexpectedError, match="systemctl stop gridkeep"):
+        sys.remove_raft_node("n2")
+    with pytest.raises(hvac.exceptions.UnexpectedError, match="copy its data directory"):
+        sys.take_raft_snapshot()
+    assert sys.step_down().status_code == 204
+    status = sys.get_encryption_key_status()["data"]
+    assert (status["term"], status["encryptions"]) == (1, 0)
+    assert datetime.fromisoformat(status["install_time"]) <= datetime.now(UTC)
 
 
 def test_what_is_left_out_says_so(world):

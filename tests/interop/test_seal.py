@@ -63,6 +63,10 @@ def test_init_unseal_seal(sealed):
     assert not client.sys.is_initialized() and client.sys.is_sealed()
     assert server.call("GET", "sys/health")[0] == 501
     assert server.call("GET", "sys/health?uninitcode=200")[0] == 200
+    # As Sys().Health() of the Go library asks.
+    go = "sys/health?drsecondarycode=299&haunhealthycode=299&performancestandbycode=299&removedcode=299&sealedcode=299&standbycode=299&uninitcode=299"
+    status, body = server.call("GET", go)
+    assert (status, body["initialized"], body["sealed"]) == (299, False, True)
     status, body = server.call("GET", "secret/oauth/creds/dune/alice:default", "hvs.x")
     assert (status, body["errors"]) == (503, ["Vault is sealed"])
     for wrong in ({}, {"secret_shares": 2, "secret_threshold": 3}, {"secret_shares": 2, "secret_threshold": 1}, {"secret_shares": 300, "secret_threshold": 2}):
@@ -77,6 +81,9 @@ def test_init_unseal_seal(sealed):
     with pytest.raises(hvac.exceptions.InvalidRequest, match="already initialized"):
         client.sys.initialize(1, 1)
     assert server.call("GET", "sys/health")[0] == 503
+    status, body = server.call("GET", go)
+    assert (status, body["initialized"], body["sealed"]) == (299, True, True)
+    assert client.sys.read_seal_status()["storage_type"] == "file"
 
     status = client.sys.submit_unseal_key(keys[0])
     assert (status["sealed"], status["t"], status["n"], status["progress"], status["type"]) == (True, 3, 5, 1, "shamir")
@@ -359,6 +366,7 @@ def test_nodes_on_one_store_have_the_same_shares(make_issuer, make_server, entry
     first, second = client_of(one), client_of(two)
     assert not first.sys.is_initialized() and not second.sys.is_initialized()
     shares = first.sys.initialize(3, 2)["keys"]
+    assert {client.sys.read_seal_status()["storage_type"] for client in (first, second)} == {"raft"}
     assert second.sys.is_initialized() and second.sys.read_seal_status()["t"] == 2
     with pytest.raises(hvac.exceptions.InvalidRequest, match="already initialized"):
         second.sys.initialize(1, 1)

@@ -108,3 +108,21 @@ def test_a_proof_at_all_nodes_at_once_is_good_for_one(nodes, tickets):
             answers = [future.result() for future in [pool.submit(negotiate, node, once) for node in nodes * 3]]
             assert sum(body["auth"] is not None for _, body in answers) == 1, answers
             assert all(status == 200 for status, _ in answers)
+
+
+def test_the_nodes_are_listed_as_of_raft(nodes):
+    operator = nodes[1].operator_token()
+    names = [f"node{number}.test" for number in range(3)]
+    status, body = nodes[1].call("GET", "sys/storage/raft/configuration", operator)
+    assert status == 200, body
+    servers = body["data"]["config"]["servers"]
+    assert [server["node_id"] for server in servers] == names, servers
+    assert [server["leader"] for server in servers] == [False, True, False], "nodes are equal: who is asked leads"
+    assert all(server["voter"] is True and server["protocol_version"] == "3" and server["address"] for server in servers), servers
+    status, leader = nodes[1].call("GET", "sys/leader")
+    assert status == 200 and leader["leader_address"] == f"https://{servers[1]['address']}", leader
+    for method, path in (("POST", "sys/storage/raft/remove-peer"), ("GET", "sys/storage/raft/snapshot")):
+        status, body = nodes[0].call(method, path, operator)
+        assert status == 405 and ("systemctl stop" in body["errors"][0] or "etcdctl snapshot save" in body["errors"][0]), body
+    status, body = nodes[2].call("GET", "sys/ha-status", operator)
+    assert status == 200 and body["nodes"] == body["data"]["nodes"] and len(body["nodes"]) == 3, body

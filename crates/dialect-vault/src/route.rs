@@ -51,6 +51,11 @@ pub(crate) enum Route<'p> {
     HostInfo,
     /// The nodes of the cluster.
     HaStatus,
+    Raft(RaftRoute),
+    /// A node is told to let another lead.
+    StepDown,
+    /// A mount is to be moved.
+    Remount,
     Quota(QuotaRoute<'p>),
     Ssh(SshRoute<'p>),
     FromFiles(FromFiles<'p>),
@@ -106,6 +111,17 @@ pub(crate) enum Status {
     Leader,
     Init,
     Unseal,
+    /// `sys/storage/raft/join`
+    Join,
+}
+
+/// The store of the original's clusters, below `sys/storage/raft/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RaftRoute {
+    Configuration,
+    RemovePeer,
+    /// With or without force.
+    Snapshot,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,6 +293,14 @@ fn system(rest: &str) -> Route<'_> {
         "internal/ui/mounts" => return Route::UiMounts,
         "host-info" => return Route::HostInfo,
         "ha-status" => return Route::HaStatus,
+        "storage/raft/join" => return Route::Status(Status::Join),
+        "storage/raft/configuration" => return Route::Raft(RaftRoute::Configuration),
+        "storage/raft/remove-peer" => return Route::Raft(RaftRoute::RemovePeer),
+        "storage/raft/snapshot" | "storage/raft/snapshot-force" => {
+            return Route::Raft(RaftRoute::Snapshot);
+        }
+        "step-down" => return Route::StepDown,
+        "remount" => return Route::Remount,
         "quotas/config" => return Route::Quota(QuotaRoute::Options),
         "metrics" => return Route::Metrics,
         "capabilities" => return Route::Capabilities(Whose::Given),
@@ -341,6 +365,16 @@ mod tests {
         ] {
             let route = Route::of(path);
             assert_eq!(route.cannot_wait(Operation::Update), !waits, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_one_with_or_without_force() {
+        for path in [
+            "sys/storage/raft/snapshot",
+            "sys/storage/raft/snapshot-force",
+        ] {
+            assert_eq!(Route::of(path), Route::Raft(RaftRoute::Snapshot));
         }
     }
 
@@ -477,6 +511,23 @@ mod tests {
             ("auth/ssh/keys/dune", Route::Unknown),
             ("auth/ssh/keys/dune/alice/robot", Route::Unknown),
             ("sys/health", Route::Status(Status::Health)),
+            ("sys/storage/raft/join", Route::Status(Status::Join)),
+            (
+                "sys/storage/raft/configuration",
+                Route::Raft(RaftRoute::Configuration),
+            ),
+            (
+                "sys/storage/raft/remove-peer",
+                Route::Raft(RaftRoute::RemovePeer),
+            ),
+            (
+                "sys/storage/raft/snapshot",
+                Route::Raft(RaftRoute::Snapshot),
+            ),
+            ("sys/storage/raft", Route::Unknown),
+            ("sys/step-down", Route::StepDown),
+            ("sys/remount", Route::Remount),
+            ("sys/remount/status/x", Route::Unknown),
             ("sys/seal", Route::Keys(KeysRoute::Seal)),
             ("sys/rotate", Route::Keys(KeysRoute::Rotate)),
             ("sys/key-status", Route::Keys(KeysRoute::Status)),

@@ -21,7 +21,8 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
-use crate::endpoints::status::{code, initialised, object};
+use crate::endpoints::nodes::cannot_join;
+use crate::endpoints::status::{code, initialised, object, storage_type};
 use crate::failure::Trouble;
 use crate::fields::Fields;
 use crate::listener::HttpService;
@@ -67,6 +68,8 @@ pub struct SealStatus {
     pub sealed: bool,
     /// How it is sealed.
     pub kind: SealKind,
+    /// Whether its store is one that nodes share.
+    pub shared: bool,
     /// Shares given so far.
     pub progress: usize,
     /// Identifies the attempt; empty when none is under way.
@@ -199,6 +202,7 @@ impl SealedService {
                 let fields = self.receive(&parts.headers, query, body).await?;
                 self.unseal(fields).await
             }
+            Status::Join if write => Err(cannot_join()),
             // Who leads is known to nobody who is sealed.
             _ => Err(sealed()),
         }
@@ -258,7 +262,7 @@ impl SealedService {
             "build_date": self.build_date,
             "commit_date": self.build_date,
             "migration": false,
-            "storage_type": "file",
+            "storage_type": storage_type(status.shared),
         }));
         status.kind.describe(&mut answer);
         Answer::bare(StatusCode::OK, answer)

@@ -3,7 +3,7 @@
 
 use crate::route::{
     CredentialKind, FromFiles, KerberosPart, KeysRoute, LeaseRoute, LoginRoute, MountClass,
-    QuotaRoute, RekeyRoute, Route, SshRoute, Status, TokenRoute, Whose,
+    QuotaRoute, RaftRoute, RekeyRoute, Route, SshRoute, Status, TokenRoute, Whose,
 };
 
 impl Route<'_> {
@@ -16,6 +16,7 @@ impl Route<'_> {
                 Status::Leader => "sys/leader",
                 Status::Init => "sys/init",
                 Status::Unseal => "sys/unseal",
+                Status::Join => "sys/storage/raft/join",
             },
             Route::Login(login) => match login {
                 LoginRoute::AuthUrl { .. } => "auth/oidc-{issuer}/oidc/auth_url",
@@ -80,6 +81,13 @@ impl Route<'_> {
             },
             Route::HostInfo => "sys/host-info",
             Route::HaStatus => "sys/ha-status",
+            Route::Raft(raft) => match raft {
+                RaftRoute::Configuration => "sys/storage/raft/configuration",
+                RaftRoute::RemovePeer => "sys/storage/raft/remove-peer",
+                RaftRoute::Snapshot => "sys/storage/raft/snapshot",
+            },
+            Route::StepDown => "sys/step-down",
+            Route::Remount => "sys/remount",
             Route::Quota(quota) => match quota {
                 QuotaRoute::All => "sys/quotas/rate-limit",
                 QuotaRoute::Named(_) => "sys/quotas/rate-limit/{name}",

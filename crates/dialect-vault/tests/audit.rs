@@ -295,6 +295,11 @@ async fn a_panic_is_an_answer() {
         answer.text
     );
     assert!(!answer.text.contains("permission denied"));
+    // Also where a task of its own does what was asked.
+    let path = "auth/oidc-dune/oidc/auth_url";
+    let answer = house.call("POST", path, None, json!({})).await;
+    assert_eq!(answer.status, 500);
+    assert!(answer.error().starts_with("internal error"));
     assert_eq!(
         house
             .call("GET", "sys/health", None, Value::Null)
@@ -364,4 +369,153 @@ async fn the_end_of_the_log_is_noted_in_the_store_without_being_asked() {
     stop.send_replace(true);
     keeping.await.unwrap();
     file.close();
+fn keys(object: &Value) -> Vec<&str> {
+    let object = object.as_object().unwrap_or_else(|| panic!("{object}"));
+    let mut keys: Vec<&str> = object.keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[tokio::test]
+async fn a_line_has_the_members_of_the_original_and_no_others() {
+    let house = house().await;
+    let login = house.log_in("alice").await;
+    let token = login["client_token"].as_str().unwrap();
+    house.audit.drain();
+    let path = "secret/oauth/creds/dune/alice:default";
+    house
+        .get(&format!("{path}?minimum_seconds=60"), token)
+        .await;
+    let lines = house.audit.drain();
+    let (request, response) = (&lines[0], &lines[1]);
+    assert_eq!(keys(request), ["auth", "request", "time", "type"]);
+    assert_eq!(
+        keys(response),
+        ["auth", "request", "response", "time", "type"]
+    );
+    assert_eq!(
+        keys(&response["auth"]),
+        [
+            "accessor",
+            "client_token",
+            "display_name",
+            "entity_id",
+            "metadata",
+            "policies",
+            "policy_results",
+            "token_issue_time",
+            "token_policies",
+            "token_ttl",
+            "token_type",
+        ]
+    );
+    assert_eq!(
+        keys(&response["request"]),
+        [
+            "client_id",
+            "client_token",
+            "client_token_accessor",
+            "data",
+            "id",
+            "mount_accessor",
+            "mount_class",
+            "mount_point",
+            "mount_type",
+            "namespace",
+            "operation",
+            "path",
+            "remote_address",
+            "remote_port",
+        ]
+    );
+    assert_eq!(
+        keys(&response["response"]),
+        [
+            "data",
+            "mount_accessor",
+            "mount_class",
+            "mount_point",
+            "mount_type",
+        ]
+    );
+    let (auth, asked) = (&response["auth"], &response["request"]);
+    assert_eq!(asked["client_id"], login["entity_id"]);
+    assert_eq!(auth["entity_id"], login["entity_id"]);
+    assert_eq!(asked["client_token"], auth["client_token"]);
+    assert_eq!(asked["client_token_accessor"], auth["accessor"]);
+    for hashed in [&auth["accessor"], &auth["client_token"]] {
+        assert!(hashed.as_str().unwrap().starts_with("hmac-sha256:"));
+    }
+    assert_eq!(
+        asked["mount_accessor"],
+        response["response"]["mount_accessor"]
+    );
+    assert!(
+        asked["mount_accessor"]
+            .as_str()
+            .unwrap()
+            .starts_with("oauth_")
+    );
+    assert_eq!(auth["token_issue_time"], "2026-07-31T12:13:24Z");
+    assert_eq!(auth["token_type"], "service");
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_read_leaves_its_lines_too() {
+    let house = house().await;
+    let login = house.log_in("alice").await;
+    let token = login["client_token"].as_str().unwrap();
+    house.audit.drain();
+    let large = format!("{{\"a\": \"{}\"}}", "x".repeat(70 << 10));
+    for (path, token, body, status) in [
+        ("auth/oidc-dune/oidc/auth_url", None, "{canary", 400),
+        ("auth/oidc-dune/oidc/poll", None, "[1, \"canary\"]", 400),
+        ("auth/ssh/login", None, large.as_str(), 413),
+        ("auth/token/create", Some(token), "{canary", 400),
+    ] {
+        let headers: Vec<(&str, &str)> = token
+            .map(|token| ("x-vault-token", token))
+            .into_iter()
+            .collect();
+        let answer = house
+            .send("POST", &format!("/v1/{path}"), &headers, body.to_owned())
+            .await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        assert!(
+            !house
+                .audit
+                .lines
+                .lock()
+                .unwrap()
+                .concat()
+                .contains("canary")
+        );
+        let lines = house.audit.drain();
+        let types: Vec<&Value> = lines.iter().map(|line| &line["type"]).collect();
+        assert_eq!(types, ["request", "response"], "{path}");
+        for line in &lines {
+            assert_eq!(line["request"]["path"], path);
+            assert_eq!(line["request"]["remote_address"], "192.0.2.7");
+            assert_eq!(line["error"].as_str().unwrap(), answer.error());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_without_an_end_is_shown_without_one() {
+    let house = house().await;
+    house.issuer.endless.store(true, Ordering::SeqCst);
+    let login = house.log_in("alice").await;
+    let token = login["client_token"].as_str().unwrap();
+    house.audit.drain();
+    let read = house
+        .get("secret/oauth/creds/dune/alice:default", token)
+        .await;
+    assert_eq!(read.status, 200, "{}", read.text);
+    assert_eq!(keys(&read.json["data"]), ["access_token", "server", "type"]);
+    let lines = house.audit.drain();
+    assert_eq!(
+        keys(&lines[1]["response"]["data"]),
+        ["access_token", "server", "type"]
+    );
 }

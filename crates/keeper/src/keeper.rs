@@ -230,6 +230,7 @@ impl Keeper {
             let mut record = stored.value.clone();
             let now = self.inner.time.now();
             crate::removed::note(&mut record, &mut setup, now);
+            crate::keys::note(&mut record, self.key_status().generation, now);
             let forget_keys =
                 !setup.left_out.ssh && crate::ssh::switch(&mut record, setup.ssh.is_some(), now);
             if forget_keys && !self.inner.time.doubtful() {
@@ -422,7 +423,7 @@ impl Keeper {
     }
 
     /// Runs `work` as a task the keeper owns: no client's going away ends it, and [`Keeper::drain`] waits for it.
-    pub(crate) fn own(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub fn own(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self
             .inner
             .tasks
@@ -446,7 +447,7 @@ async fn open_record(db: &Database, clock: &Arc<dyn Clock>) -> Result<KeeperReco
             return Ok(stored.value);
         }
         let id = crate::secret::random_id();
-        let record = KeeperRecord {
+        let mut record = KeeperRecord {
             cluster_id: format!(
                 "{}-{}-{}-{}-{}",
                 &id[..8],
@@ -460,6 +461,8 @@ async fn open_record(db: &Database, clock: &Arc<dyn Clock>) -> Result<KeeperReco
             names_indexed: true,
             ..KeeperRecord::default()
         };
+        let now = UnixSeconds(record.high_water);
+        crate::keys::note(&mut record, db.store.status().key_generation, now);
         let mut change = Change::new();
         change
             .guard(Guard::Absent(key.clone()))

@@ -4,11 +4,13 @@
 //! keys forgotten.
 
 use gridkeep_store::{RootKey, StoreError};
+use gridkeep_token::time::UnixSeconds;
 
-use crate::database::failure;
+use crate::database::{Change, NotCommitted, failure, name};
 use crate::events::{self, Event};
 use crate::failure::Failure;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, missing_record};
+use crate::records::{DataKeySince, KEEPER, KeeperRecord};
 
 /// What the keys are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,19 @@ pub struct KeyStatus {
     pub generations: usize,
     /// Public identifier of the root key.
     pub root_key_id: String,
+}
+
+/// Writes down that the newest data key is in use since `now`, unless that is known already, or of a newer one.
+pub(crate) fn note(record: &mut KeeperRecord, generation: u32, now: UnixSeconds) {
+    if record
+        .data_key
+        .is_none_or(|key| key.generation < generation)
+    {
+        record.data_key = Some(DataKeySince {
+            generation,
+            at: now,
+        });
+    }
 }
 
 impl Keeper {
@@ -33,6 +48,23 @@ impl Keeper {
         }
     }
 
+    /// Since when records are sealed under the newest data key. Of one that was made by an older version, since it was first seen.
+    ///
+    /// # Errors
+    /// [`Failure::Later`] when the store cannot be read.
+    pub async fn data_key_since(&self) -> Result<UnixSeconds, Failure> {
+        let stored = self
+            .inner
+            .db
+            .get::<KeeperRecord>(&name(KEEPER, &[]))
+            .await?;
+        let generation = self.key_status().generation;
+        Ok(stored
+            .and_then(|stored| stored.value.data_key)
+            .filter(|key| key.generation == generation)
+            .map_or(self.inner.started_at, |key| key.at))
+    }
+
     /// Adds a data key, and seals all records under it in the background; answers its generation.
     ///
     /// # Errors
@@ -43,10 +75,35 @@ impl Keeper {
             .rotate_keyring()
             .await
             .map_err(|error| failure(&error))?;
+        if let Err(error) = self.note_data_key(generation).await {
+            tracing::info!(%error, generation, "since when the new data key is in use could not be stored; the next start or reload notes its own time");
+        }
         self.tell_of_keys("keyring_rotated", by, &format!("generation {generation}"))
             .await;
         self.reseal_in_background(generation);
         Ok(generation)
+    }
+
+    async fn note_data_key(&self, generation: u32) -> Result<(), Failure> {
+        let key = name(KEEPER, &[]);
+        loop {
+            let stored = self.inner.db.get::<KeeperRecord>(&key).await?;
+            let stored = stored.ok_or_else(missing_record)?;
+            let mut record = stored.value.clone();
+            note(&mut record, generation, self.now());
+            if record == stored.value {
+                return Ok(());
+            }
+            let mut change = Change::new();
+            change
+                .guard(stored.unchanged())
+                .put(key.clone(), &record, None)?;
+            match self.inner.db.commit(change).await {
+                Ok(()) => return Ok(()),
+                Err(NotCommitted::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
     }
 
     /// At a start: goes on with what an earlier run did not finish.
@@ -130,7 +187,7 @@ impl Keeper {
     }
 
     async fn record_of_keys(&self, what: &str, by: &str, detail: &str) -> Result<(), Failure> {
-        let mut change = crate::database::Change::new();
+        let mut change = Change::new();
         events::record(
             &mut change,
             &Event {

@@ -484,6 +484,16 @@ pub(crate) struct KeeperRecord {
     /// Whether the names of all credentials are indexed by person.
     #[serde(default)]
     pub names_indexed: bool,
+    /// Since when records are sealed under the newest data key.
+    #[serde(default)]
+    pub data_key: Option<DataKeySince>,
+}
+
+/// A data key and when it was first in use, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DataKeySince {
+    pub generation: u32,
+    pub at: UnixSeconds,
 }
 
 fn first_level() -> u16 {

@@ -110,6 +110,14 @@ async fn write(
             "cannot use code with refresh_token grant type",
         ));
     }
+    if fields
+        .duration("maximum_expiry_seconds")?
+        .is_some_and(|most| most.0 > 0)
+    {
+        return Err(Trouble::bad(
+            "maximum_expiry_seconds is not supported by this server: an access token lives as long as its issuer says; leave it out",
+        ));
+    }
     inner.keeper.put(caller.bearer, &name, request).await?;
     Ok(Answer::done())
 }

@@ -118,6 +118,13 @@ fn text(route: Route<'_>) -> Option<&'static str> {
             "What the server counts: GET as JSON, with format=prometheus in the text format of Prometheus."
         }
         Route::HaStatus => "The nodes of the cluster.",
+        Route::Raft(_) => {
+            "The nodes of the cluster, in the words of the original: GET storage/raft/configuration. Nodes come and go by being started and stopped, and etcd makes the copies."
+        }
+        Route::StepDown => {
+            "Does nothing: nodes are equal, and none leads that another would wait for."
+        }
+        Route::Remount => "Mounts follow from the configuration files and are not moved here.",
         Route::Unknown => return None,
     })
 }

@@ -42,8 +42,9 @@ pub(super) fn audit(
             }
             Ok(Answer::repeated(devices))
         }
-        (Some(_), Operation::Update) => Err(Trouble::bad(
-            "cannot enable audit device via API; use declarative, config-based audit device management instead (cluster.auditlog)",
+        (Some(_), Operation::Update) => Err(Trouble::text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "cannot enable audit device via API; use declarative, config-based audit device management instead: change cluster.auditlog and restart",
         )),
         (Some(_), Operation::Delete) => Err(Trouble::text(
             StatusCode::METHOD_NOT_ALLOWED,

@@ -9,6 +9,7 @@ use crate::answer::Answer;
 use crate::failure::Trouble;
 use crate::route::KeysRoute;
 use crate::service::{Call, Caller, Inner};
+use crate::time;
 
 pub(super) async fn answer(
     inner: &Inner,
@@ -29,8 +30,12 @@ pub(super) async fn answer(
         }
         KeysRoute::Status if call.operation == Operation::Read => {
             let status = inner.keeper.key_status();
+            let since = inner.keeper.data_key_since().await?;
             Ok(Answer::repeated(object(json!({
                 "term": status.generation,
+                "install_time": time::whole(since),
+                // Not counted; the Go library wants the member.
+                "encryptions": 0,
                 "generations": status.generations,
                 "root_key_id": status.root_key_id,
             }))))

@@ -13,7 +13,7 @@ mod keys;
 mod leases;
 mod metrics;
 mod mounts;
-mod nodes;
+pub(crate) mod nodes;
 mod oidc;
 mod policies;
 mod quotas;
@@ -73,6 +73,9 @@ pub(crate) async fn guarded(
         Route::Plugins(rest) => host::plugins(inner, rest, call),
         Route::HostInfo => host::host_info(inner, call),
         Route::HaStatus => nodes::all(inner, call),
+        Route::Raft(route) => nodes::raft(inner, route, call),
+        Route::StepDown => nodes::step_down(call),
+        Route::Remount => Err(mounts::cannot_be_moved()),
         Route::UiMount(path) => host::mount_of(inner, path, call, &caller.bearer.token),
         Route::Policy { legacy, name } => policies::answer(inner, legacy, name, call).await,
         Route::Mounts { class, path } => mounts::answer(inner, class, path, call),

@@ -88,6 +88,14 @@ pub(super) fn answer(
     }
 }
 
+/// The answer to `sys/remount`.
+pub(super) fn cannot_be_moved() -> Trouble {
+    Trouble::text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "mounts cannot be moved by API: what is mounted, and where, follows from issuers, kerberos and ssh in the configuration files; change these and reload",
+    )
+}
+
 /// How long what a mount gives lives, in seconds.
 fn tuning(inner: &Inner, class: MountClass, mount: &Mount) -> Map<String, Value> {
     let lifetimes = &inner.keeper.setup().lifetimes;

@@ -2,13 +2,17 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use gridkeep_keeper::{Failure, Operation, PolicyWrite};
+use gridkeep_keeper::{BadInput, Failure, Operation, PolicyWrite};
+use http::StatusCode;
 use serde_json::Map;
 
 use crate::answer::Answer;
 use crate::failure::Trouble;
 use crate::service::{Call, Inner};
 use crate::time;
+
+/// How often a change is merged anew into what somebody else wrote meanwhile.
+const MERGES: usize = 10;
 
 pub(super) async fn answer(
     inner: &Inner,
@@ -92,34 +96,13 @@ async fn write(
     call: &mut Call<'_>,
 ) -> Result<Answer, Trouble> {
     let fields = &mut call.fields;
-    let old = if call.operation == Operation::Patch {
-        match inner.keeper.policy(name).await {
-            Ok(policy) => Some(policy),
-            Err(Failure::NotFound) => return Ok(Answer::nothing()),
-            Err(other) => return Err(other.into()),
-        }
-    } else {
-        None
-    };
     let mut text = fields.text("policy")?;
     if legacy && text.is_none() {
         text = fields.text("rules")?;
     }
-    let text = text
-        .filter(|text| !text.is_empty())
-        .map(plain)
-        .or_else(|| old.as_ref().map(|policy| policy.text.clone()));
-    let Some(text) = text else {
-        return Err(Trouble::bad("'policy' parameter not supplied or empty"));
-    };
-    let slashes = fields
-        .boolean("allow_slashes_in_identity_templates")?
-        .or(old.as_ref().map(|policy| policy.allow_slashes))
-        .unwrap_or(false);
-    let wildcards = fields
-        .boolean("allow_wildcards_in_identity_templates")?
-        .or(old.as_ref().map(|policy| policy.allow_wildcards))
-        .unwrap_or(false);
+    let text = text.filter(|text| !text.is_empty()).map(plain);
+    let slashes = fields.boolean("allow_slashes_in_identity_templates")?;
+    let wildcards = fields.boolean("allow_wildcards_in_identity_templates")?;
     let until = match (fields.text("expiration")?, fields.duration("ttl")?) {
         (Some(text), _) if !text.is_empty() && text != "0" => {
             let moment = time::parse(&text)
@@ -127,21 +110,50 @@ async fn write(
             Some(moment)
         }
         (_, Some(ttl)) if ttl.0 > 0 => Some(inner.keeper.after(ttl)),
-        _ => old.as_ref().and_then(|policy| policy.expires_at),
+        _ => None,
     };
     if until.is_some_and(|end| end <= inner.keeper.now()) {
         return Err(Trouble::bad("expiration lies in the past"));
     }
-    let write = PolicyWrite {
-        text,
-        allow_slashes: slashes,
-        allow_wildcards: wildcards,
-        cas: fields.integer("cas")?,
-        cas_required: fields.boolean("cas_required")?,
-        expires_at: until,
-    };
-    inner.keeper.put_policy(name, &write).await?;
-    Ok(Answer::done())
+    let cas = fields.integer("cas")?;
+    let cas_required = fields.boolean("cas_required")?;
+    for _ in 0..MERGES {
+        let old = if call.operation == Operation::Patch {
+            match inner.keeper.policy(name).await {
+                Ok(policy) => Some(policy),
+                Err(Failure::NotFound) => return Ok(Answer::nothing()),
+                Err(other) => return Err(other.into()),
+            }
+        } else {
+            None
+        };
+        let old = old.as_ref();
+        let text = text.clone().or_else(|| old.map(|old| old.text.clone()));
+        let Some(text) = text else {
+            return Err(Trouble::bad("'policy' parameter not supplied or empty"));
+        };
+        // What was merged counts over what it was merged with, and over nothing that came meanwhile.
+        let read = old
+            .filter(|old| !old.cas_required)
+            .and_then(|old| i64::try_from(old.version).ok());
+        let write = PolicyWrite {
+            text,
+            allow_slashes: slashes.unwrap_or(old.is_some_and(|old| old.allow_slashes)),
+            allow_wildcards: wildcards.unwrap_or(old.is_some_and(|old| old.allow_wildcards)),
+            cas: cas.or(read),
+            cas_required,
+            expires_at: until.or(old.and_then(|old| old.expires_at)),
+        };
+        match inner.keeper.put_policy(name, &write).await {
+            Ok(()) => return Ok(Answer::done()),
+            Err(Failure::BadInput(BadInput::CasMismatch)) if cas.is_none() => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    Err(Trouble::text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the policy is being changed by somebody else as well; nothing was changed, try again in a moment",
+    ))
 }
 
 /// The text of a policy that may have come in base64.

@@ -54,6 +54,7 @@ where
             }
             Ok(Answer::bare(StatusCode::OK, seal_status(inner)))
         }
+        Status::Join if write => Err(nodes::cannot_join()),
         _ => Err(Trouble::unsupported()),
     }
 }
@@ -128,8 +129,8 @@ impl Health<'_> {
     }
 }
 
-/// A status code somebody wants instead of the usual one. Only those that Python's table of responses knows: the stock clients
-/// break on others.
+/// A status code somebody wants instead of the usual one: any that says that all is well, as the Go library's 299, and of the others
+/// those that have a name, which the stock clients look up.
 pub(crate) fn code(fields: &mut Fields, name: &str) -> Result<Option<StatusCode>, Trouble> {
     let Some(text) = fields.text(name)? else {
         return Ok(None);
@@ -137,7 +138,9 @@ pub(crate) fn code(fields: &mut Fields, name: &str) -> Result<Option<StatusCode>
     let wanted: Option<u16> = text.parse().ok();
     let known = wanted
         .and_then(|code| StatusCode::from_u16(code).ok())
-        .filter(|code| code.as_u16() >= 200 && code.canonical_reason().is_some());
+        .filter(|code| {
+            code.is_success() || (code.as_u16() >= 300 && code.canonical_reason().is_some())
+        });
     known.map(Some).ok_or_else(|| {
         Trouble::bad(format!(
             "{name} must be a standard HTTP status code from 200"
@@ -182,11 +185,16 @@ impl SealWords<'_> {
             "migration": false,
             "cluster_name": self.cluster.name,
             "cluster_id": self.cluster.id,
-            "storage_type": if self.shared { "raft" } else { "file" },
+            "storage_type": storage_type(self.shared),
         }));
         self.kind.describe(&mut status);
         status
     }
+}
+
+/// The kind of store, in words that scripts of the original test for.
+pub(crate) fn storage_type(shared: bool) -> &'static str {
+    if shared { "raft" } else { "file" }
 }
 
 /// The answer of `sys/init`.

@@ -248,7 +248,7 @@ impl Inner {
                 Ok(Answer::bare(StatusCode::OK, words.object()))
             }
             Status::Init => Ok(initialised(true)),
-            Status::Leader | Status::Unseal => Err(away()),
+            Status::Leader | Status::Unseal | Status::Join => Err(away()),
         }
     }
 }

@@ -1,12 +1,11 @@
 //! The two audit lines of a request: the one before anything is done, and the one with its outcome.
 
-use std::net::SocketAddr;
-
 use gridkeep_keeper::Operation;
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::Inner;
-use super::received::{MountTable, Received};
+use super::received::{Arrival, MountTable, Received};
 use crate::answer::{Answer, Body as AnswerBody};
 use crate::audit::{AuditError, AuditFailure, Common, Exchange, ResponsePart};
 use crate::failure::Trouble;
@@ -14,7 +13,7 @@ use crate::fields::Fields;
 use crate::measure;
 use crate::params::Params;
 use crate::quota::Exceeded;
-use crate::route::Verb;
+use crate::route::{Route, Verb};
 
 impl Inner {
     /// The first audit line, with `error` if nothing will be done. Without it nothing may be done, unless the request `passes`
@@ -38,13 +37,21 @@ impl Inner {
     }
 
     /// Both audit lines of a request that is not acted upon.
-    pub(super) async fn refuse(&self, exchange: &Exchange<'_, '_>, trouble: Trouble) -> Answer {
+    pub(super) async fn refuse(
+        &self,
+        exchange: &Exchange<'_, '_>,
+        trouble: Trouble,
+        until: Instant,
+    ) -> Answer {
         let answer = Answer::from(trouble);
         let error = answer.error_text().unwrap_or("not found");
         let common = Common::new(&self.hasher, exchange);
         let passes = self.options.on_audit_failure == AuditFailure::Serve;
-        if let Err(error) = self.announce(&common, Some(error), passes).await {
-            return unaudited(&error);
+        let announcing = self.announce(&common, Some(error), passes);
+        match self.by(Some(until), announcing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return unaudited(&error),
+            Err(late) => return late,
         }
         let part = ResponsePart::default();
         let line = common.response_line(&self.hasher, self.wall(), &part, Some(error));
@@ -66,8 +73,7 @@ impl Inner {
         exceeded: Exceeded,
         path: &str,
         parts: &http::request::Parts,
-        peer: SocketAddr,
-        id: &str,
+        arrival: Arrival<'_>,
     ) -> Answer {
         let mut query = Params::new();
         let operation = match Verb::of(&parts.method, &parts.headers, &mut query) {
@@ -75,13 +81,15 @@ impl Inner {
             Some(Verb::Header) | None => Operation::Read,
         };
         let request = Received {
-            id,
+            id: arrival.id,
             operation,
             path,
+            route: Route::of(path),
             writes: false,
             headers: &parts.headers,
-            peer,
+            peer: arrival.peer,
             help: false,
+            until: arrival.until,
         };
         self.over_limit(exceeded, &request, &self.mounts(), &query)
             .await
@@ -100,8 +108,8 @@ impl Inner {
             return exceeded.into();
         }
         let exchange = request.exchange(mounts, None, params, None);
-        self.refuse(&exchange, Trouble::Answer(Box::new(exceeded.into())))
-            .await
+        let trouble = Trouble::Answer(Box::new(exceeded.into()));
+        self.refuse(&exchange, trouble, request.until).await
     }
 
     /// The second audit line, and the warnings about parameters nobody knew.

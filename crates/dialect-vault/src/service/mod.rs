@@ -2,6 +2,7 @@
 //!
 //! Owns that order. Refuses to know what any endpoint does. Whatever goes wrong on the way is an answer in JSON, a panic included.
 
+mod acting;
 mod auditing;
 mod head;
 mod options;
@@ -12,7 +13,6 @@ pub(crate) use head::{caught, client_token, end_connection, request_id};
 pub use options::{DialectLimits, DialectOptions, MetricsSource};
 pub use switch::SealSwitch;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -26,10 +26,11 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use secrecy::SecretString;
+use tokio::time::Instant;
 use tracing::{Instrument as _, field};
 
 use crate::answer::Answer;
-use crate::audit::{AuditFailure, Common, Hasher};
+use crate::audit::Hasher;
 use crate::endpoints;
 use crate::failure::Trouble;
 use crate::fields::Fields;
@@ -39,10 +40,10 @@ use crate::params::{self, Params};
 use crate::path;
 use crate::peer::{Passed, Peers};
 use crate::quota::{Pass, Quotas};
-use crate::route::{CredentialKind, Route, Verb};
+use crate::route::{CredentialKind, Route, SshRoute, Verb};
 use crate::sealed;
-use auditing::unaudited;
-use received::{MountTable, Received};
+use acting::Asker;
+use received::{Arrival, MountTable, Received};
 
 /// The Vault API over a keeper. Cheap to clone.
 #[derive(Clone)]
@@ -131,6 +132,7 @@ impl VaultService {
         // What lies between this message and the next is where front servers and we might disagree: do not go on from there.
         let framed = request.headers().contains_key(TRANSFER_ENCODING);
         let asked = Asked::now(request.method());
+        let until = Instant::now() + self.inner.options.limits.answer;
         let span = tracing::info_span!(
             "request",
             otel.kind = "server",
@@ -144,7 +146,15 @@ impl VaultService {
         let client = self.inner.options.proxies.client(peer, request.headers());
         let answering = async {
             match client {
-                Ok(client) => self.inner.respond(request, client, &id, &asked).await,
+                Ok(client) => {
+                    let arrival = Arrival {
+                        id: &id,
+                        peer: client,
+                        asked: &asked,
+                        until,
+                    };
+                    self.inner.respond(request, arrival).await
+                }
                 Err(error) => {
                     Answer::error(StatusCode::BAD_REQUEST, error.to_string()).into_response(&id)
                 }
@@ -168,42 +178,36 @@ impl VaultService {
 impl Inner {
     /// The answer of this node, or that of another where this one does not serve.
     async fn respond<B>(
-        &self,
+        self: &Arc<Self>,
         request: Request<B>,
-        peer: SocketAddr,
-        id: &str,
-        asked: &Asked,
+        arrival: Arrival<'_>,
     ) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes>,
     {
+        let id = arrival.id;
         // A node that is being sealed passes nothing on, and serves nothing that another passes on.
         if self.options.seal.begun() {
-            return self
-                .answer(request, peer, id, asked)
-                .await
-                .into_response(id);
+            return self.answer(request, arrival).await.into_response(id);
         }
-        let passing = self
-            .peers
-            .pass(&self.keeper, &self.options.limits, request, peer, id);
+        let passing = self.peers.pass(
+            &self.keeper,
+            &self.options.limits,
+            request,
+            arrival.peer,
+            id,
+        );
         match passing.await {
-            Passed::Here(request, peer) => self
-                .answer(request, peer, id, asked)
-                .await
-                .into_response(id),
+            Passed::Here(request, peer) => {
+                let arrival = Arrival { peer, ..arrival };
+                self.answer(request, arrival).await.into_response(id)
+            }
             Passed::Answered(response) => response,
             Passed::Refused(answer) => answer.into_response(id),
         }
     }
 
-    async fn answer<B>(
-        &self,
-        request: Request<B>,
-        peer: SocketAddr,
-        id: &str,
-        asked: &Asked,
-    ) -> Answer
+    async fn answer<B>(self: &Arc<Self>, request: Request<B>, arrival: Arrival<'_>) -> Answer
     where
         B: Body<Data = Bytes>,
     {
@@ -212,7 +216,7 @@ impl Inner {
         let Some(raw) = raw.strip_prefix("/v1/") else {
             return self.outside(&parts.method, raw);
         };
-        self.api(raw, &parts, body, peer, id, asked)
+        self.api(raw, &parts, body, arrival)
             .await
             .unwrap_or_else(Answer::from)
     }
@@ -232,13 +236,11 @@ impl Inner {
     }
 
     async fn api<B>(
-        &self,
+        self: &Arc<Self>,
         raw: &str,
         parts: &http::request::Parts,
         body: B,
-        peer: SocketAddr,
-        id: &str,
-        asked: &Asked,
+        arrival: Arrival<'_>,
     ) -> Result<Answer, Trouble>
     where
         B: Body<Data = Bytes>,
@@ -247,14 +249,14 @@ impl Inner {
         let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
         // Also of what is refused before anybody looks at it, and before a span below this one begins.
         let template = Route::of(trimmed).template();
-        asked.route.get_or_init(|| template);
+        arrival.asked.route.get_or_init(|| template);
         tracing::Span::current().record("otel.name", template);
-        let mut pass = match self.quotas.arrive(&self.keeper, trimmed, peer.ip()) {
+        let mut pass = match self.quotas.arrive(&self.keeper, trimmed, arrival.peer.ip()) {
             Ok(pass) => pass,
-            Err(exceeded) => return Ok(self.too_many(exceeded, trimmed, parts, peer, id).await),
+            Err(exceeded) => return Ok(self.too_many(exceeded, trimmed, parts, arrival).await),
         };
         let outcome = self
-            .decoded(&decoded, &mut pass, parts, body, peer, id)
+            .decoded(&decoded, &mut pass, parts, body, arrival)
             .await;
         let mut answer = outcome.unwrap_or_else(Answer::from);
         if answer.limit.is_none() {
@@ -265,13 +267,12 @@ impl Inner {
 
     /// A request whose path was decoded and which its address may send.
     async fn decoded<B>(
-        &self,
+        self: &Arc<Self>,
         decoded: &str,
         pass: &mut Pass<'_>,
         parts: &http::request::Parts,
         body: B,
-        peer: SocketAddr,
-        id: &str,
+        arrival: Arrival<'_>,
     ) -> Result<Answer, Trouble>
     where
         B: Body<Data = Bytes>,
@@ -318,59 +319,45 @@ impl Inner {
             trimmed
         };
         let request = Received {
-            id,
+            id: arrival.id,
             operation,
             path,
+            route,
             writes,
             headers: &parts.headers,
-            peer,
+            peer: arrival.peer,
             help,
+            until: arrival.until,
         };
-        if open && !help {
-            self.open(route, request, query, body).await
+        Ok(if open && !help {
+            self.open(request, query, body).await
         } else {
-            Ok(self.guarded(route, request, query, body, pass).await)
-        }
+            self.guarded(request, query, body, pass).await
+        })
     }
 
     /// An endpoint that needs no token. One that is sent along is not held against anybody.
-    async fn open<B>(
-        &self,
-        route: Route<'_>,
-        request: Received<'_>,
-        query: Params,
-        body: B,
-    ) -> Result<Answer, Trouble>
+    async fn open<B>(self: &Arc<Self>, mut request: Received<'_>, query: Params, body: B) -> Answer
     where
         B: Body<Data = Bytes>,
     {
-        let params = if request.writes {
-            let limit = self.options.limits.open_body;
-            self.receive(query, request.headers, body, limit).await?
-        } else {
-            query
-        };
         let mounts = self.mounts();
-        let common = Common::new(
-            &self.hasher,
-            &request.exchange(&mounts, None, &params, None),
-        );
-        let passes = self.options.on_audit_failure == AuditFailure::Serve;
-        if let Err(error) = self.announce(&common, None, passes).await {
-            return Ok(unaudited(&error));
-        }
-        let mut call = request.call(params);
-        let answer = endpoints::open(self, route, &mut call)
-            .await
-            .unwrap_or_else(Answer::from);
-        Ok(self.finish(&common, call.fields, answer, passes))
+        let limit = self.options.limits.open_body;
+        let params = match self.params(&mut request, query, body, limit).await {
+            Ok(params) => params,
+            Err(trouble) => {
+                let nothing = Params::new();
+                let exchange = request.exchange(&mounts, None, &nothing, None);
+                return self.refuse(&exchange, trouble, request.until).await;
+            }
+        };
+        self.carry_out(request, mounts, params, None).await
     }
 
     /// An endpoint that needs a token.
     async fn guarded<B>(
-        &self,
-        route: Route<'_>,
-        request: Received<'_>,
+        self: &Arc<Self>,
+        mut request: Received<'_>,
         query: Params,
         body: B,
         pass: &mut Pass<'_>,
@@ -379,113 +366,83 @@ impl Inner {
         B: Body<Data = Bytes>,
     {
         let mounts = self.mounts();
-        let secret = head::client_token(request.headers);
-        let Some(secret) = secret.as_ref() else {
+        let Some(secret) = head::client_token(request.headers) else {
             let exchange = request.exchange(&mounts, None, &query, None);
-            return self.refuse(&exchange, Refused::UnknownToken.into()).await;
+            let trouble = Refused::UnknownToken.into();
+            return self.refuse(&exchange, trouble, request.until).await;
         };
         let from = Some(request.peer.ip());
-        let proving = self.keeper.authenticate(secret, from);
-        let bearer = match self
-            .in_time(proving.map(|done| done.map_err(Trouble::from)))
-            .await
-        {
+        let proving = self.keeper.authenticate(&secret, from);
+        let proving = proving.map(|done| done.map_err(Trouble::from));
+        let bearer = match self.in_time(request.until, proving).await {
             Ok(bearer) => bearer,
             Err(failure) => {
                 // Without this, guessing tokens would be free of any limit.
                 if let Err(exceeded) = pass.by_address() {
                     return self.over_limit(exceeded, &request, &mounts, &query).await;
                 }
-                let exchange = request.exchange(&mounts, Some(secret), &query, None);
-                return self.refuse(&exchange, failure).await;
+                let exchange = request.exchange(&mounts, Some(&secret), &query, None);
+                return self.refuse(&exchange, failure, request.until).await;
             }
         };
         if let Err(exceeded) = pass.by_user(&bearer) {
             return self.over_limit(exceeded, &request, &mounts, &query).await;
         }
-        let params = if request.writes {
-            let limit = self.options.limits.body;
-            match self.receive(query, request.headers, body, limit).await {
-                Ok(params) => params,
-                Err(trouble) => {
-                    let nothing = Params::new();
-                    let shown = Some((&*bearer.token, None));
-                    let exchange = request.exchange(&mounts, Some(secret), &nothing, shown);
-                    return self.refuse(&exchange, trouble).await;
-                }
+        let limit = self.options.limits.body;
+        let params = match self.params(&mut request, query, body, limit).await {
+            Ok(params) => params,
+            Err(trouble) => {
+                let nothing = Params::new();
+                let shown = Some((&*bearer.token, None));
+                let exchange = request.exchange(&mounts, Some(&secret), &nothing, shown);
+                return self.refuse(&exchange, trouble, request.until).await;
             }
-        } else {
-            query
         };
-        let authorizing = self.authorize(&bearer, route, &request, &params);
-        let granted = match self.in_time(authorizing).await {
+        let until = request.until;
+        let permitted = async {
+            request.operation = self.exact(&request).await?;
+            self.authorize(&bearer, &request, &params).await
+        };
+        let granted = match self.in_time(until, permitted).await {
             Ok(granted) => granted,
             Err(trouble) => {
                 let shown = Some((&*bearer.token, None));
-                let exchange = request.exchange(&mounts, Some(secret), &params, shown);
-                return self.refuse(&exchange, trouble).await;
+                let exchange = request.exchange(&mounts, Some(&secret), &params, shown);
+                return self.refuse(&exchange, trouble, request.until).await;
             }
         };
-        let shown = Some((&*bearer.token, Some(&granted)));
-        let common = Common::new(
-            &self.hasher,
-            &request.exchange(&mounts, Some(secret), &params, shown),
-        );
-        let passes = match self.options.on_audit_failure {
-            AuditFailure::Refuse => false,
-            AuditFailure::Revoke => route.cannot_wait(request.operation),
-            AuditFailure::Serve => true,
-        };
-        if let Err(error) = self.announce(&common, None, passes).await {
-            return unaudited(&error);
-        }
-        let mut call = request.call(params);
-        let caller = Caller {
-            bearer: &bearer,
-            granted: &granted,
+        let asker = Asker {
+            bearer,
+            granted,
             secret,
         };
-        let acting = async {
-            if request.help {
-                endpoints::help::answer(route, request.path)
-            } else {
-                endpoints::guarded(self, route, &mut call, &caller).await
-            }
-        };
-        // What changes something is not broken off in the middle; reading leaves nothing half done.
-        let acted = if request.writes || request.operation == Operation::Delete {
-            acting.await
-        } else {
-            self.in_time(acting).await
-        };
-        let answer = acted.unwrap_or_else(Answer::from);
-        self.finish(&common, call.fields, answer, passes)
+        self.carry_out(request, mounts, params, Some(asker)).await
     }
 
-    /// The outcome of `work`, or that it takes longer than the stock clients wait.
-    async fn in_time<T>(
-        &self,
-        work: impl Future<Output = Result<T, Trouble>>,
-    ) -> Result<T, Trouble> {
-        let limit = self.options.limits.answer;
-        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-            let text = format!(
-                "the server did not finish this within {} seconds; try again in a moment",
-                limit.as_secs()
-            );
-            let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(Some(5));
-            Err(Trouble::Answer(Box::new(answer)))
-        })
+    /// What is done to the path, now that it matters whether something is there. Only the names of ssh keys are looked at, as in the
+    /// original; writing any other path is updating it.
+    async fn exact(&self, request: &Received<'_>) -> Result<Operation, Trouble> {
+        let Route::Ssh(SshRoute::Role { name }) = request.route else {
+            return Ok(request.operation);
+        };
+        if request.operation != Operation::Update || request.help {
+            return Ok(request.operation);
+        }
+        match self.keeper.ssh_keys(name, None).await {
+            Err(Failure::NotFound) => Ok(Operation::Create),
+            // What is wrong with the name is told to those who may write it.
+            Ok(_) | Err(Failure::BadInput(_)) => Ok(Operation::Update),
+            Err(other) => Err(other.into()),
+        }
     }
 
     async fn authorize(
         &self,
         bearer: &Bearer,
-        route: Route<'_>,
         request: &Received<'_>,
         params: &Params,
     ) -> Result<Granted, Trouble> {
-        let operation = request.operation;
+        let (operation, route) = (request.operation, request.route);
         let anybody = Granted {
             policies: Vec::new(),
             sudo: false,
@@ -529,21 +486,29 @@ impl Inner {
         Ok(own?)
     }
 
-    async fn receive<B>(
+    /// The parameters of a request: its query, and of what writes the body, of at most `limit` bytes. The time that this takes is the
+    /// client's and does not count.
+    async fn params<B>(
         &self,
+        request: &mut Received<'_>,
         mut query: Params,
-        headers: &HeaderMap,
         body: B,
         limit: usize,
     ) -> Result<Params, Trouble>
     where
         B: Body<Data = Bytes>,
     {
-        let bytes = params::receive(body, limit, self.options.limits.body_time).await?;
-        let content_type = headers
+        if !request.writes {
+            return Ok(query);
+        }
+        let begun = Instant::now();
+        let received = params::receive(body, limit, self.options.limits.body_time).await;
+        request.until += begun.elapsed();
+        let content_type = request
+            .headers
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
-        let mut sent = params::body(content_type, &bytes)?;
+        let mut sent = params::body(content_type, &received?)?;
         if query.is_empty() {
             return Ok(sent);
         }

@@ -16,7 +16,7 @@ pub struct DialectLimits {
     pub body: usize,
     /// Time for a body to arrive.
     pub body_time: Duration,
-    /// Time for finding an answer. The stock clients wait ten seconds for it.
+    /// Time from a request's arrival to its answer, without that in which its body arrives. The stock clients wait ten seconds for it.
     pub answer: Duration,
 }
 

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use gridkeep_keeper::{Granted, Keeper, KeeperToken, Operation, Setup};
 use http::HeaderMap;
 use secrecy::SecretString;
+use tokio::time::Instant;
 
 use super::Call;
 use crate::audit::{Exchange, Mount};
 use crate::fields::Fields;
+use crate::measure::Asked;
 use crate::params::Params;
+use crate::route::Route;
 
 /// The mounts of one configuration.
 pub(super) struct MountTable {
@@ -18,16 +21,31 @@ pub(super) struct MountTable {
     pub mounts: Vec<Mount>,
 }
 
+/// What is known of a request before anything of it is read.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    /// The name we give it.
+    pub id: &'a str,
+    /// Who sent it, through whichever front servers and nodes.
+    pub peer: SocketAddr,
+    pub asked: &'a Asked,
+    /// When whoever sent it is told that it takes too long.
+    pub until: Instant,
+}
+
 /// A request whose path and method were understood.
 pub(super) struct Received<'a> {
     pub id: &'a str,
     pub operation: Operation,
     pub path: &'a str,
+    pub route: Route<'a>,
     pub writes: bool,
     pub headers: &'a HeaderMap,
     pub peer: SocketAddr,
     /// Whether only help on the path is wanted.
     pub help: bool,
+    /// When whoever sent it is told that it takes too long.
+    pub until: Instant,
 }
 
 impl<'a> Received<'a> {

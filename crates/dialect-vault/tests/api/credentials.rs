@@ -404,3 +404,54 @@ async fn trouble_at_the_issuer_never_sounds_final() {
         dead.text
     );
 }
+
+#[tokio::test]
+async fn spellings_of_a_name_are_one_person_and_several_credentials() {
+    let house = house().await;
+    let (small, large) = (house.log_in("alice").await, house.log_in("Alice").await);
+    assert_eq!(small["entity_id"], large["entity_id"]);
+    let path = |name: &str| format!("secret/oauth/creds/dune/{name}:default");
+    for (login, own, other) in [(&small, "alice", "Alice"), (&large, "Alice", "alice")] {
+        let token = text(login, "/client_token");
+        let read = house.get(&path(own), token).await;
+        assert_eq!(read.status, 200, "{}", read.text);
+        assert_eq!(
+            house.get(&path(other), token).await.error(),
+            DENIED_BY_POLICY
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_end_of_its_own_is_not_promised_to_a_credential() {
+    let house = house().await;
+    let login = house.log_in("alice").await;
+    let token = text(&login, "/client_token");
+    let path = "secret/oauth/creds/dune/alice/cron:default";
+    let handle = &login["metadata"]["oauth2_refresh_token"];
+    for (most, status) in [
+        (json!("1h"), 400),
+        (json!(3600), 400),
+        (json!("soon"), 400),
+        (json!(0), 204),
+        (json!(""), 204),
+    ] {
+        let body =
+            json!({"server": "dune", "refresh_token": handle, "maximum_expiry_seconds": most});
+        let answer = house.call("POST", path, Some(token), body).await;
+        assert_eq!(answer.status, status, "{most}: {}", answer.text);
+        if status == 400 {
+            assert!(
+                answer.error().contains("maximum_expiry_seconds"),
+                "{}",
+                answer.text
+            );
+            assert_eq!(
+                house.get(path, token).await.status,
+                404,
+                "nothing was stored"
+            );
+        }
+    }
+    assert_eq!(house.get(path, token).await.status, 200);
+}

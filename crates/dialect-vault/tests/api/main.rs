@@ -9,15 +9,20 @@ mod bypass;
 #[path = "../common/mod.rs"]
 mod common;
 mod credentials;
+mod deadline;
 mod delegation;
 mod from_files;
 mod kerberos;
+mod keys_and_nodes;
 mod login;
 mod operators;
 mod own;
+mod policies;
 mod proxies;
 mod quotas;
+mod sealed;
 mod ssh;
+mod sudo;
 mod system;
 mod tokens;
 

@@ -422,3 +422,19 @@ async fn answers_tell_the_limit_and_refusals_are_audited_where_operators_want_th
     assert_eq!(read.json["data"]["enable_rate_limit_audit_logging"], true);
     assert!(!read.headers.contains_key("x-ratelimit-limit"));
 }
+
+#[tokio::test]
+async fn a_limit_for_one_role_is_refused_with_what_to_do_instead() {
+    let house = house().await;
+    let operator = house.operator().await;
+    let path = "sys/quotas/rate-limit/mine";
+    for (role, status) in [("default", 400), ("", 204)] {
+        let body = json!({"path": "auth/oidc-dune", "rate": 5, "role": role});
+        let answer = house.call("POST", path, Some(&operator), body).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        if status == 400 {
+            assert!(answer.error().contains("limit the path of its login"));
+            assert_eq!(house.get(path, &operator).await.status, 404);
+        }
+    }
+}

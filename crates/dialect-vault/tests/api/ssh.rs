@@ -398,3 +398,54 @@ async fn a_nonce_tells_ours_from_the_original_and_the_key_to_use() {
         assert_eq!(probed.json["warnings"], Value::Null);
     }
 }
+
+#[tokio::test]
+async fn a_policy_may_allow_only_new_names_or_only_known_ones() {
+    let house = house_with_ssh().await;
+    let operator = house.operator().await;
+    let mut holders = Vec::new();
+    for capability in ["create", "update"] {
+        let policy = format!("path \"auth/ssh/role/*\" {{ capabilities = [\"{capability}\"] }}");
+        let written = house
+            .call(
+                "PUT",
+                &format!("sys/policies/acl/{capability}"),
+                Some(&operator),
+                json!({"policy": policy}),
+            )
+            .await;
+        assert_eq!(written.status, 204, "{}", written.text);
+        let body = json!({"policies": [capability], "no_default_policy": true});
+        let made = house
+            .call("POST", "auth/token/create-orphan", Some(&operator), body)
+            .await;
+        holders.push(text(&made.json, "/auth/client_token").to_owned());
+    }
+    let body = json!({"public_keys": [AgentKey::new().line()]});
+    let path = "auth/ssh/role/bob";
+    for (holder, status, operation) in [
+        (&holders[1], 403, "create"),
+        (&holders[0], 204, "create"),
+        (&holders[0], 403, "update"),
+        (&holders[1], 204, "update"),
+        (&operator, 204, "update"),
+    ] {
+        house.audit.drain();
+        let answer = house.call("POST", path, Some(holder), body.clone()).await;
+        assert_eq!(answer.status, status, "{operation}: {}", answer.text);
+        if status == 403 {
+            assert_eq!(answer.error(), DENIED_BY_POLICY);
+        }
+        let lines = house.audit.drain();
+        assert_eq!(lines[0]["request"]["operation"], operation);
+    }
+    // What people register themselves is covered by both.
+    registered(&house).await;
+    let again = registered(&house).await;
+    assert_eq!(
+        login(&house, &self::body(&house, &again).await)
+            .await
+            .status,
+        200
+    );
+}

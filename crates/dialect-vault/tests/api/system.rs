@@ -5,6 +5,36 @@ use serde_json::{Value, json};
 use super::common::{NOW, house, setup};
 use super::text;
 
+/// What `Sys().Health()` of the Go library asks, with every code that is data to it.
+pub(super) const GO_HEALTH: &str = "sys/health?drsecondarycode=299&haunhealthycode=299&performancestandbycode=299&removedcode=299&sealedcode=299&standbycode=299&uninitcode=299";
+
+#[tokio::test]
+async fn the_go_library_may_name_its_own_codes() {
+    let house = house().await;
+    let health = house.call("GET", GO_HEALTH, None, Value::Null).await;
+    assert_eq!(health.status, 200, "{}", health.text);
+    for (code, status) in [
+        ("299", 299),
+        ("200", 200),
+        ("218", 218),
+        ("503", 503),
+        ("300", 300),
+        ("100", 400),
+        ("199", 400),
+        ("472", 400),
+        ("600", 400),
+        ("999", 400),
+        ("1000", 400),
+        ("-299", 400),
+        ("0x12b", 400),
+        ("", 400),
+    ] {
+        let path = format!("sys/health?activecode={code}");
+        let answer = house.call("GET", &path, None, Value::Null).await;
+        assert_eq!(answer.status, status, "{code}");
+    }
+}
+
 #[tokio::test]
 async fn state_of_the_server_is_open() {
     let house = house().await;

@@ -364,3 +364,57 @@ async fn bodies_and_sizes() {
         .await;
     assert_eq!(two.status, 400);
 }
+
+#[tokio::test]
+async fn old_names_and_old_ways_still_work() {
+    let house = house().await;
+    let operator = house.operator().await;
+    let made = |body: Value| house.call("POST", "auth/token/create", Some(&operator), body);
+    for (body, seconds) in [
+        (json!({"lease": "10m"}), 600),
+        (json!({"lease": "600"}), 600),
+        (json!({"lease": "10m", "ttl": "5m"}), 300),
+    ] {
+        let answer = made(body.clone()).await;
+        assert_eq!(answer.json["auth"]["lease_duration"], seconds, "{body}");
+        assert_eq!(answer.json["warnings"], Value::Null, "{body}");
+    }
+    let login = house.log_in("alice").await;
+    let token = text(&login, "/client_token");
+    let found = house
+        .get(&format!("auth/token/lookup?token={token}"), &operator)
+        .await;
+    assert_eq!(found.status, 200, "{}", found.text);
+    assert_eq!(found.json["data"]["accessor"], login["accessor"]);
+    assert_eq!(
+        house
+            .get(&format!("auth/token/lookup?token={token}"), token)
+            .await
+            .error(),
+        DENIED_BY_POLICY
+    );
+    let own = house.get("auth/token/lookup", &operator).await;
+    assert_eq!(own.json["data"]["id"], operator.as_str(), "{}", own.text);
+}
+
+#[tokio::test]
+async fn a_life_that_was_cut_is_said_so_in_the_originals_words() {
+    let house = house().await;
+    let operator = house.operator().await;
+    let body = json!({"ttl": "720h", "policies": ["default"]});
+    let made = house
+        .call("POST", "auth/token/create-orphan", Some(&operator), body)
+        .await;
+    assert_eq!(
+        made.json["auth"]["lease_duration"], 2_419_200,
+        "{}",
+        made.text
+    );
+    // Durations as Go writes them.
+    assert_eq!(
+        made.json["warnings"],
+        json!([
+            "TTL of \"720h0m0s\" exceeded the effective max_ttl of \"672h0m0s\"; TTL value is capped accordingly"
+        ])
+    );
+}

@@ -25,8 +25,50 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
+use tokio::sync::{Semaphore, watch};
 
 pub const NOW: i64 = 1_785_500_000;
+
+/// Holds up whoever comes by while it is closed.
+pub struct Gate {
+    closed: watch::Sender<bool>,
+    came: Semaphore,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Gate {
+            closed: watch::Sender::new(false),
+            came: Semaphore::new(0),
+        }
+    }
+}
+
+impl Gate {
+    pub fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    pub fn open(&self) {
+        self.closed.send_replace(false);
+    }
+
+    /// Returns once somebody has come by who was not told of yet.
+    pub async fn came(&self) {
+        self.came.acquire().await.unwrap().forget();
+    }
+
+    /// Forgets who has come by so far.
+    pub fn forget(&self) {
+        self.came.forget_permits(usize::MAX);
+    }
+
+    pub async fn pass(&self) {
+        let mut closed = self.closed.subscribe();
+        self.came.add_permits(1);
+        closed.wait_for(|closed| !closed).await.unwrap();
+    }
+}
 
 /// An issuer that does as it is told.
 #[derive(Default)]
@@ -43,6 +85,12 @@ pub struct FakeIssuer {
     pub refreshed: Mutex<Vec<String>>,
     /// Life of access tokens in seconds; 0 = 3600.
     pub life: AtomicU64,
+    /// When set, it does not say how long access tokens live.
+    pub endless: AtomicBool,
+    /// What refreshes have to pass.
+    pub refreshing: Gate,
+    /// What revocations have to pass.
+    pub revoking: Gate,
 }
 
 impl FakeIssuer {
@@ -52,7 +100,11 @@ impl FakeIssuer {
         TokenResponse {
             access_token: format!("canary-access-{count}").into(),
             token_type: "Bearer".into(),
-            expires_in: Some(if life == 0 { 3600 } else { life }),
+            expires_in: (!self.endless.load(Ordering::SeqCst)).then_some(if life == 0 {
+                3600
+            } else {
+                life
+            }),
             refresh_token: refresh.then(|| format!("canary-refresh-{count}").into()),
             id_token: Some("id-token".into()),
             scope: None,
@@ -109,6 +161,7 @@ impl TokenIssuer for FakeIssuer {
         }
     }
     async fn refresh(&self, token: &SecretString) -> Result<TokenResponse, IssuerError> {
+        self.refreshing.pass().await;
         self.refreshed
             .lock()
             .unwrap()
@@ -126,6 +179,7 @@ impl TokenIssuer for FakeIssuer {
         })
     }
     async fn revoke(&self, _: &SecretString, _: TokenHint) -> Result<(), IssuerError> {
+        self.revoking.pass().await;
         Ok(())
     }
     async fn userinfo(&self, _: &SecretString) -> Result<Map<String, Value>, IssuerError> {
@@ -169,6 +223,8 @@ impl TokenIssuer for FakeIssuer {
 pub struct MemoryAudit {
     pub lines: Mutex<Vec<String>>,
     pub full: AtomicBool,
+    /// What the first line of each request has to pass.
+    pub writing: Gate,
 }
 
 impl MemoryAudit {
@@ -199,6 +255,7 @@ impl MemoryAudit {
 #[async_trait]
 impl AuditSink for MemoryAudit {
     async fn write(&self, line: Vec<u8>) -> Result<(), AuditError> {
+        self.writing.pass().await;
         self.take(line)
     }
     fn queue(&self, line: Vec<u8>) -> Result<(), AuditError> {

@@ -338,6 +338,7 @@ impl Unsealing for Waiting {
         SealStatus {
             initialised: attempt.store.is_some() || attempt.closing,
             sealed: !attempt.done,
+            shared: self.etcd.is_some(),
             kind,
             progress: attempt.given.len(),
             nonce: attempt.nonce.clone(),

@@ -603,8 +603,13 @@ fn granted(
 ) -> Option<Granted> {
     let rule = acl.find(path, matches!(operation, Operation::List | Operation::Scan))?;
     let sudo = rule.has(Capability::Sudo);
+    // What is deleted or listed is not made of parameters: as in the original they are bound in writing and reading alone.
+    let bound = !matches!(
+        operation,
+        Operation::Delete | Operation::List | Operation::Scan
+    );
     let allowed = rule.has(operation.capability())
-        && rule.allows(parameters)
+        && (!bound || rule.allows(parameters))
         && (sudo || !builtin::needs_sudo(path));
     allowed.then(|| Granted {
         policies: rule.policies().to_vec(),
