@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from support.collectors import Collector, Prometheus
+from support.etcd import Etcd
 from support.processes import GRIDKEEP, PATIENCE, wait_until
 from support.vault import Vault
 
 DIST = Path(__file__).resolve().parents[2] / "dist"
+DOCS = DIST.parent / "docs"
 LISTENING = {"telemetry": {"metrics": {"listen": ["127.0.0.1:0"]}}}
 
 
@@ -205,16 +207,38 @@ def filled_in(expression: str) -> str:
     return expression
 
 
-def test_dashboards_and_alerts_fit_what_a_server_says(make_issuer, make_server, entry, tmp_path, ending):
+# What depends on where the store is.
+OF_DIRECTORY = {"gridkeep_store_entries"}
+OF_ETCD = {"gridkeep_store_limit_bytes"}
+
+
+@pytest.fixture(params=["directory", "etcd"])
+def observed_world(request, make_issuer, make_server, entry, tmp_path, ending):
+    """A server that sends elsewhere all it can, its client, and the metrics that it does not have."""
     issuer = make_issuer(auto_login="alice")
     collector = Collector()
     ending(collector)
-    server = make_server([entry(issuer)], own={"telemetry": {**LISTENING["telemetry"], "loki": {"url": collector.url}, "traces": {"url": collector.url}}})
-    client = Vault(server)
+    own = {"telemetry": {**LISTENING["telemetry"], "loki": {"url": collector.url}, "traces": {"url": collector.url}}}
+    if request.param == "etcd":
+        etcd = Etcd(tmp_path / "etcd")
+        ending(etcd)
+        own["store"] = {"etcd": {"endpoints": etcd.clients}}
+    server = make_server([entry(issuer)], own=own)
+    return server, Vault(server), OF_DIRECTORY if request.param == "etcd" else OF_ETCD
+
+
+def test_dashboards_alerts_and_documents_fit_what_a_server_says(observed_world, tmp_path, ending):
+    server, client, absent = observed_world
     token, key = client.login()
     assert client.refreshed(token, key)["status"] == 200
     counted = series("gridkeep_grants", issuer="dune", state="live")
     wait_until(lambda: scrape(server).get(counted) == 1, "the grant was counted", server.process)
+    if absent is OF_DIRECTORY:
+        wait_until(lambda: "gridkeep_store_limit_bytes" in scrape(server), "etcd was looked at", server.process)
+    exported = {re.sub(r"_(bucket|sum|count)$", "", name.split("{")[0]) for name in scrape(server)}
+    told = section("Metrics").split("| metric |")[1]
+    documented = {name for row in told.splitlines() for name in metrics_of(row.split("|")[1] if row.startswith("|") else "")}
+    assert exported == documented - absent, "the table of docs/operate.md names each metric, and no other"
     rules = DIST / "prometheus" / "alerts.yml"
     prometheus = Prometheus(tmp_path / "prometheus", scraped_address(server), rules)
     ending(prometheus)
@@ -223,6 +247,8 @@ def test_dashboards_and_alerts_fit_what_a_server_says(make_issuer, make_server, 
     wait_until(lambda: prometheus.query('rate(gridkeep_http_requests_total[1m])'), "a second scrape has come in", prometheus.process)
     known = set(prometheus.get("label/__name__/values"))
     for place, expression in expressions():
+        if metrics_of(expression) & absent:
+            continue
         missing = metrics_of(expression) - known
         assert not missing, f"{place} asks for metrics that no server has: {missing}"
         values = re.fullmatch(r"label_values\((.+), (\w+)\)", expression)
@@ -239,11 +265,94 @@ def test_dashboards_and_alerts_fit_what_a_server_says(make_issuer, make_server, 
 
     alerts = wait_until(evaluated, "all alert rules were evaluated", prometheus.process)
     for alert in alerts:
-        missing = metrics_of(alert["query"]) - known
+        missing = metrics_of(alert["query"]) - known - absent
         assert not missing, f"{alert['name']} asks for metrics that no server has: {missing}"
         assert alert["labels"]["severity"] in ("warning", "critical") and alert["annotations"]["summary"] and alert["annotations"]["description"]
     firing = [alert["name"] for alert in alerts if alert["state"] != "inactive" and alert["name"] != "GridkeepClockDoubtful"]
     assert not firing, f"a healthy server raises alerts: {firing}"
+
+
+def section(title: str) -> str:
+    """A chapter of docs/operate.md."""
+    text = (DOCS / "operate.md").read_text()
+    return text.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def test_each_alert_is_in_the_runbook():
+    told = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", section("Alerts and dashboards"), re.M)
+    assert told == re.findall(r"- alert: (\w+)", (DIST / "prometheus" / "alerts.yml").read_text()), "in this order"
+
+
+def test_a_certificate_that_was_replaced_shows_after_a_reload(scraped_world):
+    _, server, _ = scraped_world
+    end = "gridkeep_certificate_expiry_timestamp_seconds"
+    before = scrape(server)[end]
+    certificate, key = server.authority.issue("renewed", days=3)
+    for source, what in ((certificate, "certificate"), (key, "key")):
+        Path(server.config["gridkeep"]["tls"][what]).write_bytes(Path(source).read_bytes())
+    server.reload()
+    after = scrape(server)[end]
+    told = subprocess.run(["openssl", "x509", "-noout", "-enddate", "-in", certificate], capture_output=True, text=True, check=True).stdout
+    expected = subprocess.run(["date", "-d", told.strip().split("=", 1)[1], "+%s"], capture_output=True, text=True, check=True).stdout
+    assert after == int(expected) != before
+
+
+def beginnings(server) -> int:
+    """How often it began to be scraped: again each time that it has begun anew."""
+    return server.log().count("metrics on http://")
+
+
+def test_a_sealed_server_says_so_where_it_is_scraped(make_issuer, make_server, entry):
+    server = make_server([entry(make_issuer())], own={**LISTENING, "seal": {"shamir": True}})
+    sealed = scrape(server)
+    assert (sealed["gridkeep_sealed"], sealed["gridkeep_serves"]) == (1, 0)
+    assert sealed["gridkeep_certificate_expiry_timestamp_seconds"] > 0 and "gridkeep_store_bytes" not in sealed
+    assert server.call("GET", "sys/metrics")[0] == 503
+    status, made = server.call("PUT", "sys/init", body={"secret_shares": 1, "secret_threshold": 1})
+    assert status == 200, made
+    wait_until(lambda: beginnings(server) == 2, "it has begun anew", server.process)
+    assert scrape(server)["gridkeep_sealed"] == 1
+    assert server.call("PUT", "sys/unseal", body={"key": made["keys"][0]})[0] == 200
+    opened = wait_until(lambda: (now := scrape(server))["gridkeep_serves"] == 1 and now, "it is open", server.process)
+    assert opened["gridkeep_sealed"] == 0 and opened["gridkeep_store_bytes"] > 0
+    assert server.call("PUT", "sys/seal", made["root_token"])[0] == 204
+    wait_until(lambda: beginnings(server) == 3, "it has begun anew", server.process)
+    sealed = scrape(server)
+    assert (sealed["gridkeep_sealed"], sealed["gridkeep_serves"]) == (1, 0)
+
+
+def test_nodes_without_their_store_are_scraped_and_show_nobody_elses_numbers(make_issuer, make_server, entry, tmp_path, ending):
+    etcd = Etcd(tmp_path / "etcd")
+    ending(etcd)
+    issuer = make_issuer(auto_login="alice")
+    one, two = (
+        make_server(
+            [entry(issuer)], name=name, start=False, own={**LISTENING, "store": {"etcd": {"endpoints": etcd.clients}}},
+            extra={"cluster": {"name": "localhost", "myname": f"{name}.test", "auditlog": str(tmp_path / name / "audit.log")}},
+        )
+        for name in ("one", "two")
+    )
+    one.start()
+    (two.etc / "root.key").write_bytes((one.etc / "root.key").read_bytes())
+    (two.etc / "root.key").chmod(0o600)
+    two.start()
+    operator = one.operator_token()
+    for server in (one, two):
+        nodes = series("gridkeep_cluster_nodes", state="live")
+        wait_until(lambda: scrape(server)[nodes] == 2 and scrape(server)["gridkeep_serves"] == 1, "the nodes know each other", server.process)
+        wait_until((server.directory / "data" / "peers.sealed").exists, "it remembers the other", server.process)
+        assert server.call("GET", "sys/metrics", operator)[0] == 200
+    one.stop()
+    stopped = series("gridkeep_cluster_nodes", state="stopped")
+    wait_until(lambda: scrape(two)[stopped] == 1, "the other has said goodbye", two.process)
+    etcd.stop()
+    one.start()
+    assert "standby on" in one.log()
+    for server in (one, two):
+        wait_until(lambda: scrape(server)["gridkeep_serves"] == 0, "it passes requests on", server.process)
+        assert scrape(server)["gridkeep_sealed"] == 0
+        status, body = server.call("GET", "sys/metrics", operator)
+        assert status == 503 and "metrics.listen" in body["errors"][0], body
 
 
 def test_alert_rules_fire_when_they_should():

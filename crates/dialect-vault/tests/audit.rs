@@ -369,6 +369,8 @@ async fn the_end_of_the_log_is_noted_in_the_store_without_being_asked() {
     stop.send_replace(true);
     keeping.await.unwrap();
     file.close();
+}
+
 fn keys(object: &Value) -> Vec<&str> {
     let object = object.as_object().unwrap_or_else(|| panic!("{object}"));
     let mut keys: Vec<&str> = object.keys().map(String::as_str).collect();

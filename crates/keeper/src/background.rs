@@ -243,7 +243,13 @@ impl Keeper {
         };
         let mut change = Change::new();
         change.delete(due_name(day, id));
-        if !reason.is_empty() {
+        if let Some(grant) = grant.filter(|_| !reason.is_empty()) {
+            // Whoever counts grants is to see that nobody waits for this one's refresh any more.
+            let mut record = grant.value.clone();
+            record.due = None;
+            change
+                .guard(grant.unchanged())
+                .put(grant.name.clone(), &record, None)?;
             events::record(
                 &mut change,
                 &Event {
@@ -256,8 +262,11 @@ impl Keeper {
                 },
             )?;
         }
-        self.inner.db.commit(change).await?;
-        Ok(None)
+        match self.inner.db.commit(change).await {
+            // Somebody used or refreshed it meanwhile: it is looked at again.
+            Ok(()) | Err(NotCommitted::Conflict) => Ok(None),
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// Persists the latest time seen, forgets nodes that have been gone for a week, and deletes what has been expired for a week. Nothing while the clock is in doubt.

@@ -9,6 +9,7 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::cluster::NodeState;
 use crate::keeper::Keeper;
 use crate::setup::{CallbackMode, IssuerSetup, Setup};
 
@@ -91,7 +92,14 @@ pub fn describe_metrics() {
             "gridkeep_store_entries",
             "Records in the store, where the engine knows",
         ),
-        ("gridkeep_store_bytes", "Bytes on disk"),
+        (
+            "gridkeep_store_bytes",
+            "Bytes on disk; in etcd, of its largest member's file",
+        ),
+        (
+            "gridkeep_store_limit_bytes",
+            "Bytes that the store may grow to, which is etcd's quota; on a disk of its own there is no such limit",
+        ),
         (
             "gridkeep_store_commit_sequence",
             "Number of the newest commit",
@@ -112,6 +120,26 @@ pub fn describe_metrics() {
         (
             "gridkeep_oldest_grant_life_seconds",
             "Remaining life of the grant that was not refreshed for longest, if its issuer keeps an unused refresh token for as long as is configured",
+        ),
+        (
+            "gridkeep_refresh_token_life_seconds",
+            "How long the issuer keeps a refresh token that nobody uses, as configured",
+        ),
+        (
+            "gridkeep_cluster_nodes",
+            "Nodes that this one knows of: live, silent (not heard of for some seconds), or stopped in order",
+        ),
+        (
+            "gridkeep_serves",
+            "1 while this node answers requests itself; 0 while it passes them to other nodes, is sealed or starts",
+        ),
+        (
+            "gridkeep_configuration_drift",
+            "1 while this node's own files are not the configuration that all nodes share",
+        ),
+        (
+            "gridkeep_configuration_unusable",
+            "1 while the configuration that all nodes share cannot be used on this node",
         ),
         (
             "gridkeep_census_timestamp_seconds",
@@ -219,13 +247,46 @@ impl Keeper {
         }
         let store = self.store_status();
         gauge!("gridkeep_store_bytes").set(store.bytes as f64);
+        if let Some(limit) = store.limit {
+            gauge!("gridkeep_store_limit_bytes").set(limit as f64);
+        }
         gauge!("gridkeep_store_commit_sequence").set(store.commit_sequence as f64);
         if let Some(entries) = store.entries {
             gauge!("gridkeep_store_entries").set(entries as f64);
         }
         gauge!("gridkeep_store_refusing_writes")
             .set(f64::from(u8::from(store.refusing_writes.is_some())));
+        self.measure_cluster();
+        let setup = self.setup();
+        for issuer in &setup.issuers {
+            gauge!("gridkeep_refresh_token_life_seconds", "issuer" => issuer.name.clone())
+                .set(setup.refresh_token_life(issuer).0 as f64);
+        }
         self.measure_census();
+    }
+
+    fn measure_cluster(&self) {
+        let status = self.cluster_status();
+        // One that is alone with its store is a cluster of one, without a registry.
+        let alone = u32::from(!status.shared);
+        for (label, state) in [
+            ("live", NodeState::Live),
+            ("silent", NodeState::Silent),
+            ("stopped", NodeState::Stopped),
+        ] {
+            let nodes = status.nodes.iter().filter(|node| node.state == state);
+            let alone = if state == NodeState::Live { alone } else { 0 };
+            gauge!("gridkeep_cluster_nodes", "state" => label)
+                .set(f64::from(alone) + nodes.count() as f64);
+        }
+        let report = self.reported();
+        for (name, is) in [
+            ("gridkeep_serves", self.serves()),
+            ("gridkeep_configuration_drift", report.drift),
+            ("gridkeep_configuration_unusable", report.trouble.is_some()),
+        ] {
+            gauge!(name).set(f64::from(u8::from(is)));
+        }
     }
 
     fn measure_census(&self) {
@@ -248,10 +309,7 @@ impl Keeper {
                     .set(count as f64);
             }
             if let Some(oldest) = counted.oldest {
-                let life = issuer
-                    .refresh_token_life
-                    .unwrap_or(setup.keep_alive.issuer_keeps);
-                let end = crate::tokens::later(oldest, life);
+                let end = crate::tokens::later(oldest, setup.refresh_token_life(issuer));
                 of("gridkeep_oldest_grant_life_seconds").set((end.0 - self.now().0) as f64);
             }
         }

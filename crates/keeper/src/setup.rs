@@ -164,11 +164,11 @@ impl Default for Lifetimes {
 /// When an unused grant is refreshed only to keep it alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeepAlive {
-    /// Refresh a grant that was not refreshed for this long.
+    /// Refresh a grant that was not refreshed for this long; sooner at an issuer that forgets sooner ([`Setup::kept_alive_after`]).
     pub after: Seconds,
     /// Stop when nobody used the grant for this long.
     pub limit: Seconds,
-    /// How long issuers keep a refresh token that is not used. Only to tell how much time is left: it makes nothing happen.
+    /// How long issuers keep a refresh token that is not used.
     pub issuer_keeps: Seconds,
 }
 
@@ -271,6 +271,23 @@ impl Setup {
     /// The issuer called `name`, to the letter.
     pub fn issuer(&self, name: &str) -> Option<&IssuerSetup> {
         self.issuers.iter().find(|issuer| issuer.name == name)
+    }
+
+    /// How long `issuer` keeps a refresh token that is not used.
+    pub(crate) fn refresh_token_life(&self, issuer: &IssuerSetup) -> Seconds {
+        issuer
+            .refresh_token_life
+            .unwrap_or(self.keep_alive.issuer_keeps)
+    }
+
+    /// After how long an unused grant of the issuer called `name` is refreshed: in the first quarter of the time that the issuer keeps
+    /// it, so that there is time left if refreshing fails. Never sooner than after a day, which is as fine as the index of such grants is.
+    pub(crate) fn kept_alive_after(&self, name: &str) -> Seconds {
+        const DAY: u64 = 86_400;
+        let longest = self.keep_alive.after;
+        let quarter = |issuer| Seconds((self.refresh_token_life(issuer).0 / 4).max(DAY));
+        self.issuer(name)
+            .map_or(longest, |issuer| quarter(issuer).min(longest))
     }
 
     /// The address an issuer sends browsers back to.

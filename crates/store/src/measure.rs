@@ -55,8 +55,28 @@ fn word(error: &StoreError) -> &'static str {
         StoreError::Unavailable { .. } | StoreError::Vanished { .. } | StoreError::Closed => {
             "unavailable"
         }
-        StoreError::Full { .. } => "full",
+        StoreError::Full { .. } | StoreError::QuotaReached { .. } => "full",
         StoreError::Corrupt { .. } | StoreError::Damaged { .. } => "damaged",
         _ => "error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Alerts tell by the word whether room has to be made or a disk looked at.
+    #[test]
+    fn whatever_has_no_room_left_is_full() {
+        let path = std::path::PathBuf::from("/data");
+        let place = "etcd".to_owned();
+        for (error, expected) in [
+            (StoreError::Full { path: path.clone() }, "full"),
+            (StoreError::QuotaReached { place }, "full"),
+            (StoreError::Vanished { path }, "unavailable"),
+            (StoreError::Sealing, "error"),
+        ] {
+            assert_eq!(word(&error), expected, "{error}");
+        }
     }
 }

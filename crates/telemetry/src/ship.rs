@@ -91,6 +91,7 @@ pub(crate) fn start<T: Send + Sync + 'static>(
     receiver: impl Receiver<T>,
 ) -> (Queue<T>, Shipping) {
     counter!("gridkeep_telemetry_sent_total", "sink" => sink).increment(0);
+    counter!("gridkeep_telemetry_failures_total", "sink" => sink).increment(0);
     for reason in ["queue_full", "refused", "undelivered"] {
         dropped(sink, reason, 0);
     }

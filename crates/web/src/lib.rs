@@ -128,7 +128,7 @@ pub fn done(issuer: &str, role: &str, owner: &str) -> Page {
 pub fn denied(issuer: &str, error: &str) -> Page {
     let sentence = match error {
         "access_denied" => {
-            "The login was refused: either you declined it, or the issuer does not allow it for your account."
+            "The login was refused: either you declined it, or it is not allowed for your account."
         }
         "invalid_request"
         | "unauthorized_client"

@@ -18,7 +18,7 @@ use hyper::body::{Body, Incoming};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{Limit, Peers, is_local, proof_key};
+use super::{Limit, Peers, is_about_this_node, is_local, no_numbers, proof_key};
 use crate::answer::Answer;
 use crate::endpoints::status::{Health, SealWords, initialised};
 use crate::failure::Trouble;
@@ -194,6 +194,9 @@ impl Inner {
             let answer = self.local(request.method(), request.uri());
             return answer.unwrap_or_else(Answer::from).into_response(id);
         }
+        if is_about_this_node(request.uri().path()) {
+            return no_numbers().into_response(id);
+        }
         // Whose token is alive is known to the other nodes only.
         let limit = Limit {
             bytes: self.limits.open_body,
@@ -339,6 +342,10 @@ mod tests {
             let said = body["errors"][0].as_str().unwrap();
             assert!(said.contains("nothing was done"), "{path}: {said}");
         }
+        // Passed on, it would show the numbers of another node as this one's.
+        let (status, body) = asked(&away, "GET", "/v1/sys/metrics?format=prometheus").await;
+        let said = body["errors"][0].as_str().unwrap();
+        assert!(status == 503 && said.contains("metrics.listen"), "{said}");
         let alone = service(&known(&[]));
         assert_eq!(
             asked(&alone, "GET", "/v1/sys/health?standbyok=true")

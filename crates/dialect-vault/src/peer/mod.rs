@@ -102,6 +102,9 @@ impl Peers {
         if keeper.serves() || is_local(request.uri().path()) {
             return Passed::Here(request, from);
         }
+        if is_about_this_node(request.uri().path()) {
+            return Passed::Refused(no_numbers());
+        }
         // Only what carries our proof may be large; whether the token is alive the other node says.
         let ours = client_token(request.headers())
             .is_some_and(|secret| keeper.parse_secret(&secret).is_some());
@@ -202,15 +205,35 @@ fn no_answer(peer: &str, what: &str) -> Answer {
     .retry_after(Some(2))
 }
 
+/// Another node's numbers would pass for this one's.
+fn no_numbers() -> Answer {
+    Answer::error(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "this node does not reach its store, or its clock is not that of the other nodes, so it cannot tell who may read its metrics, and those of another node would mislead; its own are on its address for metrics (gridkeep.telemetry.metrics.listen)",
+    )
+    .retry_after(Some(2))
+}
+
 /// What every node says of itself.
 fn is_local(path: &str) -> bool {
     let Some(raw) = path.strip_prefix("/v1/") else {
         return true;
     };
-    path::decode(raw).map_or(true, |decoded| {
-        let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
-        matches!(Route::of(trimmed), Route::Status(_))
-    })
+    leads_to(raw, |route| matches!(route, Route::Status(_))).unwrap_or(true)
+}
+
+/// What no other node can say for this one, and it only where it has its store.
+fn is_about_this_node(path: &str) -> bool {
+    path.strip_prefix("/v1/")
+        .and_then(|raw| leads_to(raw, |route| matches!(route, Route::Metrics)))
+        .unwrap_or(false)
+}
+
+/// Whether the route of a path is one of these; `None` if it cannot be decoded.
+fn leads_to(raw: &str, these: impl Fn(&Route<'_>) -> bool) -> Option<bool> {
+    let decoded = path::decode(raw).ok()?;
+    let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
+    Some(these(&Route::of(trimmed)))
 }
 
 /// The request as a peer gets it: what belongs to the client's connection stays behind.

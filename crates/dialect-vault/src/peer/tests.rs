@@ -37,3 +37,17 @@ fn every_node_speaks_for_itself() {
         assert_eq!(is_local(path), local, "{path}");
     }
 }
+
+#[test]
+fn no_node_gives_another_ones_numbers() {
+    for (path, own) in [
+        ("/v1/sys/metrics", true),
+        ("/v1/sys/metrics/", true),
+        ("/v1/sys/%6detrics", true),
+        ("/v1/sys/health", false),
+        ("/v1/%zz", false),
+        ("/sys/metrics", false),
+    ] {
+        assert_eq!(is_about_this_node(path), own, "{path}");
+    }
+}

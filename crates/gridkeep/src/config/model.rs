@@ -76,7 +76,7 @@ pub struct IssuerConfig {
     pub request_timeout: Option<Setting<Duration>>,
     /// `requests_per_second`: how often it may be asked in the long run.
     pub requests_per_second: Option<Setting<f64>>,
-    /// `refresh_token_life`: how long it keeps a refresh token that is not used, for metrics alone.
+    /// `refresh_token_life`: how long it keeps a refresh token that is not used.
     pub refresh_token_life: Option<Setting<Duration>>,
     /// The terms of all its roles.
     pub terms: TermsConfig,

@@ -24,13 +24,14 @@ mod telemetry;
 mod unusable;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use gridkeep_keeper::AuditEvidence;
 use gridkeep_telemetry::Measures;
 
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use port::Port;
 pub(crate) use running::Running;
 use running::{accepted, load};
@@ -106,19 +107,38 @@ async fn live(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow:
     hardening::apply();
     let config = accepted(&loaded, options.strict)?.clone();
     let port = Port::open(&config, options.sealed_ports.as_deref())?;
+    // From the beginning: a server that is sealed or waits for its store is to be told from one that is down.
+    let scraped = telemetry::Scraped::open(&config, measures, &port.tls)?;
+    let over = under_way(options, config, loaded, measures, port).await;
+    scraped.close().await;
+    over
+}
+
+async fn under_way(
+    options: &Options,
+    config: Config,
+    loaded: Loaded,
+    measures: &Measures,
+    port: Port,
+) -> anyhow::Result<Over> {
     let mut key = None;
     if config.gridkeep.shamir.value || options.sealed_ports.is_some() {
+        telemetry::SEALED.store(true, Ordering::Relaxed);
         match sealed::wait(&config, &port).await? {
             Awaited::Stop => return Ok(Over::Stopped),
             Awaited::Initialised => return Ok(Over::Sealed(port)),
             Awaited::Key(found) => key = Some(found),
             Awaited::Source => {}
         }
+        telemetry::SEALED.store(false, Ordering::Relaxed);
     }
     let places = config.clone();
     match serve(options, config, loaded, measures, &port, key).await? {
         Ended::Stopped => Ok(Over::Stopped),
-        Ended::Sealed(finish) => sealed::close(&places, port, finish).await,
+        Ended::Sealed(finish) => {
+            telemetry::SEALED.store(true, Ordering::Relaxed);
+            sealed::close(&places, port, finish).await
+        }
     }
 }
 

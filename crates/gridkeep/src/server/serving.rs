@@ -58,7 +58,6 @@ pub(super) async fn serve(
     let seal = Arc::new(SealSwitch::new(
         key.as_ref().map_or(SealKind::Auto, kind_of),
     ));
-    let scraped = telemetry::bind(&config)?;
     let Some(store) = away::open(options, &config, &loaded, port, key).await? else {
         return Ok(Ended::Stopped);
     };
@@ -95,7 +94,7 @@ pub(super) async fn serve(
             seal: seal.clone(),
         },
     );
-    telemetry::collect(measures, &keeper, &tls);
+    telemetry::collect(measures, &keeper);
     let run_directory = config.gridkeep.run_directory.value.clone();
     let running = Arc::new(Running {
         options: options.clone(),
@@ -128,17 +127,6 @@ pub(super) async fn serve(
         keeper.clone(),
         stopping.clone(),
     ));
-    tasks.spawn(measures.clone().upkeep(stopping.clone()));
-    for listener in scraped {
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!("metrics on http://{address}/metrics");
-        }
-        tasks.spawn(gridkeep_telemetry::serve(
-            listener,
-            measures.clone(),
-            stopping.clone(),
-        ));
-    }
     if keeper.is_shared() {
         tasks.spawn(away::remember(
             running.clone(),
@@ -195,6 +183,7 @@ pub(super) async fn serve(
         }
         keeper.drain(ANSWERS).await;
         measures.collect_no_more();
+        telemetry::collect_always(&measures, &tls);
         running.issuers.lock().await.stop();
         audit.close(&keeper).await;
         drop((running, service, keeper));

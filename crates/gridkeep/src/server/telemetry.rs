@@ -11,11 +11,17 @@ use gridkeep_keeper::Keeper;
 use gridkeep_telemetry::{Credentials, Endpoint, Loki, Measures, Options, Settings, Traces};
 use metrics::{describe_gauge, gauge};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::config::{CollectorConfig, Config};
 
 /// Whether the last reload left the configuration from before in force.
 pub static RELOAD_FAILED: AtomicBool = AtomicBool::new(false);
+/// Whether the server has no keys, or drops them.
+pub static SEALED: AtomicBool = AtomicBool::new(false);
+/// Whether there is a keeper, which sets gauges of its own.
+static OPEN: AtomicBool = AtomicBool::new(false);
 
 /// Settings for logs as the command line wants them, and for the rest as the files do. A collector that cannot be used is told of in
 /// the texts, and left out: nobody is to be without tokens because a log cannot be sent.
@@ -104,11 +110,53 @@ fn endpoint(to: &CollectorConfig) -> anyhow::Result<Endpoint> {
     })
 }
 
+/// Serves `/metrics`, with whatever there is to be told, as long as the program runs.
+pub(super) struct Scraped {
+    tasks: JoinSet<()>,
+    /// The tasks end when it is gone.
+    stop: watch::Sender<bool>,
+}
+
+impl Scraped {
+    /// Begins to serve on the configured addresses.
+    ///
+    /// # Errors
+    /// When an address that somebody wrote down cannot be had.
+    pub(super) fn open(
+        config: &Config,
+        measures: &Measures,
+        tls: &Arc<ReloadableTls>,
+    ) -> anyhow::Result<Scraped> {
+        let listeners = bind(config)?;
+        collect_always(measures, tls);
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(measures.clone().upkeep(stopping.clone()));
+        for listener in listeners {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!("metrics on http://{address}/metrics");
+            }
+            tasks.spawn(gridkeep_telemetry::serve(
+                listener,
+                measures.clone(),
+                stopping.clone(),
+            ));
+        }
+        Ok(Scraped { tasks, stop })
+    }
+
+    /// Ends it; nobody is waited for.
+    pub(super) async fn close(mut self) {
+        drop(self.stop);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
 /// The ports of `/metrics`.
 ///
 /// # Errors
 /// When an address that somebody wrote down cannot be had. The default is done without, as another server on the host may have it.
-pub fn bind(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
+fn bind(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for address in &config.gridkeep.telemetry.metrics_listen {
         match super::port::listen(address.value) {
@@ -142,15 +190,38 @@ pub fn describe() {
         "gridkeep_configuration_reload_failed",
         "1 while the files of the configuration cannot be used and the one from before is in force"
     );
+    describe_gauge!(
+        "gridkeep_sealed",
+        "1 while the server has no keys and refuses every request"
+    );
 }
 
-/// Has the gauges of a server set before each rendering.
-pub fn collect(measures: &Measures, keeper: &Keeper, tls: &Arc<ReloadableTls>) {
-    let (keeper, tls) = (keeper.clone(), tls.clone());
+/// Has the gauges of an open server set before each rendering.
+pub fn collect(measures: &Measures, keeper: &Keeper) {
+    let keeper = keeper.clone();
+    OPEN.store(true, Ordering::Relaxed);
+    measures.collect_with(move || {
+        keeper.measure();
+        // While it drops its keys it refuses everybody already.
+        if SEALED.load(Ordering::Relaxed) {
+            gauge!("gridkeep_serves").set(0.0);
+        }
+    });
+}
+
+/// Has those set that need neither keys nor the store.
+pub fn collect_always(measures: &Measures, tls: &Arc<ReloadableTls>) {
+    let tls = tls.clone();
+    OPEN.store(false, Ordering::Relaxed);
     measures.collect_with(move || {
         gauge!("gridkeep_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        keeper.measure();
         gridkeep_dialect_vault::measure();
+        let sealed = SEALED.load(Ordering::Relaxed);
+        gauge!("gridkeep_sealed").set(f64::from(u8::from(sealed)));
+        // The keeper says it as long as there is one.
+        if !OPEN.load(Ordering::Relaxed) {
+            gauge!("gridkeep_serves").set(0.0);
+        }
         let failed = RELOAD_FAILED.load(Ordering::Relaxed);
         gauge!("gridkeep_configuration_reload_failed").set(f64::from(u8::from(failed)));
         #[allow(

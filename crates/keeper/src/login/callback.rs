@@ -120,10 +120,11 @@ impl Keeper {
             Err(failure) => {
                 tracing::warn!(issuer, %failure, "a login failed");
                 let code = failure_code(&failure);
-                let shown = if code.starts_with(TEXT) {
-                    "server_error".to_owned()
-                } else {
-                    code.clone()
+                let shown = match &failure {
+                    // The person is not one of those the role is for: nothing is wrong with issuer or server.
+                    Failure::BadInput(BadInput::ClaimNotBound { .. }) => "access_denied".to_owned(),
+                    _ if code.starts_with(TEXT) => "server_error".to_owned(),
+                    _ => code.clone(),
                 };
                 (LoginStep::Failed { code }, Err(shown))
             }

@@ -136,24 +136,41 @@ impl Keeper {
             return Ok(TicketLogin::NotAccepted(refused.to_string()));
         }
         measure::login(&issuer.name, KERBEROS, "started");
-        let proven = match self.judge(service.acceptor.clone(), token).await? {
-            Ok(proven) => proven,
-            Err(error) => {
-                measure::login(&issuer.name, KERBEROS, "denied");
-                let why = match &error {
-                    // Anybody may ask: where keys lie and what the system says of them is for operators.
-                    AcceptError::Unusable(_) => {
-                        tracing::warn!(mount, "{error}");
-                        UNUSABLE.to_owned()
-                    }
-                    AcceptError::Rejected(_) => {
-                        tracing::info!(mount, ?from, "{error}");
-                        error.to_string()
-                    }
-                };
-                return Ok(TicketLogin::NotAccepted(why));
+        let judged = self.judge(service.acceptor.clone(), token).await;
+        let outcome = match judged {
+            Ok(Ok(proven)) => {
+                self.log_in_with_ticket(mount, (issuer, role, service), proven, from)
+                    .await
             }
+            Ok(Err(error @ AcceptError::Rejected(_))) => {
+                tracing::info!(mount, ?from, "{error}");
+                Ok(TicketLogin::NotAccepted(error.to_string()))
+            }
+            Ok(Err(error @ AcceptError::Unusable(_))) => {
+                measure::login(&issuer.name, KERBEROS, "failed");
+                tracing::warn!(mount, "{error}");
+                // Anybody may ask: where keys lie and what the system says of them is for operators.
+                return Ok(TicketLogin::NotAccepted(UNUSABLE.to_owned()));
+            }
+            Err(failure) => Err(failure),
         };
+        let step = match &outcome {
+            Ok(TicketLogin::LoggedIn(_)) => "completed",
+            Ok(TicketLogin::NotAccepted(_)) => "denied",
+            Err(_) => "failed",
+        };
+        measure::login(&issuer.name, KERBEROS, step);
+        outcome
+    }
+
+    /// Makes the token for who is proven by a ticket, unless the proof was used before.
+    async fn log_in_with_ticket(
+        &self,
+        mount: &str,
+        (issuer, role, service): (&IssuerSetup, &RoleSetup, &KerberosSetup),
+        proven: Proven,
+        from: Option<IpAddr>,
+    ) -> Result<TicketLogin, Failure> {
         let credential = self
             .credential_of(issuer, role, service, &proven.principal)
             .await?;
@@ -182,15 +199,11 @@ impl Keeper {
                 },
             )?;
             match self.inner.db.commit(change).await {
-                Ok(()) => {
-                    measure::login(&issuer.name, KERBEROS, "completed");
-                    return Ok(TicketLogin::LoggedIn(Box::new(issued)));
-                }
+                Ok(()) => return Ok(TicketLogin::LoggedIn(Box::new(issued))),
                 // The other guards are on random names: the second time at the latest, it is the proof.
                 Err(NotCommitted::Conflict)
                     if tries > 0 || self.inner.db.get::<ProofRecord>(&proof).await?.is_some() =>
                 {
-                    measure::login(&issuer.name, KERBEROS, "denied");
                     tracing::warn!(mount, ?from, principal = %proven.principal, "a Kerberos proof was used a second time and is refused");
                     return Ok(TicketLogin::NotAccepted(
                         "the Kerberos ticket is not accepted: this proof was used before; make a new one".to_owned(),

@@ -1,6 +1,6 @@
 //! The beginning: where the person has to go, and the record of the login.
 
-use gridkeep_issuer::AuthorizationRequest;
+use gridkeep_issuer::{AuthorizationRequest, IssuerError};
 use gridkeep_store::Guard;
 use gridkeep_token::time::Seconds;
 use secrecy::{ExposeSecret, SecretString};
@@ -74,10 +74,11 @@ impl Keeper {
                 .cloned(),
         );
         let (step, started) = if issuer.callback_mode == CallbackMode::Device {
-            let device = issuer.client.start_device(&scopes).await.map_err(|error| {
-                tracing::warn!(issuer = issuer.name, %error, "a login could not be started");
-                issuer_failure("login", &error)
-            })?;
+            let device = issuer
+                .client
+                .start_device(&scopes)
+                .await
+                .map_err(|error| not_begun(&kind, &error))?;
             life = Seconds(life.0.min(device.expires_in.max(1)));
             let interval = device.interval.max(1);
             issuer_interval = interval;
@@ -133,7 +134,7 @@ impl Keeper {
                     code_verifier: SecretString::from(code_verifier.clone()),
                 })
                 .await
-                .map_err(|error| issuer_failure("login", &error))?;
+                .map_err(|error| not_begun(&kind, &error))?;
             let started = LoginStarted {
                 auth_url,
                 state: state.clone(),
@@ -173,6 +174,13 @@ impl Keeper {
         kind.came_to("started");
         Ok(started)
     }
+}
+
+/// A login that ends before it has begun, because the issuer does not take part. No later step counts it.
+fn not_begun(kind: &LoginKind, error: &IssuerError) -> Failure {
+    tracing::warn!(issuer = kind.issuer, %error, "a login could not be started");
+    kind.came_to("failed");
+    issuer_failure("login", error)
 }
 
 /// Whether an issuer may send the browser to `given`: the same address, or for a loopback host the same but for the port.

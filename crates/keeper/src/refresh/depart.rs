@@ -191,7 +191,7 @@ impl Keeper {
         change: &mut Change,
         record: &mut GrantRecord,
     ) -> Result<(), Failure> {
-        let after = self.setup().keep_alive.after;
+        let after = self.setup().kept_alive_after(&record.issuer);
         let day = later(record.refreshed_at, after).0 / 86_400;
         if record.due == Some(day) {
             return Ok(());

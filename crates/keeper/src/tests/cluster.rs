@@ -18,15 +18,15 @@ const SECOND: Duration = Duration::from_secs(1);
 const TURNS: u32 = 50;
 
 /// A node with its own way to the shared store, and its own clock.
-struct Node {
-    keeper: Keeper,
-    way: Arc<CuttableEngine>,
+pub(super) struct Node {
+    pub keeper: Keeper,
+    pub way: Arc<CuttableEngine>,
     clock: Arc<ManualClock>,
 }
 
-struct Nodes {
+pub(super) struct Nodes {
     house: House,
-    nodes: Vec<Node>,
+    pub nodes: Vec<Node>,
 }
 
 impl std::ops::Index<usize> for Nodes {
@@ -37,7 +37,7 @@ impl std::ops::Index<usize> for Nodes {
 }
 
 impl Nodes {
-    async fn new(rotation: Rotation, count: usize) -> Nodes {
+    pub async fn new(rotation: Rotation, count: usize) -> Nodes {
         let mut nodes = Nodes {
             house: House::new(rotation),
             nodes: Vec::new(),
@@ -94,7 +94,7 @@ impl Nodes {
     }
 
     /// Lets time pass until `task` is done.
-    async fn moving<T: Send + 'static>(
+    pub async fn moving<T: Send + 'static>(
         &self,
         task: tokio::task::JoinHandle<T>,
     ) -> Result<T, tokio::task::JoinError> {
@@ -139,7 +139,7 @@ impl Nodes {
     }
 
     /// Heartbeats go on until everybody who is not cut off has seen his own and heard of the others.
-    async fn settle(&self) {
+    pub async fn settle(&self) {
         let begun = std::time::Instant::now();
         loop {
             // As much as a heartbeat needs.
@@ -164,7 +164,7 @@ impl Nodes {
     }
 
     /// Time passes in steps of a heartbeat, in which the nodes' tasks have their turn.
-    async fn live(&self, mut by: Duration) {
+    pub async fn live(&self, mut by: Duration) {
         let step = Duration::from_millis(250);
         while by > Duration::ZERO {
             self.pass(step.min(by)).await;

@@ -34,7 +34,7 @@ pub(super) fn heal_disk(house: &House) {
 }
 
 /// A refresh whose answer meets a store that takes nothing.
-async fn received_into_a_broken_store(house: &House, keeper: &Keeper) -> Bearer {
+pub(super) async fn received_into_a_broken_store(house: &House, keeper: &Keeper) -> Bearer {
     let by = bearer(keeper, &login(house, keeper, "alice").await.issued.secret).await;
     house.clock.pass(Duration::from_secs(3600));
     house.issuer.close_gate();

@@ -30,6 +30,8 @@ pub enum Next {
     LoseAnswer,
     /// It does not arrive.
     Unsent,
+    /// Our own budget holds it back.
+    HoldBack,
     /// It is refused with this code.
     Refuse(&'static str),
 }
@@ -62,6 +64,8 @@ pub struct Books {
     pub without_id_token: bool,
     pub without_refresh_token: bool,
     pub no_revocation: bool,
+    /// `None` = closed.
+    pub breaker: Option<BreakerState>,
     /// Live nodes that the budget was divided by, as told.
     pub shares: Vec<u32>,
     /// Nonces of the logins begun here; an id_token is good for any of them.
@@ -153,6 +157,11 @@ impl FakeIssuer {
                 what: "connection refused".into(),
                 sent: Sent::No,
                 retry_after: None,
+            });
+        }
+        if next == Some(Next::HoldBack) {
+            return Err(IssuerError::Throttled {
+                retry_after: std::time::Duration::from_secs(1),
             });
         }
         if let Some(Next::Refuse(code)) = next {
@@ -387,7 +396,7 @@ impl TokenIssuer for FakeIssuer {
 
     fn status(&self) -> IssuerStatus {
         IssuerStatus {
-            breaker: BreakerState::Closed,
+            breaker: self.books().breaker.unwrap_or(BreakerState::Closed),
             consecutive_failures: 0,
             last_error: None,
             last_success: None,

@@ -6,6 +6,7 @@ use gridkeep_identity::kerberos::{AcceptError, AcceptTickets, Principal, Proven}
 
 use super::faults::{break_disk, heal_disk};
 use super::issuer::Rotation;
+use super::measure::Counted;
 use super::support::*;
 use crate::*;
 
@@ -297,4 +298,30 @@ async fn trouble_of_the_store_spends_no_proof_and_refuses_nobody() {
             .await
             .contains("used before")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_cannot_judge_has_failed_and_what_it_does_not_accept_is_denied() {
+    let house = House::new(Rotation::Never);
+    let keeper = house
+        .open_with(with_tickets(house.setup(), "dune", None))
+        .await;
+    let counted = Counted::new();
+    ticket_bearer(&keeper, MOUNT, "alice@LAB 1").await;
+    declined(&keeper, MOUNT, "alice@LAB 1").await;
+    declined(&keeper, MOUNT, "alice@EVIL 1").await;
+    let steps = [("started", 3), ("completed", 1), ("denied", 2)];
+    assert_eq!(counted.logins("kerberos"), steps);
+    declined(&keeper, MOUNT, "alice@BROKEN 1").await;
+    let attempt = |token: &[u8]| keeper.ticket_login(MOUNT, token.to_vec(), None);
+    kind(attempt(b"alice@PANIC 1").await);
+    break_disk(&house);
+    kind(attempt(b"alice@LAB 2").await);
+    let steps = [
+        ("started", 6),
+        ("completed", 1),
+        ("denied", 2),
+        ("failed", 3),
+    ];
+    assert_eq!(counted.logins("kerberos"), steps);
 }

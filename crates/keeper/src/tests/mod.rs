@@ -11,6 +11,7 @@ mod handles;
 mod issuer;
 mod kerberos;
 mod login;
+mod measure;
 mod named;
 mod proof;
 mod put;

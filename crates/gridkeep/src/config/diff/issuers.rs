@@ -212,7 +212,7 @@ impl Differ<'_> {
                 &format!("{key}.refresh_token_life"),
                 "How long the issuer is believed to keep an unused refresh token changes."
                     .to_owned(),
-                "Nobody: it is for metrics alone.",
+                "Nobody: unused logins are refreshed in time for it, and metrics and alerts go by it.",
                 now.refresh_token_life
                     .as_ref()
                     .map_or(&now.name.origin, |life| &life.origin),
