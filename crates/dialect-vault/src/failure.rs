@@ -1,6 +1,6 @@
 //! What the keeper's failures and our own become on the wire.
 
-use gridkeep_keeper::{BadInput, Failure, Refused};
+use gridkeep_keeper::{BadInput, Failure, Keeper, Refused};
 use http::StatusCode;
 
 use crate::answer::Answer;
@@ -49,9 +49,10 @@ impl Trouble {
     }
 
     /// `what` is written in the configuration files under `key`, and only there.
-    pub(crate) fn from_files(what: &str, key: &str) -> Self {
+    pub(crate) fn from_files(keeper: &Keeper, what: &str, key: &str) -> Self {
         let (what, key) = (what.to_owned(), key.to_owned());
-        Trouble::Keeper(BadInput::FromFiles { what, key }.into())
+        let node = keeper.setup().published_by.clone();
+        Trouble::Keeper(BadInput::FromFiles { what, key, node }.into())
     }
 
     pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Self {
@@ -111,6 +112,7 @@ fn answer(failure: Failure) -> Answer {
         Failure::BadInput(bad) => {
             let status = match bad {
                 BadInput::BuiltinPolicy { .. }
+                | BadInput::PolicyFromFiles { .. }
                 | BadInput::FromFiles { .. }
                 | BadInput::SshKeyInFile { .. } => StatusCode::METHOD_NOT_ALLOWED,
                 _ => StatusCode::BAD_REQUEST,

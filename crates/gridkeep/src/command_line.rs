@@ -155,7 +155,8 @@ enum ConfigCommand {
         #[arg(long)]
         strict: bool,
     },
-    /// Show the configuration that results from the files, secrets masked, with the origin of each value
+    /// Show the configuration that results from the files, secrets masked, with the origin of each value; on a node of a cluster what
+    /// its server has in force
     Show {
         #[command(flatten)]
         files: Files,
@@ -398,7 +399,7 @@ fn configuration(
         ConfigCommand::Show {
             files,
             effective: _,
-        } => config::commands::show(&config::load(&files.paths(), &host), out, err)?,
+        } => show(&config::load(&files.paths(), &host), out, err)?,
         ConfigCommand::Publish { files } => {
             let answer = operator::ask(&run_directory(&files)?, &Order::PublishConfig)?;
             writeln!(out, "{answer}")?;
@@ -427,6 +428,26 @@ fn configuration(
             )?
         }
     })
+}
+
+/// What is in effect on a node of a cluster is known to its server; without one, that the files are not all is said.
+fn show(loaded: &config::Loaded, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+    let own = loaded.config.as_ref().map(|config| &config.gridkeep);
+    let Some(own) = own.filter(|own| own.etcd.is_some()) else {
+        return Ok(config::commands::show(loaded, out, err)?);
+    };
+    let why = match operator::ask(&own.run_directory.value, &Order::ShowConfig) {
+        Ok(shown) => {
+            out.write_all(shown.as_bytes())?;
+            return Ok(0);
+        }
+        Err(error) => error,
+    };
+    writeln!(
+        out,
+        "# These are the files of this node alone. What all nodes share is in the store, and is known to the server, which was not asked: {why:#}"
+    )?;
+    Ok(config::commands::show(loaded, out, err)?)
 }
 
 fn look_at_audit(command: AuditCommand, out: &mut dyn Write) -> anyhow::Result<u8> {

@@ -47,6 +47,12 @@ pub fn status(answer: &StatusAnswer) -> String {
             Some(trouble) => format!("TAKES NO WRITES: {trouble}"),
         }
     );
+    if !answer.left_out.is_empty() {
+        out.push_str("configuration: NOT ALL OF IT IS SERVED, because of these errors; correct them and reload\n");
+        for error in &answer.left_out {
+            let _ = writeln!(out, "  {error}");
+        }
+    }
     for issuer in &answer.issuers {
         let state = match (&issuer.trouble, &issuer.last_answer) {
             (Some(trouble), _) => format!("FAILING: {trouble}"),

@@ -278,17 +278,30 @@ pub enum BadInput {
     #[error("cannot delete \"root\" policy")]
     CannotChangeRootPolicy,
     #[error(
-        "policy \"{name}\" follows from the configuration files of this server and cannot be changed by API; change the files and reload"
+        "policy \"{name}\" is built in: it can neither be changed nor removed; write one of another name beside it"
     )]
     BuiltinPolicy { name: String },
+    #[error(
+        "policy \"{name}\" follows from the configuration files of {} and cannot be changed by API; change the files there and reload", server(node.as_ref())
+    )]
+    PolicyFromFiles {
+        name: String,
+        /// The node of the cluster whose files they are; `None`: this server.
+        node: Option<String>,
+    },
     #[error("check-and-set parameter did not match the current version")]
     CasMismatch,
     #[error("check-and-set parameter required for this call")]
     CasMissing,
     #[error(
-        "{what} follows from the configuration files of this server and cannot be changed by API; change {key} there and reload"
+        "{what} follows from the configuration files of {} and cannot be changed by API; change {key} there and reload", server(node.as_ref())
     )]
-    FromFiles { what: String, key: String },
+    FromFiles {
+        what: String,
+        key: String,
+        /// The node of the cluster whose files they are; `None`: this server.
+        node: Option<String>,
+    },
     #[error("quota rule with similar properties exists under the name \"{name}\"")]
     SimilarRateLimit { name: String },
     #[error("nonce time expired or invalid")]
@@ -301,6 +314,10 @@ pub enum BadInput {
     PolicySyntax { text: String },
     #[error("{0}")]
     Other(String),
+}
+
+fn server(node: Option<&String>) -> String {
+    node.map_or("this server".to_owned(), |node| format!("node {node}"))
 }
 
 fn detail(description: &Option<String>, uri: &Option<String>) -> String {

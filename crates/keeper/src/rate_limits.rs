@@ -230,6 +230,7 @@ impl Keeper {
         Err(BadInput::FromFiles {
             what: format!("rate limit \"{name}\""),
             key: format!("ratelimits[{name}]"),
+            node: self.setup().published_by.clone(),
         })
     }
 

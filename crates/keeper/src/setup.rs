@@ -265,6 +265,8 @@ pub struct Setup {
     pub left_out: LeftOut,
     /// How long what was taken out is kept; `None`: a week.
     pub keep_removed: Option<Seconds>,
+    /// The node of the cluster whose files this follows from, where that is another one.
+    pub published_by: Option<String>,
 }
 
 impl Setup {

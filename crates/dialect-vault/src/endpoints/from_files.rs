@@ -26,36 +26,37 @@ pub(super) fn answer(
         Operation::List => list(inner, what),
         Operation::Scan => Err(Trouble::unsupported()),
         Operation::Create | Operation::Update | Operation::Patch | Operation::Delete => {
-            Err(refusal(what))
+            Err(refusal(inner, what))
         }
     }
 }
 
-fn refusal(what: FromFiles<'_>) -> Trouble {
+fn refusal(inner: &Inner, what: FromFiles<'_>) -> Trouble {
+    let from_files = |what: &str, key: &str| Trouble::from_files(&inner.keeper, what, key);
     match what {
-        FromFiles::Issuer(issuer) => Trouble::from_files(
+        FromFiles::Issuer(issuer) => from_files(
             &format!("the configuration of issuer \"{issuer}\""),
             &format!("issuers[{issuer}]"),
         ),
         FromFiles::Role {
             issuer,
             role: Some(role),
-        } => Trouble::from_files(
+        } => from_files(
             &format!("role \"{role}\" of issuer \"{issuer}\""),
             &format!("issuers[{issuer}].roles[{role}]"),
         ),
         FromFiles::Kerberos { part, mount } => match part {
-            KerberosPart::Config | KerberosPart::Ldap => Trouble::from_files(
+            KerberosPart::Config | KerberosPart::Ldap => from_files(
                 &format!("the Kerberos login at \"auth/{mount}/\""),
                 "kerberos",
             ),
             KerberosPart::Groups(_) => Trouble::text(StatusCode::METHOD_NOT_ALLOWED, NO_GROUPS),
         },
-        FromFiles::Server(Some(issuer)) => Trouble::from_files(
+        FromFiles::Server(Some(issuer)) => from_files(
             &format!("server \"{issuer}\""),
             &format!("issuers[{issuer}]"),
         ),
-        FromFiles::Credentials => Trouble::from_files("the mount \"secret/oauth/\"", "issuers"),
+        FromFiles::Credentials => from_files("the mount \"secret/oauth/\"", "issuers"),
         FromFiles::Role { role: None, .. } | FromFiles::Server(None) => Trouble::unsupported(),
     }
 }

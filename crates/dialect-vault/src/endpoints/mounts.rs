@@ -47,7 +47,7 @@ pub(super) fn answer(
             _ => "issuers",
         };
         let mount = format!("mount \"{path}/\"");
-        return Err(Trouble::from_files(&mount, key));
+        return Err(Trouble::from_files(&inner.keeper, &mount, key));
     }
     let mounts = inner.keeper.mounts();
     let shown = mounts

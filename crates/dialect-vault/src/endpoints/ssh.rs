@@ -275,11 +275,11 @@ fn config(inner: &Inner, call: &mut Call<'_>) -> Result<Answer, Trouble> {
             token_fields(inner, &mut data);
             Ok(Answer::data(data))
         }
-        Operation::Create | Operation::Update | Operation::Delete => Err(BadInput::FromFiles {
-            what: "the configuration of ssh logins".to_owned(),
-            key: "ssh".to_owned(),
-        }
-        .into()),
+        Operation::Create | Operation::Update | Operation::Delete => Err(Trouble::from_files(
+            &inner.keeper,
+            "the configuration of ssh logins",
+            "ssh",
+        )),
         _ => Err(Trouble::unsupported()),
     }
 }

@@ -204,7 +204,11 @@ async fn writing_them_is_refused_with_the_key_to_change() {
             answer.text
         );
     }
-    for name in ["tokenops", "oidc-dune_default"] {
+    for (name, wanted) in [
+        ("tokenops", "is built in"),
+        ("operator", "is built in"),
+        ("oidc-dune_default", "configuration files of this server"),
+    ] {
         let path = format!("sys/policies/acl/{name}");
         let answer = house
             .call(
@@ -215,10 +219,26 @@ async fn writing_them_is_refused_with_the_key_to_change() {
             )
             .await;
         assert_eq!(answer.status, 405, "{name}");
-        assert!(
-            answer.error().contains("configuration files"),
-            "{}",
-            answer.text
-        );
+        assert!(answer.error().contains(wanted), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn in_a_cluster_the_node_is_named_whose_files_they_are() {
+    let house = house().await;
+    let operator = house.operator().await;
+    let mut setup = (*house.keeper.setup()).clone();
+    setup.published_by = Some("gk1.example.org".to_owned());
+    house.keeper.reconfigure(setup).await.unwrap();
+    for path in [
+        "auth/oidc-dune/config",
+        "sys/auth/oidc-dune/tune",
+        "sys/policies/acl/oidc-dune_default",
+    ] {
+        let body = json!({"policy": "path \"x\" { capabilities = [\"read\"] }"});
+        let answer = house.call("POST", path, Some(&operator), body).await;
+        assert_eq!(answer.status, 405, "{path}: {}", answer.text);
+        let wanted = "configuration files of node gk1.example.org and cannot be changed by API";
+        assert!(answer.error().contains(wanted), "{path}: {}", answer.text);
     }
 }

@@ -75,10 +75,18 @@ pub fn exit_code(loaded: &Loaded, strict: bool) -> u8 {
 pub fn show(loaded: &Loaded, out: &mut dyn Write, notes: &mut dyn Write) -> io::Result<u8> {
     report_faults(loaded, notes)?;
     if let Some(config) = &loaded.config {
-        write!(out, "{}", show_effective(config))?;
-        writeln!(out, "# Digest of what all nodes share: {}", digest(config))?;
+        write!(out, "{}", effective(config))?;
     }
     Ok(exit_code(loaded, false))
+}
+
+/// A configuration as it is shown, with its digest.
+pub fn effective(config: &Config) -> String {
+    format!(
+        "{}# Digest of what all nodes share: {}\n",
+        show_effective(config),
+        digest(config)
+    )
 }
 
 /// `gridkeep config diff`: what would change if `new` took the place of `old`; findings of faults go to `notes`. `people` tells who is met

@@ -17,7 +17,8 @@ use std::time::Duration;
 /// What stands for a secret.
 const MASK: &str = "********";
 
-enum Tree<'a> {
+/// A configuration as names, lists and texts, each value with its place.
+pub(super) enum Tree<'a> {
     Map(Vec<(String, Tree<'a>)>),
     List(Vec<Tree<'a>>),
     Text(String, Origin),
@@ -26,14 +27,15 @@ enum Tree<'a> {
 
 /// Which part of the configuration is meant.
 #[derive(Clone, Copy, PartialEq)]
-enum Part {
+pub(super) enum Part {
+    /// All keys.
     Everything,
     /// What all nodes of a cluster have in common.
     Shared,
 }
 
-/// A digest of what all nodes of a cluster have in common: issuers, logins, limits, service name, audit log,
-/// operators. Places, node names, addresses and directories do not count. It depends on the client secrets and could
+/// A digest of what all nodes of a cluster have in common: every key but those that [`joined`](super::shared::joined) takes from a
+/// node's own files (places, node names, addresses, telemetry). It depends on the client secrets and could
 /// confirm a guess of a weak one, so it is for nodes and operators, not for publication.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
@@ -257,7 +259,8 @@ fn entries<'a>() -> Entries<'a> {
     Entries(Vec::new())
 }
 
-fn tree(config: &Config, part: Part) -> Tree<'_> {
+/// The configuration, or what of it all nodes have in common.
+pub(super) fn tree(config: &Config, part: Part) -> Tree<'_> {
     let kerberos = config.kerberos.iter().map(|service| {
         entries()
             .with("name", text(&service.name))
@@ -392,10 +395,9 @@ fn cluster(config: &Config, part: Part) -> Tree<'_> {
     };
     let audit = Tree::Text(audit, cluster.audit_log.origin.clone());
     if part == Part::Shared {
-        return entries()
-            .with("name", text(&config.service_name()))
-            .with("auditlog", audit)
-            .tree();
+        let place = cluster.name.as_ref().map(|name| name.origin.clone());
+        let name = Tree::Text(config.service_name().value, place.unwrap_or_default());
+        return entries().with("name", name).with("auditlog", audit).tree();
     }
     let mut shown = entries()
         .with_some("name", cluster.name.as_ref().map(text))
@@ -438,21 +440,6 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         lives.with_some(key, length.as_ref().map(duration))
     });
     let lives = (!lives.0.is_empty()).then(|| lives.tree());
-    if part == Part::Shared {
-        return entries()
-            .with("callback_port", text(&own.callback_port))
-            .with_some("public_url", own.public_url.as_ref().map(text))
-            .with_list("other_urls", &own.other_urls)
-            .with_some("tokens", lives)
-            .with_some("keep_removed", own.keep_removed.as_ref().map(duration))
-            .with("operators", operators)
-            .with_some("robots", robots)
-            .with(
-                "ssh",
-                entries().with("rsa_sha1", text(&own.ssh_rsa_sha1)).tree(),
-            )
-            .tree();
-    }
     let ssh = entries()
         .with_some(
             "authorized_keys",
@@ -460,6 +447,30 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         )
         .with("rsa_sha1", text(&own.ssh_rsa_sha1))
         .tree();
+    let on_failure = Tree::Text(
+        own.on_audit_failure.value.word().to_owned(),
+        own.on_audit_failure.origin.clone(),
+    );
+    let audit = entries().with("on_failure", on_failure).tree();
+    let compat = entries()
+        .with("shell_unescape", text(&own.shell_unescape))
+        .tree();
+    if part == Part::Shared {
+        return entries()
+            .with("callback_port", text(&own.callback_port))
+            .with_some("public_url", own.public_url.as_ref().map(text))
+            .with_list("other_urls", &own.other_urls)
+            .with_list("trusted_proxies", &own.trusted_proxies)
+            .with_some("tokens", lives)
+            .with_some("keep_removed", own.keep_removed.as_ref().map(duration))
+            .with("operators", operators)
+            .with("audit", audit)
+            .with_some("robots", robots)
+            .with("ssh", ssh)
+            .with("telemetry", shared_telemetry(&own.telemetry))
+            .with("compat", compat)
+            .tree();
+    }
     let tls = entries()
         .with("certificate", path(&own.certificate))
         .with("key", path(&own.key))
@@ -486,28 +497,12 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .with_some("advertise", own.advertise.as_ref().map(text))
         .with_some("seal", seal)
         .with("operators", operators)
-        .with(
-            "audit",
-            entries()
-                .with(
-                    "on_failure",
-                    Tree::Text(
-                        own.on_audit_failure.value.word().to_owned(),
-                        own.on_audit_failure.origin.clone(),
-                    ),
-                )
-                .tree(),
-        )
+        .with("audit", audit)
         .with_some("robots", robots)
         .with("run_directory", path(&own.run_directory))
         .with("ssh", ssh)
         .with("telemetry", telemetry(&own.telemetry))
-        .with(
-            "compat",
-            entries()
-                .with("shell_unescape", text(&own.shell_unescape))
-                .tree(),
-        )
+        .with("compat", compat)
         .tree()
 }
 
@@ -558,6 +553,13 @@ fn flatten(key: &str, tree: &Tree<'_>, lines: &mut Vec<(String, String, Origin)>
         Tree::Text(text, origin) => lines.push((key.to_owned(), quote(text), origin.clone())),
         Tree::Secret(_, origin) => lines.push((key.to_owned(), MASK.to_owned(), origin.clone())),
     }
+}
+
+/// What telemetry says of issuers, not of where a node sends anything.
+fn shared_telemetry(telemetry: &TelemetryConfig) -> Tree<'static> {
+    let life = duration(&telemetry.refresh_token_life);
+    let metrics = entries().with("refresh_token_life", life).tree();
+    entries().with("metrics", metrics).tree()
 }
 
 fn telemetry(telemetry: &TelemetryConfig) -> Tree<'static> {

@@ -11,7 +11,7 @@ use super::yaml::{Mapping, Node, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use url::Url;
 
-const KEYS: [&str; 24] = [
+pub(super) const KEYS: [&str; 24] = [
     "name",
     "clientid",
     "secret",
@@ -37,7 +37,7 @@ const KEYS: [&str; 24] = [
     "token_bound_cidrs",
     "bound_claims",
 ];
-const ROLE_KEYS: [&str; 8] = [
+pub(super) const ROLE_KEYS: [&str; 8] = [
     "name",
     "scopes",
     "credclaim",

@@ -32,6 +32,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod values;
+mod without_effect;
 mod yaml;
 mod yaml11;
 
@@ -48,6 +49,7 @@ pub use published::against_discovery;
 pub use source::{Sources, default_paths};
 pub use telemetry::CollectorConfig;
 pub use terms::of_role as terms_of_role;
+pub use without_effect::without_effect;
 
 use finding::{Findings, Refusal};
 use read::Reader;
@@ -120,8 +122,15 @@ fn load_with(sources: Sources, surroundings: &Surroundings, mut findings: Findin
     let fatal = findings
         .iter()
         .any(|finding| finding.severity == Severity::Fatal);
+    let faults = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error);
+    let config = config.filter(|_| !fatal).map(|config| Config {
+        faults: faults.cloned().collect(),
+        ..config
+    });
     Loaded {
-        config: config.filter(|_| !fatal),
+        config,
         findings,
         sources,
     }
@@ -177,8 +186,17 @@ fn typed(
         .collect();
     let ran_on_original = root.get(own::KEY).is_none();
     let issuers = issuers::read(&mut reader, root, &services, ran_on_original);
-    own::check_operators(&mut reader, &mut gridkeep, &issuers);
-    robots::check(&mut reader, &mut gridkeep.robots, &issuers);
+    let none_here = root.get("issuers").is_none_or(|node| match &node.value {
+        Value::Null => true,
+        Value::List(items) => items.is_empty(),
+        _ => false,
+    });
+    // Those of the store are not known here, so nothing is said of what depends on them.
+    let elsewhere = none_here && gridkeep.etcd.is_some();
+    if !elsewhere {
+        own::check_operators(&mut reader, &mut gridkeep, &issuers);
+        robots::check(&mut reader, &mut gridkeep.robots, &issuers);
+    }
     let (ssh, ssh_refused) = sections::ssh(&mut reader, root);
     let left_out = left_out::find(root, &issuers, &kerberos, ssh_refused);
     let hostname = surroundings.hostname.clone();
@@ -192,25 +210,31 @@ fn typed(
         gridkeep,
         hostname,
         left_out,
+        faults: Vec::new(),
     };
     let mounts = config.mounts();
-    config.ratelimits = sections::ratelimits(&mut reader, root, &config.issuers, &mounts);
-    if root
-        .get("issuers")
-        .is_none_or(|node| node.value == Value::Null)
-    {
+    let served = (!elsewhere).then_some(mounts.as_slice());
+    config.ratelimits = sections::ratelimits(&mut reader, root, &config.issuers, served);
+    if none_here {
         let origin = sources
             .files
             .first()
             .map(|file| Origin::whole_file(&file.path))
             .unwrap_or_default();
-        reader.find(
-            Severity::Warning,
-            &origin,
-            "issuers",
-            "No issuer is configured.",
-            "Nobody can log in.",
-        );
+        let (severity, what, means) = if elsewhere {
+            (
+                Severity::Info,
+                "No issuer is configured in the files of this node.",
+                "It serves those that another node has put into the store.",
+            )
+        } else {
+            (
+                Severity::Warning,
+                "No issuer is configured.",
+                "Nobody can log in.",
+            )
+        };
+        reader.find(severity, &origin, "issuers", what, means);
     }
     let shared_store = config.gridkeep.etcd.is_some();
     sections::lonely_cluster(&mut reader, root, shared_store);

@@ -5,7 +5,7 @@
 //! `effective` and one in `diff`.
 
 use super::etcd::EtcdConfig;
-use super::finding::Setting;
+use super::finding::{Finding, Setting};
 use super::robots::RobotConfig;
 use super::telemetry::TelemetryConfig;
 use gridkeep_keeper::{CountedBy, LeftOut, Network};
@@ -35,6 +35,8 @@ pub struct Config {
     pub kerberos_names: Option<Vec<String>>,
     /// What the files have and is not among the above, because of an error in it.
     pub left_out: LeftOut,
+    /// The errors by which something is left out, each with its place.
+    pub faults: Vec<Finding>,
 }
 
 /// One issuer (`issuers[]`).

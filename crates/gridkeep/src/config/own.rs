@@ -12,7 +12,7 @@ use super::yaml::{Mapping, Value};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 20] = [
     "listen",
     "plain_listen",
     "callback_port",

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const KERBEROS_KEYS: [&str; 7] = [
+pub(super) const KERBEROS_KEYS: [&str; 7] = [
     "name",
     "ldapurl",
     "ldapdn",
@@ -22,9 +22,10 @@ const KERBEROS_KEYS: [&str; 7] = [
     "keytab",
     "realms",
 ];
-const SSH_KEYS: [&str; 2] = ["self-registration", "cross_issuer"];
-const LIMIT_KEYS: [&str; 6] = ["name", "path", "rate", "interval", "block_interval", "per"];
-const CLUSTER_KEYS: [&str; 7] = [
+pub(super) const SSH_KEYS: [&str; 2] = ["self-registration", "cross_issuer"];
+pub(super) const LIMIT_KEYS: [&str; 6] =
+    ["name", "path", "rate", "interval", "block_interval", "per"];
+pub(super) const CLUSTER_KEYS: [&str; 7] = [
     "name", "master", "peer1", "peer2", "myname", "auditlog", "members",
 ];
 
@@ -37,7 +38,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// More nodes than this are not a cluster but a mistake.
 const MOST_MEMBERS: usize = 99;
 
-/// Notes a cluster whose nodes share no store.
+/// Warns of a cluster whose nodes share no store, as in untouched files of an original with three nodes.
 pub fn lonely_cluster(reader: &mut Reader<'_>, root: &Mapping, shared_store: bool) {
     let other_nodes = root
         .get("cluster")
@@ -51,11 +52,11 @@ pub fn lonely_cluster(reader: &mut Reader<'_>, root: &Mapping, shared_store: boo
         });
     if let Some((key, origin)) = other_nodes.filter(|_| !shared_store) {
         reader.find(
-            Severity::Info,
+            Severity::Warning,
             &origin,
             &format!("cluster.{key}"),
             "Other nodes are named, but no store that they share.",
-            "This server runs alone. For a cluster set `gridkeep.store.etcd` on each node.",
+            "Each of these nodes is a server of its own: it knows no login, token or revocation of the others, and refuses clients that come to it from them. Set `gridkeep.store.etcd` on each node (docs/operate.md, A cluster), or take the key out where this server is to run alone.",
         );
     }
 }
@@ -160,12 +161,12 @@ pub fn ssh(reader: &mut Reader<'_>, root: &Mapping) -> (Option<SshConfig>, bool)
     (config, !sound)
 }
 
-/// Reads `ratelimits`.
+/// Reads `ratelimits`. `mounts`: what is served, if that is known from these files.
 pub fn ratelimits(
     reader: &mut Reader<'_>,
     root: &Mapping,
     issuers: &[IssuerConfig],
-    mounts: &[String],
+    mounts: Option<&[String]>,
 ) -> Vec<RateLimitConfig> {
     let means = "This rate limit is left out.";
     let mut limits: Vec<RateLimitConfig> = Vec::new();
@@ -204,7 +205,9 @@ pub fn ratelimits(
             let means = format!("Write `{whole}/*` for all that is below it.");
             item.warn(&path.origin, "path", what, &means);
         }
-        if !path.value.is_empty() && !below_a_mount(&path.value, mounts) {
+        if !path.value.is_empty()
+            && mounts.is_some_and(|mounts| !below_a_mount(&path.value, mounts))
+        {
             let what = format!(
                 "The path {} is not below anything that is served.",
                 quoted(&path.value)

@@ -2,8 +2,9 @@
 //! joined with it.
 //!
 //! What is stored are the texts of the files of the node that published them, so that a node of another version reads them by
-//! its own rules. What is a node's own (addresses, places, its name) always comes from its own files: a new key is shared unless
-//! [`joined`] takes it from there.
+//! its own rules. What is a node's own (addresses, places, its name, telemetry) always comes from its own files. A new key is one or
+//! the other: either it is in the shared part of `effective`, by which nodes compare their files, or [`joined`] takes it from the
+//! node's files; a test holds every key to that.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,6 +98,11 @@ pub fn joined(own: &Config, text: &str) -> anyhow::Result<Config> {
     shared.plain_listen = own.plain_listen;
     shared.advertise = own.advertise;
     shared.seal_key_file = own.seal_key_file;
+    shared.shamir = own.shamir;
+    // Where a node sends what, and whether issuers get the traces it sends, is its own; what issuers do is the same for all.
+    let life = shared.telemetry.refresh_token_life.clone();
+    shared.telemetry = own.telemetry;
+    shared.telemetry.refresh_token_life = life;
     shared.run_directory = own.run_directory;
     Ok(config)
 }

@@ -71,6 +71,12 @@ impl Own {
         self.config.own_name().value
     }
 
+    /// Whether its files are to be published: there are none yet, or they say something else and were `changed`.
+    fn is_due(&self, stored: Option<&StoredConfiguration>, changed: bool) -> bool {
+        let differs = stored.map(|stored| &stored.digest) != self.digest.as_ref();
+        self.digest.is_some() && differs && (stored.is_none() || changed)
+    }
+
     fn is_master(&self) -> bool {
         let name = self.name();
         let master = self.config.cluster.master.as_ref();
@@ -78,10 +84,78 @@ impl Own {
     }
 }
 
+/// Keys without effect that a node tells the others of; they go with every heartbeat.
+const MOST_NAMED: usize = 10;
+
 /// The configuration to put in force, and what to tell the others.
 pub(super) struct Settled {
     pub config: Config,
     pub report: NodeReport,
+    /// The node whose files it follows from, where that is another one.
+    pub by: Option<String>,
+    /// Whether this node's files were made those of all just now.
+    pub published: bool,
+    /// The keys of this node's files that have no effect, with their places.
+    without_effect: Vec<String>,
+}
+
+impl Settled {
+    /// This node's files alone.
+    pub fn alone(own: &Own) -> Self {
+        Settled {
+            config: own.config.clone(),
+            report: NodeReport::default(),
+            by: None,
+            published: false,
+            without_effect: Vec::new(),
+        }
+    }
+
+    /// Says in the log which keys have no effect here, unless that was said before.
+    pub fn tell(&self, before: &NodeReport) {
+        if self.report.without_effect == before.without_effect {
+            return;
+        }
+        for key in &self.without_effect {
+            tracing::warn!(
+                version = self.report.configuration,
+                by = self.by,
+                "{key} in the files of this node has no effect: the configuration that all nodes share says otherwise; take it out here, or change it on the node that published"
+            );
+        }
+    }
+}
+
+/// What a reload would put in force, and what else it would do, as a sentence.
+pub(super) struct Foreseen {
+    pub config: Config,
+    pub remark: Option<String>,
+}
+
+/// Finds what a reload would put in force if the files were `own`; `before`: what they were when they were last read.
+///
+/// # Errors
+/// As [`settle`].
+pub(super) async fn foresee(store: &Store, own: &Own, before: &Own) -> anyhow::Result<Foreseen> {
+    let stored = StoredConfiguration::read(store).await?;
+    let changed = before.digest != own.digest && own.faultless;
+    if own.is_due(stored.as_ref(), changed) {
+        return Ok(Foreseen {
+            config: own.config.clone(),
+            remark: Some("A reload makes these files the configuration of all nodes.".to_owned()),
+        });
+    }
+    let settled = in_force(own, stored)?;
+    let remark = settled.report.drift.then(|| {
+        format!(
+            "A reload does not make these files the configuration of all nodes, which is that of {}; `gridkeep config publish` would.",
+            settled.by.as_deref().unwrap_or("this node as it was before")
+        )
+    });
+    Ok(Foreseen {
+        config: settled.config,
+        remark,
+    })
 }
 
 /// Finds what is to be in force; publishes this node's files where that is due. `before` is the digest of its files as they
@@ -110,12 +184,22 @@ pub(super) async fn settle(
     } else {
         changed
     };
+    let wanted = changed || occasion == Occasion::Publish;
+    let mut done = false;
     loop {
         let stored = StoredConfiguration::read(store).await?;
-        let differs = stored.as_ref().map(|stored| &stored.digest) != own.digest.as_ref();
-        let due = differs && (stored.is_none() || changed || occasion == Occasion::Publish);
+        let due = own.is_due(stored.as_ref(), wanted);
         let Some(digest) = own.digest.as_ref().filter(|_| due) else {
-            return in_force(own, stored);
+            if let Some(stored) = &stored {
+                warn_of_drift(own, stored);
+            } else {
+                tracing::warn!(
+                    "no node has put a configuration into the store yet, and the files of this one name no issuer: nobody can log in until one with issuers is started"
+                );
+            }
+            let mut settled = in_force(own, stored)?;
+            settled.published = done;
+            return Ok(settled);
         };
         let text = config::shared::to_text(&own.sources)?;
         let over = stored.as_ref().map_or(0, |stored| stored.version);
@@ -124,6 +208,7 @@ pub(super) async fn settle(
             StoredConfiguration::publish(store, Some(over), digest, &text, &own.name(), now)
                 .await?;
         if let Some(version) = published {
+            done = true;
             tracing::info!(
                 version,
                 "the files of this node are the configuration of all nodes now"
@@ -132,24 +217,27 @@ pub(super) async fn settle(
     }
 }
 
-fn in_force(own: &Own, stored: Option<StoredConfiguration>) -> anyhow::Result<Settled> {
-    let Some(stored) = stored else {
-        return Ok(Settled {
-            config: own.config.clone(),
-            report: NodeReport::default(),
-        });
-    };
-    let drift = own
-        .digest
+fn drifts(own: &Own, stored: &StoredConfiguration) -> bool {
+    own.digest
         .as_ref()
-        .is_some_and(|digest| *digest != stored.digest);
-    if drift {
+        .is_some_and(|digest| *digest != stored.digest)
+}
+
+fn warn_of_drift(own: &Own, stored: &StoredConfiguration) {
+    if drifts(own, stored) {
         tracing::warn!(
             version = stored.version,
             by = stored.by,
             "the files of this node are not the configuration that all nodes share, which is served: copy the files of that node here, or make these the ones of all nodes with `gridkeep config publish`"
         );
     }
+}
+
+fn in_force(own: &Own, stored: Option<StoredConfiguration>) -> anyhow::Result<Settled> {
+    let Some(stored) = stored else {
+        return Ok(Settled::alone(own));
+    };
+    let drift = drifts(own, &stored);
     let same = own.digest.as_ref() == Some(&stored.digest);
     let config = if same {
         own.config.clone()
@@ -161,6 +249,13 @@ fn in_force(own: &Own, stored: Option<StoredConfiguration>) -> anyhow::Result<Se
             )
         })?
     };
+    let without_effect = config::without_effect(&own.config, &config);
+    let mut named = without_effect.clone();
+    if named.len() > MOST_NAMED {
+        named.truncate(MOST_NAMED);
+        let more = without_effect.len() - MOST_NAMED;
+        named.push(format!("and {more} more, named in its log"));
+    }
     Ok(Settled {
         config,
         report: NodeReport {
@@ -168,7 +263,11 @@ fn in_force(own: &Own, stored: Option<StoredConfiguration>) -> anyhow::Result<Se
             configuration: stored.version,
             drift,
             trouble: None,
+            without_effect: named,
         },
+        by: Some(stored.by).filter(|by| *by != own.name()),
+        published: false,
+        without_effect,
     })
 }
 
@@ -270,6 +369,18 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
             if let Some(trouble) = &node.report.trouble {
                 said(&mut text, format!("{}: {trouble}", node.name));
             }
+            if !node.report.without_effect.is_empty() {
+                said(
+                    &mut text,
+                    format!(
+                        "{}: without effect in its files, for the configuration that all nodes share says otherwise:",
+                        node.name
+                    ),
+                );
+                for key in &node.report.without_effect {
+                    said(&mut text, format!("  {key}"));
+                }
+            }
             if let Some(ahead) = clock_apart(node) {
                 attention = true;
                 let way = if ahead < 0 { "behind" } else { "ahead of" };
@@ -316,6 +427,7 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
                 "files_digest": node.report.files,
                 "drift": node.report.drift,
                 "trouble": node.report.trouble,
+                "without_effect": node.report.without_effect,
             })
         })
         .collect();

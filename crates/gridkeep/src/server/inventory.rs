@@ -32,6 +32,9 @@ pub struct StatusAnswer {
     pub certificate_days: Option<i64>,
     /// Its store.
     pub store: StoreState,
+    /// Errors in the configuration in force, each with its place; what they name is not served.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Its issuers.
     pub issuers: Vec<IssuerState>,
     /// Vault tokens that are alive.
@@ -81,6 +84,7 @@ impl StatusAnswer {
     pub fn needs_attention(&self) -> bool {
         self.clock_doubtful
             || self.store.trouble.is_some()
+            || !self.left_out.is_empty()
             || self.certificate_days.is_some_and(|days| days < 14)
             || self.issuers.iter().any(|issuer| issuer.trouble.is_some())
             || !self.failing.is_empty()
@@ -161,6 +165,7 @@ pub(crate) async fn status(running: &Running) -> anyhow::Result<StatusAnswer> {
             entries: store.entries,
             trouble: store.refusing_writes.map(|error| error.to_string()),
         },
+        left_out: config.faults.iter().map(ToString::to_string).collect(),
         issuers,
         tokens: tokens.found.len(),
         revocations: (pending.count, pending.tried),

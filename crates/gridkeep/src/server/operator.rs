@@ -43,6 +43,8 @@ pub enum Order {
     Token,
     /// What a reload would change.
     Diff,
+    /// The configuration in force.
+    ShowConfig,
     /// The wall clock is right.
     ConfirmClock,
     /// How the server is, and what it keeps.
@@ -383,6 +385,7 @@ async fn perform(
             Ok(serde_json::to_string(&answer)?)
         }
         Order::Diff => Ok(serde_json::to_string(&running.diff().await?)?),
+        Order::ShowConfig => Ok(running.shown()),
         Order::ClusterStatus => {
             let store = running.keeper.store_status();
             let trouble = store.refusing_writes.map(|error| error.to_string());
@@ -390,13 +393,7 @@ async fn perform(
             let answer = super::cluster::status(&status, store.engine, trouble.as_deref());
             Ok(serde_json::to_string(&answer)?)
         }
-        Order::PublishConfig => {
-            running.publish().await?;
-            let version = running.keeper.reported().configuration;
-            Ok(format!(
-                "the files of this node are version {version} of the configuration of all nodes"
-            ))
-        }
+        Order::PublishConfig => running.publish().await,
         Order::ConfirmClock => {
             running.keeper.confirm_clock();
             Ok("the server trusts its wall clock".to_owned())

@@ -33,7 +33,10 @@ impl Port {
     /// Reads the certificate and binds the addresses, or takes the sockets that are handed over.
     pub(super) fn open(config: &Config, handed: Option<&str>) -> anyhow::Result<Port> {
         let files = raise_file_limit();
-        audit::probe(config)?;
+        // Where the audit log of a node of a cluster goes is in the store.
+        if config.gridkeep.etcd.is_none() {
+            audit::probe(config)?;
+        }
         let tls = ReloadableTls::load(TlsFiles {
             certificate: config.gridkeep.certificate.value.clone(),
             key: config.gridkeep.key.value.clone(),

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::assemble::{self, Issuers};
 use super::audit::Audit;
-use super::cluster::{self, Occasion, Own};
+use super::cluster::{self, Occasion, Own, Settled};
 use super::{Options, affected, notify, operator, telemetry};
 use crate::config::{self, Config, Loaded, Severity, Surroundings};
 
@@ -55,6 +55,7 @@ impl Running {
     pub(crate) async fn diff(&self) -> anyhow::Result<operator::DiffAnswer> {
         let loaded = load(&self.options.paths).await?;
         let old = self.config();
+        let (loaded, remark) = self.foreseen(loaded).await?;
         let people = affected::People::of(&self.keeper, &old, &loaded).await?;
         let (mut text, mut notes) = (Vec::new(), Vec::new());
         let code = config::commands::show_diff(
@@ -65,8 +66,43 @@ impl Running {
             &mut notes,
         )?;
         notes.extend(text);
-        let text = String::from_utf8_lossy(&notes).into_owned();
+        let mut text = String::from_utf8_lossy(&notes).into_owned();
+        if let Some(remark) = remark {
+            text.push_str(&remark);
+            text.push('\n');
+        }
         Ok(operator::DiffAnswer { text, code })
+    }
+
+    /// With the files as `loaded`, what a reload would put in force in their place, and a remark on it.
+    async fn foreseen(&self, loaded: Loaded) -> anyhow::Result<(Loaded, Option<String>)> {
+        let Some(config) = loaded.config.as_ref().filter(|_| self.keeper.is_shared()) else {
+            return Ok((loaded, None));
+        };
+        let own = Own::of(config, &loaded);
+        let before = self.own.lock().await.clone();
+        let foreseen = cluster::foresee(self.keeper.store(), &own, &before).await?;
+        let loaded = Loaded {
+            config: Some(foreseen.config),
+            ..loaded
+        };
+        Ok((loaded, foreseen.remark))
+    }
+
+    /// The configuration in force, secrets masked, as `config show --effective` has it.
+    pub(crate) fn shown(&self) -> String {
+        let config = self.config();
+        let mut text = String::new();
+        if self.keeper.is_shared() {
+            let version = self.keeper.reported().configuration;
+            let setup = self.keeper.setup();
+            let by = setup.published_by.as_deref().unwrap_or("this node");
+            text = format!(
+                "# In force on this node: version {version} of the configuration of all nodes, of the files of {by}, with what is this node's own.\n# What its files say and was not loaded yet is not in here; see gridkeep config diff.\n"
+            );
+        }
+        text.push_str(&config::commands::effective(&config));
+        text
     }
 
     /// Reads files, certificate and audit log anew. Whatever cannot be used leaves the old in force.
@@ -95,10 +131,11 @@ impl Running {
         );
         self.put_in_force(Some(Own::of(new, &loaded)), Occasion::Reload)
             .await
+            .map(drop)
     }
 
-    /// Makes this node's files those of all nodes.
-    pub(crate) async fn publish(&self) -> anyhow::Result<()> {
+    /// Makes this node's files those of all nodes; says what came of it.
+    pub(crate) async fn publish(&self) -> anyhow::Result<String> {
         anyhow::ensure!(
             self.keeper.is_shared(),
             "this server runs alone: a reload puts its files into force"
@@ -109,8 +146,18 @@ impl Running {
             loaded.is_faultless() && !new.issuers.is_empty(),
             "the files have errors or name no issuer, and leaving out issuers would cost their users their access; look at gridkeep config check"
         );
-        self.put_in_force(Some(Own::of(new, &loaded)), Occasion::Publish)
-            .await
+        let own = Own::of(new, &loaded);
+        let published = self.put_in_force(Some(own), Occasion::Publish).await?;
+        let version = self.keeper.reported().configuration;
+        Ok(if published {
+            format!(
+                "the files of this node are version {version} of the configuration of all nodes"
+            )
+        } else {
+            format!(
+                "nothing was published: in what nodes share, the files of this node say what version {version} of the configuration of all nodes says"
+            )
+        })
     }
 
     /// Puts what other nodes publish into force.
@@ -151,25 +198,25 @@ impl Running {
         }
     }
 
-    /// Puts into force what is due: this node's files, or what the nodes share.
-    async fn put_in_force(&self, own: Option<Own>, occasion: Occasion) -> anyhow::Result<()> {
+    /// Puts into force what is due: this node's files, or what the nodes share. Answers whether its files were published.
+    async fn put_in_force(&self, own: Option<Own>, occasion: Occasion) -> anyhow::Result<bool> {
         let mut standing = self.own.lock().await;
         let own = own.unwrap_or_else(|| standing.clone());
-        let (new, report) = if self.keeper.is_shared() {
-            let settled =
-                cluster::settle(self.keeper.store(), &own, occasion, Some(&standing)).await?;
-            (settled.config, settled.report)
+        let settled = if self.keeper.is_shared() {
+            cluster::settle(self.keeper.store(), &own, occasion, Some(&standing)).await?
         } else {
-            (own.config.clone(), NodeReport::default())
+            Settled::alone(&own)
         };
-        let new = &new;
+        let new = &settled.config;
         let old = self.config();
         let changes = config::diff(&old, new);
         let mut issuers = self.issuers.lock().await;
-        let setup = assemble::setup(new, &mut issuers);
+        let mut setup = assemble::setup(new, &mut issuers);
+        setup.published_by.clone_from(&settled.by);
         self.keeper.reconfigure(setup).await?;
         self.proxies.set(trusted_proxies(new));
-        self.keeper.report(report);
+        settled.tell(&self.keeper.reported());
+        self.keeper.report(settled.report.clone());
         *standing = own;
         issuers.forget_unused(new);
         issuers.compare_with_discovery(new);
@@ -182,9 +229,10 @@ impl Running {
             );
         }
         warn_of_what_needs_a_restart(&old, new);
+        telemetry::in_force(new);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new.clone();
         tracing::info!(changes = changes.len(), "configuration reloaded");
-        Ok(())
+        Ok(settled.published)
     }
 }
 

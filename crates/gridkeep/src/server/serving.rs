@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::assemble::{self, Issuers};
-use super::cluster::{self, Occasion, Own};
+use super::cluster::{self, Occasion, Own, Settled};
 use super::port::{Port, warn_of_the_certificates_end};
 use super::running::{Running, trusted_proxies};
 use super::sealed::Closing;
@@ -67,14 +67,21 @@ pub(super) async fn serve(
         config.gridkeep.data.value.join("spool"),
     );
     keeper_options.cluster = cluster::options(&config, port.address());
-    let (config, report) = if keeper_options.cluster.is_some() {
+    let settled = if keeper_options.cluster.is_some() {
         let settled = cluster::settle(&store, &own, Occasion::Start, None).await?;
-        (settled.config, settled.report)
+        settled.tell(&NodeReport::default());
+        // Which log it is was not known before.
+        audit::probe(&settled.config)?;
+        settled
     } else {
-        (config, NodeReport::default())
+        Settled::alone(&own)
     };
+    let Settled {
+        config, report, by, ..
+    } = settled;
     let mut issuers = Issuers::default();
-    let setup = assemble::setup(&config, &mut issuers);
+    let mut setup = assemble::setup(&config, &mut issuers);
+    setup.published_by = by;
     issuers.compare_with_discovery(&config);
     let proxies = TrustedProxies::default();
     proxies.set(trusted_proxies(&config));
@@ -94,6 +101,7 @@ pub(super) async fn serve(
             seal: seal.clone(),
         },
     );
+    telemetry::in_force(&config);
     telemetry::collect(measures, &keeper);
     let run_directory = config.gridkeep.run_directory.value.clone();
     let running = Arc::new(Running {

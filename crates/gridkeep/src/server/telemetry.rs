@@ -1,7 +1,7 @@
 //! From the configuration to what telemetry is set up with, and the numbers that this program adds to those of the crates.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use anyhow::Context as _;
 use gridkeep_dialect_vault::MetricsSource;
@@ -22,6 +22,15 @@ pub static RELOAD_FAILED: AtomicBool = AtomicBool::new(false);
 pub static SEALED: AtomicBool = AtomicBool::new(false);
 /// Whether there is a keeper, which sets gauges of its own.
 static OPEN: AtomicBool = AtomicBool::new(false);
+
+/// How many errors leave something out of the configuration in force.
+static LEFT_OUT: AtomicU32 = AtomicU32::new(0);
+
+/// Notes which configuration is in force.
+pub fn in_force(config: &Config) {
+    let errors = u32::try_from(config.faults.len()).unwrap_or(u32::MAX);
+    LEFT_OUT.store(errors, Ordering::Relaxed);
+}
 
 /// Settings for logs as the command line wants them, and for the rest as the files do. A collector that cannot be used is told of in
 /// the texts, and left out: nobody is to be without tokens because a log cannot be sent.
@@ -194,6 +203,10 @@ pub fn describe() {
         "gridkeep_sealed",
         "1 while the server has no keys and refuses every request"
     );
+    describe_gauge!(
+        "gridkeep_configuration_left_out",
+        "Errors in the configuration in force, each of which leaves out what it names"
+    );
 }
 
 /// Has the gauges of an open server set before each rendering.
@@ -224,6 +237,8 @@ pub fn collect_always(measures: &Measures, tls: &Arc<ReloadableTls>) {
         }
         let failed = RELOAD_FAILED.load(Ordering::Relaxed);
         gauge!("gridkeep_configuration_reload_failed").set(f64::from(u8::from(failed)));
+        let left_out = LEFT_OUT.load(Ordering::Relaxed);
+        gauge!("gridkeep_configuration_left_out").set(f64::from(left_out));
         #[allow(
             clippy::cast_precision_loss,
             reason = "exact for the next hundred million years"

@@ -56,6 +56,10 @@ pub struct NodeReport {
     /// Why the stored configuration is not in force here.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// Keys of its own files that have no effect because the stored configuration says otherwise, each with its place. It goes
+    /// with every heartbeat: keep it short.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_effect: Vec<String>,
 }
 
 /// What was seen of a node.

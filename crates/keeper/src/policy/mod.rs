@@ -498,7 +498,7 @@ impl Keeper {
     /// Writes a policy.
     ///
     /// # Errors
-    /// [`BadInput::PolicySyntax`], [`BadInput::BuiltinPolicy`], [`BadInput::CannotChangeRootPolicy`]; [`BadInput::CasMismatch`] and
+    /// [`BadInput::PolicySyntax`], [`BadInput::BuiltinPolicy`], [`BadInput::PolicyFromFiles`], [`BadInput::CannotChangeRootPolicy`]; [`BadInput::CasMismatch`] and
     /// [`BadInput::CasMissing`] when another version stands there than the writer thinks.
     pub async fn put_policy(&self, policy_name: &str, write: &PolicyWrite) -> Result<(), Failure> {
         let policy_name = policy_name.to_lowercase();
@@ -558,7 +558,8 @@ impl Keeper {
     /// Deletes a policy; one that is not there stays so.
     ///
     /// # Errors
-    /// [`BadInput::CannotDeleteDefaultPolicy`], [`BadInput::BuiltinPolicy`], [`BadInput::CannotChangeRootPolicy`].
+    /// [`BadInput::CannotDeleteDefaultPolicy`], [`BadInput::BuiltinPolicy`], [`BadInput::PolicyFromFiles`],
+    /// [`BadInput::CannotChangeRootPolicy`].
     pub async fn delete_policy(&self, policy_name: &str) -> Result<(), Failure> {
         let policy_name = policy_name.to_lowercase();
         if policy_name == DEFAULT {
@@ -586,9 +587,12 @@ impl Keeper {
             .unwrap_or_else(PoisonError::into_inner)
             .contains_key(policy_name)
         {
-            return Err(BadInput::BuiltinPolicy {
-                name: policy_name.to_owned(),
-            });
+            let name = policy_name.to_owned();
+            if [DEFAULT, TOKENOPS, OPERATOR, DELEGATED, SSH].contains(&policy_name) {
+                return Err(BadInput::BuiltinPolicy { name });
+            }
+            let node = self.setup().published_by.clone();
+            return Err(BadInput::PolicyFromFiles { name, node });
         }
         Ok(())
     }

@@ -773,8 +773,10 @@ async fn the_configuration_of_all_is_counted_and_seen_by_all() {
         configuration: 2,
         drift: true,
         trouble: None,
+        without_effect: vec!["ssh (/etc/a.yaml:3)".into()],
     });
     nodes.live(SECOND).await;
     let seen = &nodes[1].keeper.cluster_status().nodes[0];
     assert!(seen.report.drift && seen.report.configuration == 2);
+    assert_eq!(seen.report.without_effect, ["ssh (/etc/a.yaml:3)"]);
 }

@@ -182,7 +182,7 @@ async fn policies_are_those_of_the_configuration_in_force() {
         bad(keeper
             .put_policy("oidc-dune_production", &written(text))
             .await),
-        BadInput::BuiltinPolicy { .. }
+        BadInput::PolicyFromFiles { .. }
     ));
     for n in 1..=3 {
         keeper.put_policy("Extra", &written(text)).await.unwrap();

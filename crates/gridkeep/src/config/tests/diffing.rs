@@ -387,7 +387,7 @@ fn the_commands_say_what_they_found_and_return_it() {
     let checked = text(std::mem::take(&mut out));
     assert!(checked.contains("1.yaml:1:11: error: issuers[x].url: The key `url` is missing. This issuer is not served."), "{checked}");
     assert!(
-        checked.contains("2 files, 1 issuer with 2 roles. 5 errors, 1 warning."),
+        checked.contains("2 files, 1 issuer with 2 roles. 5 errors, 2 warnings."),
         "{checked}"
     );
     assert!(checked.find("error:").unwrap() < checked.find("warning:").unwrap());

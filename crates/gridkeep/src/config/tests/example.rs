@@ -126,25 +126,21 @@ fn gives_the_values_as_written() {
 }
 
 #[test]
-fn has_one_warning_and_one_note() {
+fn has_two_warnings() {
     let loaded = example();
-    let warnings = at_least(&loaded, Severity::Warning);
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let warnings: Vec<String> = loaded.findings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("applied `noconfirm` to the first role only"));
+    let alone = &warnings[1];
     assert!(
-        warnings[0]
-            .to_string()
-            .contains("applied `noconfirm` to the first role only")
+        alone.contains("warning: cluster.master: Other nodes are named")
+            && alone.contains("a server of its own")
+            && alone.contains("Set `gridkeep.store.etcd` on each node"),
+        "{alone}"
     );
-    let notes: Vec<&str> = loaded
-        .findings
-        .iter()
-        .filter(|f| f.severity == Severity::Info)
-        .map(|f| f.key.as_str())
-        .collect();
-    assert_eq!(notes, ["cluster.master"]);
 }
 
-/// The whole `/etc` of such a host: nothing to warn about but the one thing above.
+/// The whole `/etc` of such a host: nothing to warn about but the two things above.
 #[test]
 fn on_a_well_kept_host_nothing_else_is_found() {
     let etc = tempfile::tempdir().unwrap();
@@ -202,7 +198,7 @@ fn on_a_well_kept_host_nothing_else_is_found() {
     };
 
     let good = load_here();
-    assert_eq!(texts(&good).len(), 1, "{:?}", texts(&good));
+    assert_eq!(texts(&good).len(), 2, "{:?}", texts(&good));
     assert_eq!(
         good.config.unwrap().gridkeep.certificate.value,
         base.join("hostcert.pem")
@@ -249,7 +245,7 @@ fn on_a_well_kept_host_nothing_else_is_found() {
             "{expected}: {bad:?}"
         );
     }
-    assert_eq!(bad.len(), 6);
+    assert_eq!(bad.len(), 7);
 
     for file in ["krb5.keytab", "krb5-helix.keytab"] {
         std::fs::remove_file(etc.path().join(file)).unwrap();

@@ -9,6 +9,7 @@ mod hostile;
 mod left_out;
 mod merging;
 mod own_rules;
+mod shared;
 mod validation;
 mod yaml;
 
