@@ -133,26 +133,36 @@ impl Shared {
 
     /// A transaction that may be carried out twice.
     async fn transact(&self, request: TxnRequest) -> Result<TxnResponse, Trouble> {
-        self.transact_as(request, Repeat::WhenLost).await
-    }
-
-    /// A transaction of ranges alone.
-    async fn look_up(&self, ranges: Vec<RequestOp>) -> Result<TxnResponse, Trouble> {
-        let request = TxnRequest {
-            success: ranges,
-            ..TxnRequest::default()
-        };
-        self.transact_as(request, Repeat::WhenLate).await
-    }
-
-    async fn transact_as(
-        &self,
-        request: TxnRequest,
-        repeat: Repeat,
-    ) -> Result<TxnResponse, Trouble> {
-        let answer: TxnResponse = self.rpc.call(TXN, &request, repeat).await?;
+        let answer: TxnResponse = self.rpc.call(TXN, &request, Repeat::WhenLost).await?;
         self.saw(revision_of(answer.header.as_ref()));
         Ok(answer)
+    }
+
+    /// What stands first in each of these ranges at one moment, that of `revision` or else of now; also answers which that is.
+    ///
+    /// Not a transaction of ranges: etcd before 3.4.23 and 3.5.7 may end when whoever asked for one goes away (issues 14110 and 14891
+    /// of etcd), and some of them refuse it while they are full.
+    async fn look_up(
+        &self,
+        ranges: Vec<RangeRequest>,
+        mut revision: i64,
+    ) -> Result<(i64, Vec<Option<KeyValue>>), Trouble> {
+        let first_of = |found: RangeResponse| found.kvs.into_iter().next();
+        let mut ranges = ranges.into_iter();
+        let mut entries = Vec::new();
+        if let Some(range) = ranges.next() {
+            let found = self.range(RangeRequest { revision, ..range }).await?;
+            if revision == 0 {
+                revision = revision_of(found.header.as_ref());
+            }
+            entries.push(first_of(found));
+        }
+        let others: Vec<_> = ranges
+            .map(|range| self.range(RangeRequest { revision, ..range }))
+            .collect();
+        let others = futures_util::future::try_join_all(others).await?;
+        entries.extend(others.into_iter().map(first_of));
+        Ok((revision, entries))
     }
 
     fn entry(&self, found: KeyValue) -> Result<RawEntry, StoreError> {
@@ -184,25 +194,14 @@ impl Shared {
         keys: &[Vec<u8>],
         revision: i64,
     ) -> Result<(i64, Vec<Option<RawEntry>>), Failed> {
-        let ranges = keys.iter().map(|key| {
-            RequestOp::from(Request::Range(RangeRequest {
-                revision,
-                ..RangeRequest::one(self.layout.entry(key))
-            }))
-        });
-        let answer = self.look_up(ranges.collect()).await?;
-        let revision = revision_of(answer.header.as_ref());
-        let mut entries = Vec::with_capacity(keys.len());
-        for operation in answer.responses {
-            let found = operation
-                .range()
-                .and_then(|found| found.kvs.into_iter().next());
-            entries.push(found.map(|found| self.entry(found)).transpose()?);
-        }
-        if entries.len() != keys.len() {
-            return Err(Trouble::Lost("etcd answered something else".to_owned()).into());
-        }
-        Ok((revision, entries))
+        let ranges = keys
+            .iter()
+            .map(|key| RangeRequest::one(self.layout.entry(key)));
+        let (revision, found) = self.look_up(ranges.collect(), revision).await?;
+        let entries = found
+            .into_iter()
+            .map(|found| found.map(|found| self.entry(found)).transpose());
+        Ok((revision, entries.collect::<Result<_, _>>()?))
     }
 
     async fn read_all(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawEntry>>, Failed> {
@@ -314,18 +313,15 @@ impl Shared {
     ) -> Result<Vec<KeyValue>, Failed> {
         let ranges = indexed.iter().filter_map(|found| {
             let key = self.layout.indexed_key(&found.key)?;
-            Some(RequestOp::from(Request::Range(RangeRequest {
+            Some(RangeRequest {
                 keys_only: true,
                 ..RangeRequest::one(self.layout.entry(key))
-            })))
+            })
         });
-        let answer = self.look_up(ranges.collect()).await?;
+        let (_, entries) = self.look_up(ranges.collect(), 0).await?;
         let mut stale = Vec::new();
-        for (index, operation) in indexed.into_iter().zip(answer.responses) {
-            let revision = operation
-                .range()
-                .and_then(|found| found.kvs.into_iter().next())
-                .map_or(0, |found| found.mod_revision);
+        for (index, found) in indexed.into_iter().zip(entries) {
+            let revision = found.map_or(0, |found| found.mod_revision);
             // An entry and its index are always written together.
             if revision != index.mod_revision {
                 if revision > index.mod_revision || revision == 0 {

@@ -16,8 +16,7 @@ use super::hints::Hints;
 use super::layout::Layout;
 use super::lease::{Leases, look};
 use super::proto::{
-    Compare, DeleteRangeRequest, PUT, PutRequest, PutResponse, RangeRequest, Request, RequestOp,
-    TxnRequest,
+    Compare, DeleteRangeRequest, PUT, PutRequest, PutResponse, RangeRequest, Request, TxnRequest,
 };
 use super::rpc::{Repeat, Rpc, Trouble};
 use super::upkeep::{self, Looks, Upkeep};
@@ -394,7 +393,7 @@ impl Etcd {
     async fn state(&self) -> Result<State, StoreError> {
         let shared = &self.shared;
         let (key, range_end) = shared.layout.all();
-        let ranges = [
+        let ranges = vec![
             RangeRequest::one(shared.layout.note(LAYOUT_NOTE)),
             RangeRequest {
                 keys_only: true,
@@ -408,20 +407,11 @@ impl Etcd {
                 ..RangeRequest::default()
             },
         ];
-        let answer = shared
-            .look_up(
-                ranges
-                    .into_iter()
-                    .map(|range| RequestOp::from(Request::Range(range)))
-                    .collect(),
-            )
+        let (_, found) = shared
+            .look_up(ranges, 0)
             .await
             .map_err(|trouble| shared.reading_error(trouble))?;
-        let mut found = answer.responses.into_iter().map(|operation| {
-            operation
-                .range()
-                .and_then(|found| found.kvs.into_iter().next())
-        });
+        let mut found = found.into_iter();
         let mut next = || found.next().flatten();
         let (note, format, any) = (next(), next(), next());
         let Some(note) = note else {

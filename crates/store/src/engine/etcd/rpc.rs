@@ -237,38 +237,40 @@ impl Rpc {
     {
         let deadline = Instant::now() + self.waits.all;
         let mut round = 0;
+        let mut failed = Asked {
+            trouble: Trouble::NotDone("no endpoint is configured".to_owned()),
+            connected: false,
+        };
         loop {
-            let Asked { trouble, connected } =
-                match self.ask_all(path, request, repeat, deadline).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(asked) => asked,
-                };
+            failed = match self.ask_all(path, request, repeat, deadline, failed).await {
+                Ok(answer) => return Ok(answer),
+                Err(asked) => asked,
+            };
+            let Asked { trouble, connected } = &failed;
             round += 1;
             let in_vain = !connected && round >= ROUNDS_UNCONNECTED;
-            if !repeat.goes_on_after(&trouble) || in_vain || Instant::now() + PAUSE >= deadline {
-                return Err(trouble);
+            if !repeat.goes_on_after(trouble) || in_vain || Instant::now() + PAUSE >= deadline {
+                return Err(failed.trouble);
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     /// Asks each member at most once, the next when one has failed or, where that may be, is late. Answers the first answer, or what the
-    /// last one failed by and whether any was connected.
+    /// last one `failed` by and whether any was connected.
     async fn ask_all<Q, A>(
         &self,
         path: &'static str,
         request: &Q,
         repeat: Repeat,
         deadline: Instant,
+        mut failed: Asked,
     ) -> Result<A, Asked>
     where
         Q: Message + Clone + 'static,
         A: Message + Default + 'static,
     {
-        let mut failed = Asked {
-            trouble: Trouble::NotDone("no endpoint is configured".to_owned()),
-            connected: false,
-        };
+        failed.connected = false;
         let count = self.members.len();
         let first = self.current.load(Ordering::Relaxed);
         let mut untried = (0..count).map(|turn| first.wrapping_add(turn) % count);
