@@ -42,6 +42,11 @@ impl Counter {
         self.stop.subscribe()
     }
 
+    /// By which it is told to let nobody in any more and to end open connections after the answers under way.
+    pub(super) fn end(&self) -> watch::Sender<bool> {
+        self.stop.clone()
+    }
+
     /// Lets the answers under way go out.
     pub(super) async fn close(mut self) {
         // The receivers live in the tasks; without one there is nobody to tell.

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -22,7 +22,7 @@ use gridkeep_store::{
 };
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::counter::Counter;
 use super::operator::{Desk, Order, Socket};
@@ -93,6 +93,8 @@ pub(super) async fn wait(config: &Config, port: &Port) -> anyhow::Result<Awaited
     let (waiting, mut awaited) = Waiting::new(config);
     waiting.look().await?;
     let mut counter = open_counter(waiting.clone(), port)?;
+    // Set once, here.
+    let _ = waiting.end.set(counter.end());
     let socket = Socket::bind(&config.gridkeep.run_directory.value)?;
     let served = socket.serve(waiting.clone(), counter.stopping());
     counter.tasks.spawn(served);
@@ -128,6 +130,8 @@ struct Waiting {
     /// Held by whoever initialises.
     making: tokio::sync::Mutex<()>,
     sender: mpsc::Sender<Awaited>,
+    /// Ends the answering, once there is some.
+    end: OnceLock<watch::Sender<bool>>,
 }
 
 #[derive(Default)]
@@ -161,8 +165,19 @@ impl Waiting {
             attempt: Mutex::default(),
             making: tokio::sync::Mutex::default(),
             sender,
+            end: OnceLock::new(),
         };
         (Arc::new(waiting), awaited)
+    }
+
+    /// Says what was waited for. Who hears the answer to what brought it about and asks more is to be heard by whoever comes next, so
+    /// nobody is let in any more before that answer goes out.
+    fn tell(&self, awaited: Awaited) {
+        // There is room for one of each, and no second is made.
+        let _ = self.sender.try_send(awaited);
+        if let Some(end) = self.end.get() {
+            end.send_replace(true);
+        }
     }
 
     fn attempt(&self) -> MutexGuard<'_, Attempt> {
@@ -367,7 +382,7 @@ impl Unsealing for Waiting {
             "the server was initialised; whoever asked for it has the shares"
         );
         self.attempt().closing = true;
-        let _ = self.sender.try_send(Awaited::Initialised);
+        self.tell(Awaited::Initialised);
         Ok(made)
     }
 
@@ -375,8 +390,7 @@ impl Unsealing for Waiting {
         self.look_again().await?;
         if let Some(key) = self.take(share)? {
             tracing::info!("the server is unsealed");
-            // There is room for one, and no second is made.
-            let _ = self.sender.try_send(Awaited::Key(key));
+            self.tell(Awaited::Key(key));
         }
         Ok(())
     }
@@ -414,7 +428,7 @@ impl Desk for Waiting {
             }
             None => {
                 self.attempt().done = true;
-                let _ = self.sender.try_send(Awaited::Source);
+                self.tell(Awaited::Source);
                 Ok("the server reads its root key again".to_owned())
             }
             Some(text) => {
