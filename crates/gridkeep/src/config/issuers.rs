@@ -86,8 +86,13 @@ pub fn read(
         );
     }
     let mut issuers: Vec<(IssuerConfig, String, Origin)> = Vec::new();
+    let spellings = spellings(&named);
     for item in &named {
-        if let Some(issuer) = issuer(reader, item, services, ran_on_original) {
+        let issuer = issuer(reader, item, services, ran_on_original);
+        if differs_by_case(reader, item, &spellings, "issuer") {
+            continue;
+        }
+        if let Some(issuer) = issuer {
             issuers.push((issuer, item.path.clone(), item.origin.clone()));
         }
     }
@@ -401,30 +406,50 @@ fn roles(
     pointer: bool,
 ) -> Vec<RoleConfig> {
     let named = reader.named_items(node, path, ROLE_NOT_SERVED);
-    let mut spellings: HashMap<String, usize> = HashMap::new();
-    for item in &named {
-        *spellings
-            .entry(item.name.value.to_ascii_lowercase())
-            .or_default() += 1;
-    }
+    let spellings = spellings(&named);
     let mut roles = Vec::with_capacity(named.len());
     for item in &named {
         warn_underscore(reader, &item.name, &item.path);
-        if spellings
-            .get(&item.name.value.to_ascii_lowercase())
-            .is_some_and(|count| *count > 1)
+        if !differs_by_case(reader, item, &spellings, "role")
+            && let Some(role) = role(reader, item, pointer)
         {
-            let what = format!(
-                "Another role differs from {} only by upper and lower case.",
-                quoted(&item.name.value)
-            );
-            let means = "Clients cannot tell them apart; neither is served.";
-            reader.find(Severity::Error, &item.name.origin, &item.path, what, means);
-        } else if let Some(role) = role(reader, item, pointer) {
             roles.push(role);
         }
     }
     roles
+}
+
+/// How many items have a name, upper and lower case being the same.
+fn spellings(named: &[Named<'_>]) -> HashMap<String, usize> {
+    let mut spellings: HashMap<String, usize> = HashMap::new();
+    for item in named {
+        *spellings
+            .entry(item.name.value.to_ascii_lowercase())
+            .or_default() += 1;
+    }
+    spellings
+}
+
+/// Whether another item's name differs from this one's only by case, which is reported. Names of policies and of roles in the
+/// Vault API have no case, so that one item's would take the place of the other's.
+fn differs_by_case(
+    reader: &mut Reader<'_>,
+    item: &Named<'_>,
+    spellings: &HashMap<String, usize>,
+    kind: &str,
+) -> bool {
+    let differs = spellings
+        .get(&item.name.value.to_ascii_lowercase())
+        .is_some_and(|count| *count > 1);
+    if differs {
+        let what = format!(
+            "Another {kind} differs from {} only by upper and lower case.",
+            quoted(&item.name.value)
+        );
+        let means = "They cannot be told apart; neither is served. Rename or delete one.";
+        reader.find(Severity::Error, &item.name.origin, &item.path, what, means);
+    }
+    differs
 }
 
 fn role(reader: &mut Reader<'_>, named: &Named<'_>, pointer: bool) -> Option<RoleConfig> {
@@ -555,13 +580,19 @@ fn scope_element(item: &mut Item<'_, '_, '_>, element: &Node, scopes: &mut Vec<S
     }
 }
 
-/// htgettoken addresses the Kerberos mount as `kerberos-<issuer>_<role>`, which must name one role only.
+/// Issuer and role as in the names of mounts and policies, in lower case.
+fn together(issuer: &IssuerConfig, role: &RoleConfig) -> String {
+    format!("{}_{}", issuer.name.value, role.name.value).to_ascii_lowercase()
+}
+
+/// htgettoken addresses the Kerberos mount as `kerberos-<issuer>_<role>`, which must name one role only; so must the policies called so,
+/// whose names have no case.
 fn drop_collisions(reader: &mut Reader<'_>, issuers: &mut Vec<(IssuerConfig, String, Origin)>) {
     let mut users: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
     for (i, (issuer, ..)) in issuers.iter().enumerate() {
         for (r, role) in issuer.roles.iter().enumerate() {
             users
-                .entry(format!("{}_{}", issuer.name.value, role.name.value))
+                .entry(together(issuer, role))
                 .or_default()
                 .push((i, r));
         }
@@ -569,7 +600,7 @@ fn drop_collisions(reader: &mut Reader<'_>, issuers: &mut Vec<(IssuerConfig, Str
     let mut dropped: HashSet<(usize, usize)> = HashSet::new();
     for (i, (issuer, path, _)) in issuers.iter().enumerate() {
         for (r, role) in issuer.roles.iter().enumerate() {
-            let together = format!("{}_{}", issuer.name.value, role.name.value);
+            let together = together(issuer, role);
             let other = users
                 .get(&together)
                 .and_then(|users| users.iter().find(|user| **user != (i, r)));

@@ -369,15 +369,27 @@ pub fn check_top_level(reader: &mut Reader<'_>, root: &Mapping) {
         } else {
             "It is ignored.".to_owned()
         };
-        let finding = Finding::new(
+        let mut finding = Finding::new(
             Severity::Warning,
             &entry.key_origin,
             &entry.key,
             what,
             means,
-        );
-        reader
-            .findings
-            .push(finding.nearest_of(&entry.key, &TOP).allowed(TOP.join(", ")));
+        )
+        .nearest_of(&entry.key, &TOP)
+        .allowed(TOP.join(", "));
+        // A whole section would be missing.
+        match finding.nearest.as_deref() {
+            Some(KEY) => {
+                finding.severity = Severity::Fatal;
+                finding.means = MEANS.to_owned();
+            }
+            Some(meant) => {
+                finding.severity = Severity::Error;
+                finding.means = format!("All of `{meant}` is left out.");
+            }
+            None => {}
+        }
+        reader.findings.push(finding);
     }
 }

@@ -150,6 +150,10 @@ pub fn ssh(reader: &mut Reader<'_>, root: &Mapping) -> (Option<SshConfig>, bool)
         &[("allowed", true), ("disallowed", false)],
     );
     let cross_issuer = item.flag("cross_issuer").unwrap_or(Setting::builtin(false));
+    // Without the key ssh is off; but who writes others beside it means to have it.
+    if !map.entries.is_empty() && map.entry("self-registration").is_none() {
+        item.missing("self-registration");
+    }
     let sound = item.sound;
     let config = self_registration
         .filter(|_| sound)

@@ -17,6 +17,11 @@ impl Differ<'_> {
         for was in &old.kerberos {
             let key = format!("kerberos[{}]", was.name.value);
             let Some(now) = find(new, &was.name.value) else {
+                let named = |names: &Vec<String>| names.contains(&was.name.value);
+                if new.kerberos_names.as_ref().is_none_or(named) {
+                    self.has_an_error(&key, &was.name.origin);
+                    continue;
+                }
                 let affected = "Whoever logs in by Kerberos through it can do so no longer; other logins go on.";
                 self.push(
                     Impact::AccessEnds,
@@ -133,6 +138,9 @@ impl Differ<'_> {
                     "People with a registered key may log in.",
                     &origin,
                 );
+            }
+            (Some(was), None) if self.new.left_out.ssh => {
+                self.has_an_error("ssh", &was.self_registration.origin);
             }
             (Some(was), None) => {
                 let origin = was.self_registration.origin.clone();

@@ -424,3 +424,46 @@ fn the_commands_say_what_they_found_and_return_it() {
     );
     assert!(text(notes).contains("fatal"));
 }
+
+#[test]
+fn what_an_error_leaves_out_is_not_called_removed() {
+    let old = loaded(&[BASE]).config.unwrap();
+    let tests = [
+        ("url: https", "url: http", "issuers[default]"),
+        ("- name: default\n", "- nmae: default\n", "issuers[default]"),
+        (
+            "{name: production,",
+            "{name: production, token_ttl: soon,",
+            "issuers[default].roles[production]",
+        ),
+        (
+            "{name: production,",
+            "{nmae: production,",
+            "issuers[default].roles[production]",
+        ),
+        (
+            "{name: other}",
+            "{name: other, realms: ['a b']}",
+            "kerberos[other]",
+        ),
+        ("self-registration", "self_registration", "ssh"),
+        (
+            "credclaim: sub",
+            "credclaim: sub\n  kerbservice: lap",
+            "issuers[default].kerbservice",
+        ),
+    ];
+    for (from, to, key) in tests {
+        let new = loaded(&[&BASE.replace(from, to)]).config.unwrap();
+        let changes = diff(&old, &new);
+        let found = changes
+            .iter()
+            .find(|change| change.key == key)
+            .unwrap_or_else(|| panic!("{to}: {changes:?}"));
+        assert!(
+            found.affected.contains("A reload is refused") && !found.what.contains("removed"),
+            "{to}: {found}"
+        );
+        assert_eq!(found.impact, Impact::AccessEnds, "{to}");
+    }
+}

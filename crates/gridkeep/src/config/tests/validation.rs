@@ -141,6 +141,16 @@ fn faulty_items_are_left_out_and_only_they() {
     );
     assert_eq!(config.service_url(), "https://tokens.example.org");
 
+    let config = load("names.yaml");
+    assert_eq!(names(&config), ["default", "a", "A_B"]);
+    assert!(config.issuers.iter().all(|issuer| issuer.roles.len() == 1));
+
+    let config = load("closing.yaml");
+    assert_eq!(names(&config), ["default", "roles"]);
+    assert_eq!(config.issuers[1].roles.len(), 1);
+    assert_eq!(config.kerberos.len(), 1);
+    assert!(config.ssh.is_none() && config.left_out.ssh);
+
     let config = load("sections.yaml");
     assert_eq!(config.kerberos.len(), 1);
     assert!(
@@ -224,6 +234,17 @@ fn a_wrong_setting_of_our_own_refuses_everything() {
         ("gridkeep: {tokens: {max_ttl: 0}}", "less than a second"),
         ("gridkeep: {keep_removed: x}", "not a duration"),
         ("gridkeep: yes", "a mapping is wanted"),
+        ("gridkeep: {lisen: '[::1]:1'}", "Did you mean `listen`?"),
+        ("gridkeep: {token: {max_ttl: 1h}}", "Did you mean `tokens`?"),
+        (
+            "gridkeep: {tokens: {maxttl: 1h}}",
+            "Did you mean `max_ttl`?",
+        ),
+        (
+            "gridkeep: {audit: {onfailure: refuse}}",
+            "Did you mean `on_failure`?",
+        ),
+        ("gridkep: {}", "Did you mean `gridkeep`?"),
         ("gridkeep: {seal: key}", "a mapping is wanted"),
     ] {
         let loaded = loaded(&[ISSUER, wrong]);
