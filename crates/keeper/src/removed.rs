@@ -30,7 +30,8 @@ impl Setup {
         self.keep_removed.unwrap_or(KEPT)
     }
 
-    fn still_kept(&self, since: i64, now: UnixSeconds) -> bool {
+    /// Whether what was taken out at `since` (Unix seconds) is to be kept yet.
+    pub(crate) fn still_kept(&self, since: i64, now: UnixSeconds) -> bool {
         now.0.saturating_sub(since) < i64::try_from(self.removed_kept().0).unwrap_or(i64::MAX)
     }
 

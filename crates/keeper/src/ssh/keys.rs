@@ -136,7 +136,8 @@ impl Keeper {
     }
 
     /// Registers keys. With the rights of a login they are added to those of the login's owner at its issuer; an administrator's
-    /// replace all that are registered under the name. Gives back what was left out.
+    /// replace all that are registered under the name. Gives back what was left out, and which files have keys that go on counting
+    /// beside those of an administrator.
     ///
     /// # Errors
     /// [`BadInput`] for names and keys that cannot be used.
@@ -147,10 +148,10 @@ impl Keeper {
         request: RegisterSshKeys,
     ) -> Result<Vec<String>, Failure> {
         let setup = self.setup();
-        self.ssh_setup(&setup)?;
+        let ssh = self.ssh_setup(&setup)?;
         checked_name(&request.name)?;
         let own_issuer = self.self_registering(&setup, by, granted);
-        let (keys, left_out) = usable(&request.keys, own_issuer.is_some())?;
+        let (keys, mut left_out) = usable(&request.keys, own_issuer.is_some())?;
         let issuers: Vec<Option<String>> = match &own_issuer {
             Some(issuer) => vec![Some(issuer.clone())],
             None if request.issuers.is_empty() => vec![None],
@@ -205,6 +206,10 @@ impl Keeper {
             },
         )
         .await?;
+        if own_issuer.is_none() {
+            let found = self.in_files(&setup, ssh, None, &request.name).await;
+            left_out.extend(still_counting(&files_of(&found, |_| true)));
+        }
         Ok(left_out)
     }
 
@@ -273,10 +278,11 @@ impl Keeper {
         Ok(keys)
     }
 
-    /// Removes the registered key with `fingerprint`, or all of them, from those of `credkey` at `issuer`, or everywhere.
+    /// Removes the registered key with `fingerprint`, or all of them, from those of `credkey` at `issuer`, or everywhere. Gives back a
+    /// warning for each file whose keys were meant too and go on counting.
     ///
     /// # Errors
-    /// [`Failure::NotFound`]; [`BadInput`] for a key that only an administrator can take away.
+    /// [`Failure::NotFound`]; [`BadInput`] for a key that only an administrator can take away, or that stands in a file.
     pub async fn remove_ssh_keys(
         &self,
         by: &Bearer,
@@ -284,7 +290,7 @@ impl Keeper {
         credkey: &str,
         issuer: Option<&str>,
         fingerprint: Option<&str>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<String>, Failure> {
         self.on_ssh_keys(
             by,
             granted,
@@ -309,7 +315,7 @@ impl Keeper {
         issuer: &str,
         fingerprint: &str,
         end: UnixSeconds,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<String>, Failure> {
         let administrator = granted.root || granted.sudo;
         self.on_ssh_keys(
             by,
@@ -329,7 +335,7 @@ impl Keeper {
         .await
     }
 
-    /// Does `change` to each key that is meant; where it answers `false` the key goes.
+    /// Does `change` to each key that is meant; where it answers `false` the key goes. Gives back a warning for each file that has one.
     #[expect(
         clippy::too_many_arguments,
         reason = "who, with which right, to which keys, what: each is needed once"
@@ -343,18 +349,15 @@ impl Keeper {
         fingerprint: Option<&str>,
         what: &str,
         change: impl Fn(&mut SshKeyRecord) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<String>, Failure> {
         let setup = self.setup();
         let ssh = self.ssh_setup(&setup)?;
         checked_name(credkey)?;
         let administrator = granted.root || granted.sudo;
         // What is not registered but stands in a file gets its own answer.
-        let known = self.keys_of(ssh, issuer, credkey).await?.keys;
         let meant = |print: &str| fingerprint.is_none_or(|wanted| wanted == print);
-        let in_file = known.iter().find_map(|key| match &key.source {
-            SshKeySource::File { path, .. } if meant(&key.fingerprint) => Some(path.clone()),
-            _ => None,
-        });
+        let found = self.in_files(&setup, ssh, issuer, credkey).await;
+        let in_files = files_of(&found, meant);
         let detail = format!(
             "{} {}",
             fingerprint.unwrap_or("all keys"),
@@ -391,7 +394,7 @@ impl Keeper {
                 )
                 .into());
             }
-            match &in_file {
+            match in_files.first() {
                 Some(path) => Err(BadInput::SshKeyInFile {
                     file: path.display().to_string(),
                 }
@@ -399,7 +402,8 @@ impl Keeper {
                 None => Err(Failure::NotFound),
             }
         })
-        .await
+        .await?;
+        Ok(still_counting(&in_files))
     }
 
     /// Writes the keys of `credkey` anew, as `change` makes them out of those that are there.
@@ -466,23 +470,8 @@ impl Keeper {
             .map(SshKey::registered)
             .collect();
         let mut trouble = None;
-        if let (Some(directory), Some(issuer)) = (&ssh.authorized_keys, issuer) {
-            let for_all = (directory.join(credkey), None);
-            let for_one = (
-                directory.join(issuer).join(credkey),
-                Some(issuer.to_owned()),
-            );
-            let owner = credkey.to_owned();
-            let reading = tokio::task::spawn_blocking(move || {
-                [for_one, for_all].map(|(path, issuer)| from_file(&path, issuer.as_deref(), &owner))
-            });
-            let panicked = |_| {
-                [
-                    Ok(Vec::new()),
-                    Err("reading keys ended in a panic".to_owned()),
-                ]
-            };
-            for read in reading.await.unwrap_or_else(panicked) {
+        if let Some(issuer) = issuer {
+            for (_, read) in read_files(ssh, &[issuer], credkey).await {
                 match read {
                     Ok(more) => keys.extend(more),
                     Err(why) => {
@@ -497,6 +486,22 @@ impl Keeper {
             keys,
             trouble,
         })
+    }
+
+    /// What stands in files for `credkey`: at `issuer`, or at any.
+    async fn in_files(
+        &self,
+        setup: &Setup,
+        ssh: &SshSetup,
+        issuer: Option<&str>,
+        credkey: &str,
+    ) -> Vec<InFile> {
+        let all = setup.issuers.iter().map(|issuer| issuer.name.as_str());
+        let issuers: Vec<&str> = match issuer {
+            Some(issuer) => vec![issuer],
+            None => all.collect(),
+        };
+        read_files(ssh, &issuers, credkey).await
     }
 
     /// Forgets all registered keys.
@@ -538,6 +543,62 @@ pub(super) fn opens(key: &SshKey, issuer: &str, ssh: &SshSetup) -> bool {
     key.issuer
         .as_deref()
         .is_none_or(|own| own == issuer || ssh.cross_issuer)
+}
+
+/// A file that administrators may put keys into, and what it has, or why it cannot be used.
+type InFile = (PathBuf, Result<Vec<SshKey>, String>);
+
+/// Reads the files for `credkey`: those of `issuers`, and the one for all of them.
+async fn read_files(ssh: &SshSetup, issuers: &[&str], credkey: &str) -> Vec<InFile> {
+    let Some(directory) = &ssh.authorized_keys else {
+        return Vec::new();
+    };
+    let places: Vec<(PathBuf, Option<String>)> = issuers
+        .iter()
+        .map(|issuer| {
+            (
+                directory.join(issuer).join(credkey),
+                Some((*issuer).to_owned()),
+            )
+        })
+        .chain([(directory.join(credkey), None)])
+        .collect();
+    let (owner, whole) = (credkey.to_owned(), directory.clone());
+    tokio::task::spawn_blocking(move || {
+        let read = |(path, issuer): (PathBuf, Option<String>)| {
+            let keys = from_file(&path, issuer.as_deref(), &owner);
+            (path, keys)
+        };
+        places.into_iter().map(read).collect()
+    })
+    .await
+    .unwrap_or_else(|_| vec![(whole, Err("reading keys ended in a panic".to_owned()))])
+}
+
+/// The files with a key whose fingerprint is `meant`; one that cannot be read may have it.
+fn files_of(found: &[InFile], meant: impl Fn(&str) -> bool) -> Vec<&Path> {
+    let has = |read: &Result<Vec<SshKey>, String>| match read {
+        Ok(keys) => keys.iter().any(|key| meant(&key.fingerprint)),
+        Err(_) => true,
+    };
+    found
+        .iter()
+        .filter(|(_, read)| has(read))
+        .map(|(path, _)| path.as_path())
+        .collect()
+}
+
+/// A warning for each of `files`.
+fn still_counting(files: &[&Path]) -> Vec<String> {
+    files
+        .iter()
+        .map(|file| {
+            format!(
+                "keys in the file {} still count, which operators of this server edit; take them out there",
+                file.display()
+            )
+        })
+        .collect()
 }
 
 fn from_file(path: &Path, issuer: Option<&str>, owner: &str) -> Result<Vec<SshKey>, String> {
