@@ -438,6 +438,10 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         lives.with_some(key, length.as_ref().map(duration))
     });
     let lives = (!lives.0.is_empty()).then(|| lives.tree());
+    let keep_alive = own
+        .keep_alive_limit
+        .as_ref()
+        .map(|limit| entries().with("limit", duration(limit)).tree());
     if part == Part::Shared {
         return entries()
             .with("callback_port", text(&own.callback_port))
@@ -445,6 +449,7 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
             .with_list("other_urls", &own.other_urls)
             .with_some("tokens", lives)
             .with_some("keep_removed", own.keep_removed.as_ref().map(duration))
+            .with_some("keep_alive", keep_alive)
             .with("operators", operators)
             .with_some("robots", robots)
             .with(
@@ -480,6 +485,7 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .with_list("trusted_proxies", &own.trusted_proxies)
         .with_some("tokens", lives)
         .with_some("keep_removed", own.keep_removed.as_ref().map(duration))
+        .with_some("keep_alive", keep_alive)
         .with("tls", tls)
         .with("data", path(&own.data))
         .with_some("store", own.etcd.as_ref().map(store))

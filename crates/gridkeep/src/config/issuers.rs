@@ -306,7 +306,7 @@ fn authentication(item: &mut Item<'_, '_, '_>) -> Authentication {
         .is_some_and(|auth| auth.value == ClientAuth::PrivateKeyJwt);
     if public_client.value {
         if let Some(auth) = &client_auth {
-            let what = "A public client does not authenticate, but `client_auth` says how it does.";
+            let what = "A public client does not authenticate, but `client_auth` says how it does; take one of the two out.";
             item.refuse(&auth.origin, "client_auth", what, None);
         }
         if let Some(secret) = &secret {
@@ -323,7 +323,10 @@ fn authentication(item: &mut Item<'_, '_, '_>) -> Authentication {
             item.missing("private_key");
         }
     } else if secret.is_none() {
-        item.missing("secret");
+        item.missing_or(
+            "secret",
+            Some("the client's secret; for a client without one `public_client: true`; for one with a key `client_auth: private_key_jwt` and `private_key`"),
+        );
     }
     if let (Some(key), false) = (&private_key, by_key) {
         let what = "A private key is given, but `client_auth` is not `private_key_jwt`.";
@@ -351,7 +354,7 @@ fn authorization_params(item: &mut Item<'_, '_, '_>) -> Vec<(String, Setting<Str
     for entry in &map.entries {
         if RESERVED_PARAMS.contains(&entry.key.as_str()) || entry.key.is_empty() {
             let what = format!(
-                "The parameter {} is set by the login itself.",
+                "The parameter {} is set by the login itself; take it out.",
                 quoted(&entry.key)
             );
             inner.refuse(&entry.key_origin, &entry.key, what, None);

@@ -8,6 +8,7 @@
 //! (files that the values name) → [`Loaded`].
 
 mod advertise;
+mod client_key;
 pub mod commands;
 mod derived;
 mod diff;
@@ -35,6 +36,7 @@ mod values;
 mod yaml;
 mod yaml11;
 
+pub use client_key::parse as client_key;
 pub use diff::{Change, Impact, diff};
 pub use effective::{digest, show_effective};
 pub use etcd::EtcdConfig;
@@ -44,7 +46,7 @@ pub use model::{
     AuditLog, CallbackMode, ClientAuth, Config, IssuerConfig, KerberosConfig, OnAuditFailure,
     RateLimitConfig,
 };
-pub use published::against_discovery;
+pub use published::{Comparable, against_discovery};
 pub use source::{Sources, default_paths};
 pub use telemetry::CollectorConfig;
 pub use terms::of_role as terms_of_role;
@@ -177,6 +179,7 @@ fn typed(
         .collect();
     let ran_on_original = root.get(own::KEY).is_none();
     let issuers = issuers::read(&mut reader, root, &services, ran_on_original);
+    terms::check(&mut reader, &issuers, gridkeep.max_ttl.as_ref());
     own::check_operators(&mut reader, &mut gridkeep, &issuers);
     robots::check(&mut reader, &mut gridkeep.robots, &issuers);
     let (ssh, ssh_refused) = sections::ssh(&mut reader, root);

@@ -435,10 +435,16 @@ impl<'r, 'f, 'n> Item<'r, 'f, 'n> {
 
     /// Says that a needed key is missing or empty, unless its value was refused already.
     pub fn missing(&mut self, key: &str) {
+        self.missing_or(key, None);
+    }
+
+    /// As [`missing`](Self::missing), with what may be given, or given instead.
+    pub fn missing_or(&mut self, key: &str, allowed: Option<&str>) {
         match self.map.entry(key) {
             None => {
                 let origin = self.origin.clone();
-                self.refuse(&origin, key, format!("The key `{key}` is missing."), None);
+                let what = format!("The key `{key}` is missing.");
+                self.refuse(&origin, key, what, allowed);
             }
             Some(entry) => {
                 let empty = match &entry.value.value {
@@ -452,7 +458,7 @@ impl<'r, 'f, 'n> Item<'r, 'f, 'n> {
                         &entry.key_origin.clone(),
                         key,
                         format!("The key `{key}` has no value."),
-                        None,
+                        allowed,
                     );
                 }
             }

@@ -267,7 +267,9 @@ fn below_a_mount(path: &str, mounts: &[String]) -> bool {
     let built_in = [
         "auth/token/",
         "cubbyhole/",
+        "delegation/",
         "identity/",
+        "robot/",
         "sys/",
         "secret/oauth/",
     ];

@@ -423,7 +423,7 @@ impl Differ<'_> {
 }
 
 /// How long what is removed is kept, for people.
-fn kept(config: &Config) -> String {
+pub(super) fn kept(config: &Config) -> String {
     match &config.gridkeep.keep_removed {
         None => "7 days".to_owned(),
         Some(kept) => format!("{} hours", kept.value.as_secs().div_ceil(3600)),

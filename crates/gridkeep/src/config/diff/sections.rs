@@ -1,5 +1,6 @@
 //! Changes of Kerberos, ssh and rate limits.
 
+use super::issuers::kept;
 use super::{Differ, Impact};
 use crate::config::model::{Config, GridkeepConfig, KerberosConfig, RateLimitConfig};
 use gridkeep_keeper::CountedBy;
@@ -144,12 +145,15 @@ impl Differ<'_> {
             }
             (Some(was), None) => {
                 let origin = was.self_registration.origin.clone();
-                let affected = "Whoever logs in with an ssh key can do so no longer. Registered keys are kept, without effect, for 7 days.";
+                let affected = format!(
+                    "Whoever logs in with an ssh key can do so no longer. Registered keys are kept, without effect, for {}.",
+                    kept(self.new)
+                );
                 self.push(
                     Impact::AccessEnds,
                     "ssh",
                     "ssh login is switched off.".to_owned(),
-                    affected,
+                    &affected,
                     &origin,
                 );
             }

@@ -226,6 +226,20 @@ fn each_change_names_its_effect() {
             "deleted after the new time",
         ),
         (
+            "  data:",
+            "  keep_alive: {limit: 2160h}\n  data:",
+            FromNowOn,
+            "gridkeep.keep_alive.limit",
+            "refreshed no longer",
+        ),
+        (
+            "ssh: {self-registration: allowed}\nratelimits: [{name: all, rate: 5}]\n",
+            "gridkeep: {keep_removed: 48h}\n",
+            AccessEnds,
+            "ssh",
+            "kept, without effect, for 7 days",
+        ),
+        (
             "/var/log/a",
             "none",
             Restart,
@@ -353,6 +367,7 @@ fn the_digest_covers_what_nodes_share_and_only_that() {
         ),
         ("operators:", "tokens: {max_ttl: 5}\n  operators:"),
         ("operators:", "public_url: https://x.example\n  operators:"),
+        ("operators:", "keep_alive: {limit: 90}\n  operators:"),
     ] {
         assert_ne!(of(&BASE.replace(from, to)), base, "{from} -> {to}");
     }

@@ -245,6 +245,16 @@ fn a_wrong_setting_of_our_own_refuses_everything() {
             "Did you mean `on_failure`?",
         ),
         ("gridkep: {}", "Did you mean `gridkeep`?"),
+        (
+            "gridkeep: {public_url: 'https://x.example/v1'}",
+            "it has a path",
+        ),
+        (
+            "gridkeep: {other_urls: ['https://x.example/?a=b']}",
+            "it has a query",
+        ),
+        ("gridkeep: {keep_alive: {limit: 0}}", "less than a second"),
+        ("gridkeep: {keep_alive: 90}", "a mapping is wanted"),
         ("gridkeep: {seal: key}", "a mapping is wanted"),
     ] {
         let loaded = loaded(&[ISSUER, wrong]);
@@ -418,5 +428,52 @@ fn a_role_has_its_own_terms_before_those_of_its_issuer_and_the_claims_of_both() 
             ("/realm/roles", vec!["submitter", "operator"]),
             ("verified", vec!["true"])
         ]
+    );
+}
+
+#[test]
+fn what_is_wrong_says_what_to_do() {
+    let entry = |rest: &str| {
+        format!(
+            "issuers: [{{name: other, clientid: c, url: 'https://x.example/', credclaim: sub, roles: [{{name: default}}]{rest}}}]"
+        )
+    };
+    for (wrong, expected) in [
+        (
+            "kerberos: [{name: lab, policydomain: @x}]",
+            "Put the text in quotes",
+        ),
+        (
+            &*entry(""),
+            "without one `public_client: true`; for one with a key `client_auth: private_key_jwt` and `private_key`",
+        ),
+        (
+            &*entry(", public_client: true, client_auth: client_secret_post"),
+            "take one of the two out",
+        ),
+        (
+            &*entry(", secret: s, authorization_params: {state: x}"),
+            "take it out",
+        ),
+        (
+            "issuers: [{name: default, roles: [{name: a}, {name: A}]}]",
+            "Rename or delete one",
+        ),
+    ] {
+        let loaded = loaded(&[ISSUER, wrong]);
+        let faults = at_least(&loaded, Severity::Error);
+        assert!(
+            faults.iter().any(|f| f.to_string().contains(expected)),
+            "{wrong}: {faults:?}"
+        );
+    }
+    let shown = loaded(&[
+        ISSUER,
+        "gridkeep: {public_url: 'https://u:s3cret@x.example'}",
+    ]);
+    let faults = format!("{:?}", at_least(&shown, Severity::Error));
+    assert!(
+        faults.contains("holds a user name") && !faults.contains("s3cret"),
+        "{faults}"
     );
 }
