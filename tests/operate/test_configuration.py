@@ -214,11 +214,13 @@ def test_each_way_of_authenticating_the_client(way, make_issuer, make_server, en
     other = "client_secret_post" if way != "client_secret_post" else "client_secret_basic"
     server.config["issuers"][0] = {**{key: value for key, value in ours.items() if key not in ("public_client", "private_key")}, "client_auth": other, "secret": "gridkeep-secret"}
     server.reload()
-    status, body = client.read(token, key, minimum=3600)
+    status, body = begin(server)
     assert status != 200 and "permission denied" not in body["errors"][0], body
+    assert client.read(token, key)[0] == 200
     server.config["issuers"][0] = ours
     server.reload()
-    assert wait_until(lambda: client.read(token, key)[0] == 200, "it is served again", server.process)
+    wait_until(lambda: begin(server)[0] == 200, "people can log in again", server.process)
+    assert client.refreshed(token, key)["status"] == 200
 
 
 def test_a_changed_secret_ends_no_credential(make_issuer, make_server, entry):

@@ -64,6 +64,20 @@ impl Config {
         hosts
     }
 
+    /// Where clients and browsers look for the service, host and port: `public_url`, else service name and `callback_port`; then
+    /// `other_urls`.
+    pub fn public_places(&self) -> Vec<(String, u16)> {
+        let others = self.gridkeep.other_urls.iter().map(|url| url.value.clone());
+        std::iter::once(self.service_url())
+            .chain(others)
+            .filter_map(|url| {
+                let url = url::Url::parse(&url).ok()?;
+                let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
+                Some((host, url.port_or_known_default()?))
+            })
+            .collect()
+    }
+
     /// All hosts that a Kerberos ticket may be for: those that clients use, and the names of the nodes.
     pub fn ticket_hosts(&self) -> Vec<String> {
         let mut hosts = self.member_names();

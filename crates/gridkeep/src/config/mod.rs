@@ -20,6 +20,7 @@ mod issuers;
 mod left_out;
 mod merge;
 mod model;
+mod names;
 mod own;
 mod plain;
 mod published;

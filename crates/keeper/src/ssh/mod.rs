@@ -1,10 +1,12 @@
-//! Logging in with the key of an ssh-agent: logging in itself in [`login`], whose key is whose in [`keys`].
+//! Logging in with the key of an ssh-agent: logging in itself in [`login`], whose key is whose in [`keys`], those in files in
+//! [`files`].
 //!
 //! A key is bound to a credkey and an issuer. One that was registered with a login at an issuer opens that issuer's credentials and
 //! no other's, unless the operator says otherwise. A login's issuer and role are bound to its token; nothing that another login of
 //! the same person does changes them. The nonce to sign carries its own proof, so handing one out writes nothing; the login that
 //! succeeds with it spends it, in the same commit, for all nodes.
 
+mod files;
 mod keys;
 mod login;
 

@@ -98,6 +98,9 @@ fn tickets_for_all_these_hosts_and_the_nodes_are_taken() {
             "2001:db8::1",
         ]
     );
+    let places = config.public_places();
+    assert_eq!(places[0], ("front.lab.example".to_owned(), 443));
+    assert_eq!(places[2], ("2001:db8::1".to_owned(), 8200));
     let hosts: Vec<String> = config
         .public_hosts()
         .into_iter()
