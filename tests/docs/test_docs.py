@@ -147,6 +147,7 @@ PLACES = {
     "gridkeep.ssh": "{gridkeep: {ssh: {nobody-knows: 1}}}",
     "gridkeep.compat": "{gridkeep: {compat: {nobody-knows: 1}}}",
     "gridkeep.tokens": "{gridkeep: {tokens: {nobody-knows: 1}}}",
+    "gridkeep.keep_alive": "{gridkeep: {keep_alive: {nobody-knows: 1}}}",
     "gridkeep.robots": "{gridkeep: {robots: [{nobody-knows: 1}]}}",
     "gridkeep.operators": "{gridkeep: {operators: [{nobody-knows: 1}]}}",
     "kerberos": "{kerberos: [{name: x, nobody-knows: 1}]}",

@@ -259,6 +259,20 @@ def test_expired_ticket_at_the_server(tmp_path, authority, realms, issuer, ticke
     assert "skew" in why or "expired" in why, why
 
 
+def test_a_ticket_for_a_further_address_of_the_service(tmp_path, authority, realms, issuer, tickets, ending, entry):
+    keytab = realms.keytab(tmp_path / "further.keytab", "host/former.lab.example", "host/front.lab.example", "host/other.lab.example")
+    (tmp_path / "further").mkdir()
+    own = {"public_url": "https://front.lab.example", "other_urls": ["https://former.lab.example:8200"]}
+    server = Server(tmp_path / "further", authority, [entry(issuer)], own=own, extra={"kerberos": [{"name": "lab", "keytab": str(keytab)}]})
+    ending(server)
+    environment = tickets(f"alice@{LAB}")
+    server.start(env=_krb5(environment))
+    for host in ("former", "front"):
+        status, body = negotiate(server, proof(environment, f"host@{host}.lab.example"))
+        assert status == 200 and body["auth"]["metadata"]["user"] == "alice", (host, body)
+    assert refused(negotiate(server, proof(environment, "host@other.lab.example")))
+
+
 def test_keytab_rotation(realms, tickets, server, tmp_path):
     """Keys are replaced while the server runs: it never reads them but at a login. They may be a member's, not the service's."""
     keytab = realms.directory / "node.keytab"

@@ -165,6 +165,11 @@ def test_diff_against_the_running_server_tells_faults(world):
     server.write_config()
     told = gridkeep(server, "config", "diff")
     assert told.returncode == 1 and "half" in told.stdout, told
+    url = server.config["issuers"][0].pop("url")
+    server.write_config()
+    told = gridkeep(server, "config", "diff")
+    assert told.returncode == 1 and "A reload is refused" in told.stdout and "removed" not in told.stdout, told
+    server.config["issuers"][0]["url"] = url
     lines = [line for line in server.audit() if line["request"]["path"] == "operator/socket"]
     assert [line["type"] for line in lines[-2:]] == ["request", "response"]
 

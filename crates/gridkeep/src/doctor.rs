@@ -118,7 +118,9 @@ async fn examine(loaded: &Loaded) -> Vec<Finding> {
     clock(status.as_ref(), &mut findings);
     store(config, loaded, status.as_ref(), &mut findings);
     ports(config, status.is_some(), &mut findings).await;
-    dns(config, status.is_some(), &mut findings).await;
+    for (name, port) in config.public_places() {
+        dns(&name, port, status.is_some(), &mut findings).await;
+    }
     issuers(config, &mut findings).await;
     findings.0
 }
@@ -441,13 +443,10 @@ async fn connect(address: SocketAddr) -> Result<(), String> {
     }
 }
 
-async fn dns(config: &Config, runs: bool, findings: &mut Findings) {
-    let name = config.service_name().value;
-    let port = config.gridkeep.callback_port.value;
-    let asked =
-        tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name.as_str(), port))).await;
+async fn dns(name: &str, port: u16, runs: bool, findings: &mut Findings) {
+    let asked = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name, port))).await;
     let remedy = format!(
-        "Give {name} an address in the DNS, or set cluster.name to the name that clients use."
+        "Give {name} an address in the DNS, or set cluster.name or gridkeep.public_url to what clients use."
     );
     let addresses: Vec<SocketAddr> = match asked {
         Ok(Ok(addresses)) => addresses.collect(),
@@ -503,7 +502,9 @@ async fn dns(config: &Config, runs: bool, findings: &mut Findings) {
                 "Clients of {name} get no connection at some of its addresses ({}).",
                 dead.join("; ")
             ),
-            "Clients and browsers use port gridkeep.callback_port: does the server, or what stands before it, listen there? Take addresses where nothing answers out of the DNS: the original's clients give up at the first that refuses.",
+            format!(
+                "Clients and browsers use port {port}: does the server, or what stands before it, listen there? Take addresses where nothing answers out of the DNS: the original's clients give up at the first that refuses."
+            ),
         );
     }
 }

@@ -231,8 +231,7 @@ impl Keeper {
             let now = self.inner.time.now();
             crate::removed::note(&mut record, &mut setup, now);
             crate::keys::note(&mut record, self.key_status().generation, now);
-            let forget_keys =
-                !setup.left_out.ssh && crate::ssh::switch(&mut record, setup.ssh.is_some(), now);
+            let forget_keys = !setup.left_out.ssh && crate::ssh::switch(&mut record, &setup, now);
             if forget_keys && !self.inner.time.doubtful() {
                 self.forget_ssh_keys().await?;
             }

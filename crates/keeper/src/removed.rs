@@ -30,7 +30,8 @@ impl Setup {
         self.keep_removed.unwrap_or(KEPT)
     }
 
-    fn still_kept(&self, since: i64, now: UnixSeconds) -> bool {
+    /// Whether what was taken out at `since` (Unix seconds) is to be kept yet.
+    pub(crate) fn still_kept(&self, since: i64, now: UnixSeconds) -> bool {
         now.0.saturating_sub(since) < i64::try_from(self.removed_kept().0).unwrap_or(i64::MAX)
     }
 
@@ -119,11 +120,17 @@ impl LeftOut {
         self.roles.insert(role_key(issuer, role));
     }
 
-    fn may_have_issuer(&self, issuer: &str) -> bool {
+    /// Whether an issuer that is not served may be one of those.
+    pub fn may_have_issuer(&self, issuer: &str) -> bool {
         self.any_issuer || self.issuers.contains(issuer)
     }
 
-    fn may_have_role(&self, key: &str) -> bool {
+    /// Whether that holds for a role of an issuer that is served.
+    pub fn may_have_role(&self, issuer: &str, role: &str) -> bool {
+        self.may_have_key(&role_key(issuer, role))
+    }
+
+    fn may_have_key(&self, key: &str) -> bool {
         let issuer = key.split('/').next().unwrap_or_default();
         self.roles.contains(key) || self.any_role_of.contains(issuer)
     }
@@ -171,7 +178,7 @@ pub(crate) fn note(record: &mut KeeperRecord, setup: &mut Setup, now: UnixSecond
         let whole = gone.split('/').next().unwrap_or_default();
         if left_out.issuers.contains(whole) {
             still.push(gone.clone());
-        } else if left_out.may_have_role(gone) {
+        } else if left_out.may_have_key(gone) {
             left_out.roles.insert(gone.clone());
         } else if issuers.iter().any(|issuer| issuer == whole) {
             record.removed_roles.entry(gone.clone()).or_insert(now.0);
@@ -211,7 +218,7 @@ impl Keeper {
                 .is_some_and(|issuer| issuer.role(name).is_some());
             let present = configured
                 || setup.left_out.may_have_issuer(issuer)
-                || setup.left_out.may_have_role(role);
+                || setup.left_out.may_have_key(role);
             if over(since) && !present && self.forget(issuer, Some(name)).await? {
                 self.settled(|record| record.removed_roles.remove(role).is_some())
                     .await?;

@@ -204,8 +204,9 @@ async fn role(
                 .remove_ssh_keys(bearer, granted, name, None, None)
                 .await
             {
+                Ok(warnings) => Ok(Answer::done().with_warnings(warnings)),
                 // What is not there is deleted, as in the original.
-                Ok(()) | Err(Failure::NotFound) => Ok(Answer::done()),
+                Err(Failure::NotFound) => Ok(Answer::done()),
                 Err(other) => Err(other.into()),
             }
         }
@@ -241,10 +242,10 @@ async fn keys(
             };
             let ttl = i64::try_from(ttl.0).unwrap_or(i64::MAX);
             let end = UnixSeconds(keeper.now().0.saturating_add(ttl));
-            keeper
+            let warnings = keeper
                 .expire_ssh_key(bearer, granted, name, issuer, &fingerprint, end)
                 .await?;
-            Ok(Answer::done())
+            Ok(Answer::done().with_warnings(warnings))
         }
         Operation::Delete => {
             let fingerprint = fields.text("fingerprint")?.filter(|text| !text.is_empty());
@@ -252,10 +253,10 @@ async fn keys(
             if fingerprint.is_none() && !all {
                 return Err(Trouble::bad(MISSING_FINGERPRINT));
             }
-            keeper
+            let warnings = keeper
                 .remove_ssh_keys(bearer, granted, name, Some(issuer), fingerprint.as_deref())
                 .await?;
-            Ok(Answer::done())
+            Ok(Answer::done().with_warnings(warnings))
         }
         _ => Err(Trouble::unsupported()),
     }

@@ -44,6 +44,54 @@ impl Config {
         names
     }
 
+    /// The hosts by which clients and browsers reach the service, each once: that of `public_url`, else the service name, then those of
+    /// `other_urls`.
+    pub fn public_hosts(&self) -> Vec<Setting<String>> {
+        let own = &self.gridkeep;
+        let first = own
+            .public_url
+            .as_ref()
+            .map_or_else(|| self.service_name(), host_of);
+        let mut hosts = vec![first];
+        for host in own.other_urls.iter().map(host_of) {
+            if !hosts
+                .iter()
+                .any(|known| known.value.eq_ignore_ascii_case(&host.value))
+            {
+                hosts.push(host);
+            }
+        }
+        hosts
+    }
+
+    /// Where clients and browsers look for the service, host and port: `public_url`, else service name and `callback_port`; then
+    /// `other_urls`.
+    pub fn public_places(&self) -> Vec<(String, u16)> {
+        let others = self.gridkeep.other_urls.iter().map(|url| url.value.clone());
+        std::iter::once(self.service_url())
+            .chain(others)
+            .filter_map(|url| {
+                let url = url::Url::parse(&url).ok()?;
+                let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
+                Some((host, url.port_or_known_default()?))
+            })
+            .collect()
+    }
+
+    /// All hosts that a Kerberos ticket may be for: those that clients use, and the names of the nodes.
+    pub fn ticket_hosts(&self) -> Vec<String> {
+        let mut hosts = self.member_names();
+        for host in self.public_hosts() {
+            if !hosts
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(&host.value))
+            {
+                hosts.push(host.value);
+            }
+        }
+        hosts
+    }
+
     /// How clients and browsers reach the service, without a slash at the end.
     pub fn service_url(&self) -> String {
         if let Some(url) = &self.gridkeep.public_url {
@@ -157,6 +205,14 @@ impl Config {
         paths.push(path(""));
         paths
     }
+}
+
+/// The host of an address that was checked when it was read.
+fn host_of(url: &Setting<String>) -> Setting<String> {
+    let parsed = url::Url::parse(&url.value).ok();
+    let host = parsed.as_ref().and_then(|parsed| parsed.host_str());
+    let bare = host.unwrap_or(&url.value).trim_matches(['[', ']']);
+    Setting::new(bare.to_owned(), url.origin.clone())
 }
 
 impl IssuerConfig {

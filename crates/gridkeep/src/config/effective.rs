@@ -440,6 +440,10 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         lives.with_some(key, length.as_ref().map(duration))
     });
     let lives = (!lives.0.is_empty()).then(|| lives.tree());
+    let keep_alive = own
+        .keep_alive_limit
+        .as_ref()
+        .map(|limit| entries().with("limit", duration(limit)).tree());
     let ssh = entries()
         .with_some(
             "authorized_keys",
@@ -463,6 +467,7 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
             .with_list("trusted_proxies", &own.trusted_proxies)
             .with_some("tokens", lives)
             .with_some("keep_removed", own.keep_removed.as_ref().map(duration))
+            .with_some("keep_alive", keep_alive)
             .with("operators", operators)
             .with("audit", audit)
             .with_some("robots", robots)
@@ -491,6 +496,7 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .with_list("trusted_proxies", &own.trusted_proxies)
         .with_some("tokens", lives)
         .with_some("keep_removed", own.keep_removed.as_ref().map(duration))
+        .with_some("keep_alive", keep_alive)
         .with("tls", tls)
         .with("data", path(&own.data))
         .with_some("store", own.etcd.as_ref().map(store))

@@ -287,6 +287,8 @@ pub fn nearest<'k>(given: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()
         .take(MOST_KNOWN)
+        // Each sign too many or too few is an edit, of which at most three are allowed.
+        .filter(|name| name.chars().count().abs_diff(given.chars().count()) <= 3)
         .map(|name| (distance(&given, &name.to_ascii_lowercase()), *name))
         .filter(|(far, name)| {
             *far <= (name.chars().count().max(given.chars().count()) / 3).clamp(1, 3)

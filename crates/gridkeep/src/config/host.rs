@@ -2,6 +2,7 @@
 //!
 //! Only warns: what is missing now may be there when it is needed. Knows nothing of how the files are used later.
 
+use super::client_key;
 use super::finding::{Finding, Findings, Origin, Severity};
 use super::model::Config;
 use gridkeep_identity::kerberos::keytab;
@@ -117,18 +118,34 @@ fn readable_secrets(config: &Config, findings: &mut Findings) {
             .into_iter()
             .filter_map(|(key, file)| Some((key, file.as_ref()?)))
         {
-            if let Err(error) = fs::metadata(&file.value) {
-                let key = format!("issuers[{}].{key}", issuer.name.value);
-                let what = format!("{} cannot be read: {error}.", file.value.display());
-                warn(
-                    findings,
-                    &file.origin,
-                    &key,
-                    what,
-                    "The issuer cannot be used until it can.",
-                );
-            }
+            let problem = match contents(&file.value) {
+                Err(error) => format!("cannot be read: {error}"),
+                Ok(bytes) => match unusable(key, &bytes) {
+                    None => continue,
+                    Some(why) => format!("cannot be used: {why}"),
+                },
+            };
+            let key = format!("issuers[{}].{key}", issuer.name.value);
+            let what = format!("{} {problem}.", file.value.display());
+            let means = "The issuer cannot be used until it can.";
+            warn(findings, &file.origin, &key, what, means);
         }
+    }
+}
+
+/// Why the content of a file of an issuer is not what the key `key` wants, by the rules that hold when it is used.
+fn unusable(key: &str, bytes: &[u8]) -> Option<String> {
+    if key == "private_key" {
+        let Ok(pem) = std::str::from_utf8(bytes) else {
+            return Some("it is no text".to_owned());
+        };
+        return client_key::parse("", pem)
+            .err()
+            .map(|error| error.to_string());
+    }
+    match gridkeep_issuer::trust("", &[bytes.to_vec()], false) {
+        Err(gridkeep_issuer::ConfigError::Ca { why, .. }) => Some(why),
+        _ => None,
     }
 }
 
@@ -184,24 +201,11 @@ fn certificate(config: &Config, findings: &mut Findings) {
             "The server cannot start with it.",
         );
     };
-    let service = config.service_name();
-    let Ok(name) = ServerName::try_from(service.value.as_str()) else {
-        let what = format!(
-            "The service name `{}` is not a name that a certificate can carry.",
-            service.value
-        );
-        return warn(
-            findings,
-            &service.origin,
-            "cluster.name",
-            what,
-            "Clients will refuse the connection.",
-        );
-    };
-    match rustls::server::ParsedCertificate::try_from(&first) {
+    let parsed = match rustls::server::ParsedCertificate::try_from(&first) {
+        Ok(parsed) => parsed,
         Err(error) => {
             let what = format!("{path} is not a usable certificate: {error}.");
-            warn(
+            return warn(
                 findings,
                 &setting.origin,
                 key,
@@ -209,21 +213,44 @@ fn certificate(config: &Config, findings: &mut Findings) {
                 "The server cannot start with it.",
             );
         }
-        Ok(parsed) => {
-            if rustls::client::verify_server_name(&parsed, &name).is_err() {
-                let what = format!(
-                    "The certificate {path} is not valid for the service name `{}`.",
-                    service.value
-                );
-                let means = "Clients that use this name will refuse the connection; set `cluster.name`, or get a certificate with this subjectAltName.";
-                warn(findings, &setting.origin, key, what, means);
-            }
+    };
+    let service = config.service_name();
+    // Where a front server is believed, clients see that one's certificate.
+    let names = match config.gridkeep.trusted_proxies.is_empty() {
+        true => config.public_hosts(),
+        false => vec![service.clone()],
+    };
+    for host in names {
+        let (kind, configured) = if host.value == service.value {
+            ("the service name", "cluster.name")
+        } else {
+            ("the host", "gridkeep.public_url")
+        };
+        let Ok(name) = ServerName::try_from(host.value.as_str()) else {
+            let what = format!(
+                "`{}`, {kind}, is not a name that a certificate can carry.",
+                host.value
+            );
+            let means = "Clients will refuse the connection.";
+            warn(findings, &host.origin, configured, what, means);
+            continue;
+        };
+        if rustls::client::verify_server_name(&parsed, &name).is_err() {
+            let what = format!(
+                "The certificate {path} is not valid for {kind} `{}`.",
+                host.value
+            );
+            let means = format!(
+                "Clients that use this name will refuse the connection; correct `{configured}`, or get a certificate with this subjectAltName."
+            );
+            warn(findings, &setting.origin, key, what, &means);
         }
     }
 }
 
 fn keytabs(config: &Config, etc: &Path, findings: &mut Findings) {
-    let hosts = config.member_names();
+    let hosts = config.ticket_hosts();
+    let asked = config.public_hosts();
     for service in &config.kerberos {
         let places = config.keytab_places(service, etc);
         let names: Vec<String> = places
@@ -268,20 +295,28 @@ fn keytabs(config: &Config, etc: &Path, findings: &mut Findings) {
                     );
                 }
                 Some(entries) => {
+                    let lacking: Vec<String> = asked
+                        .iter()
+                        .map(|host| &host.value)
+                        .filter(|host| {
+                            let one = std::slice::from_ref(*host);
+                            !entries.iter().any(|entry| entry.is_host_of(one))
+                        })
+                        .map(|host| format!("host/{host}"))
+                        .collect();
                     let ours: BTreeSet<String> = entries
                         .into_iter()
                         .filter(|entry| entry.is_host_of(&hosts))
                         .map(|entry| entry.realm)
                         .collect();
                     let path = place.display();
-                    if ours.is_empty() {
-                        let what = format!(
-                            "The keytab {path} has no key for host/{}.",
-                            config.service_name().value
-                        );
-                        let means = "Kerberos logins will be refused; add the key.";
+                    if !lacking.is_empty() {
+                        let what =
+                            format!("The keytab {path} has no key for {}.", lacking.join(", "));
+                        let means = "Clients ask for a ticket for the name that they reach the service by; Kerberos logins with it will be refused. Add the key.";
                         warn(findings, origin, &key, what, means);
-                    } else if ours.len() > 1 && service.realms.is_empty() {
+                    }
+                    if ours.len() > 1 && service.realms.is_empty() {
                         let realms: Vec<String> = ours.into_iter().collect();
                         let what = format!(
                             "The keytab {path} has keys of several realms ({}), so people of all of them may log in.",

@@ -5,10 +5,11 @@
 
 use super::finding::{Origin, Setting, Severity, quoted};
 use super::model::{CallbackMode, ClientAuth, IssuerConfig, RoleConfig};
+use super::names::{differs_by_case, drop_collisions, spellings};
 use super::read::{Item, Named, Reader};
 use super::terms;
 use super::yaml::{Mapping, Node, Value};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use url::Url;
 
 pub(super) const KEYS: [&str; 24] = [
@@ -47,7 +48,8 @@ pub(super) const ROLE_KEYS: [&str; 8] = [
     "token_bound_cidrs",
     "bound_claims",
 ];
-const NOT_SERVED: &str = "This issuer is not served.";
+/// What becomes of an issuer with a fault.
+pub const NOT_SERVED: &str = "This issuer is not served.";
 const ROLE_NOT_SERVED: &str = "This role is not served.";
 
 /// Parameters of an authorization request that the login itself sets.
@@ -86,8 +88,13 @@ pub fn read(
         );
     }
     let mut issuers: Vec<(IssuerConfig, String, Origin)> = Vec::new();
+    let spellings = spellings(&named);
     for item in &named {
-        if let Some(issuer) = issuer(reader, item, services, ran_on_original) {
+        let issuer = issuer(reader, item, services, ran_on_original);
+        if differs_by_case(reader, item, &spellings, "issuer") {
+            continue;
+        }
+        if let Some(issuer) = issuer {
             issuers.push((issuer, item.path.clone(), item.origin.clone()));
         }
     }
@@ -301,7 +308,7 @@ fn authentication(item: &mut Item<'_, '_, '_>) -> Authentication {
         .is_some_and(|auth| auth.value == ClientAuth::PrivateKeyJwt);
     if public_client.value {
         if let Some(auth) = &client_auth {
-            let what = "A public client does not authenticate, but `client_auth` says how it does.";
+            let what = "A public client does not authenticate, but `client_auth` says how it does; take one of the two out.";
             item.refuse(&auth.origin, "client_auth", what, None);
         }
         if let Some(secret) = &secret {
@@ -318,7 +325,10 @@ fn authentication(item: &mut Item<'_, '_, '_>) -> Authentication {
             item.missing("private_key");
         }
     } else if secret.is_none() {
-        item.missing("secret");
+        item.missing_or(
+            "secret",
+            Some("the client's secret; for a client without one `public_client: true`; for one with a key `client_auth: private_key_jwt` and `private_key`"),
+        );
     }
     if let (Some(key), false) = (&private_key, by_key) {
         let what = "A private key is given, but `client_auth` is not `private_key_jwt`.";
@@ -346,7 +356,7 @@ fn authorization_params(item: &mut Item<'_, '_, '_>) -> Vec<(String, Setting<Str
     for entry in &map.entries {
         if RESERVED_PARAMS.contains(&entry.key.as_str()) || entry.key.is_empty() {
             let what = format!(
-                "The parameter {} is set by the login itself.",
+                "The parameter {} is set by the login itself; take it out.",
                 quoted(&entry.key)
             );
             inner.refuse(&entry.key_origin, &entry.key, what, None);
@@ -401,26 +411,13 @@ fn roles(
     pointer: bool,
 ) -> Vec<RoleConfig> {
     let named = reader.named_items(node, path, ROLE_NOT_SERVED);
-    let mut spellings: HashMap<String, usize> = HashMap::new();
-    for item in &named {
-        *spellings
-            .entry(item.name.value.to_ascii_lowercase())
-            .or_default() += 1;
-    }
+    let spellings = spellings(&named);
     let mut roles = Vec::with_capacity(named.len());
     for item in &named {
         warn_underscore(reader, &item.name, &item.path);
-        if spellings
-            .get(&item.name.value.to_ascii_lowercase())
-            .is_some_and(|count| *count > 1)
+        if !differs_by_case(reader, item, &spellings, "role")
+            && let Some(role) = role(reader, item, pointer)
         {
-            let what = format!(
-                "Another role differs from {} only by upper and lower case.",
-                quoted(&item.name.value)
-            );
-            let means = "Clients cannot tell them apart; neither is served.";
-            reader.find(Severity::Error, &item.name.origin, &item.path, what, means);
-        } else if let Some(role) = role(reader, item, pointer) {
             roles.push(role);
         }
     }
@@ -553,58 +550,4 @@ fn scope_element(item: &mut Item<'_, '_, '_>, element: &Node, scopes: &mut Vec<S
             );
         }
     }
-}
-
-/// htgettoken addresses the Kerberos mount as `kerberos-<issuer>_<role>`, which must name one role only.
-fn drop_collisions(reader: &mut Reader<'_>, issuers: &mut Vec<(IssuerConfig, String, Origin)>) {
-    let mut users: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
-    for (i, (issuer, ..)) in issuers.iter().enumerate() {
-        for (r, role) in issuer.roles.iter().enumerate() {
-            users
-                .entry(format!("{}_{}", issuer.name.value, role.name.value))
-                .or_default()
-                .push((i, r));
-        }
-    }
-    let mut dropped: HashSet<(usize, usize)> = HashSet::new();
-    for (i, (issuer, path, _)) in issuers.iter().enumerate() {
-        for (r, role) in issuer.roles.iter().enumerate() {
-            let together = format!("{}_{}", issuer.name.value, role.name.value);
-            let other = users
-                .get(&together)
-                .and_then(|users| users.iter().find(|user| **user != (i, r)));
-            let Some((other, other_role)) =
-                other.and_then(|(i, r)| issuers.get(*i).map(|(o, ..)| (o, &o.roles[*r])))
-            else {
-                continue;
-            };
-            dropped.insert((i, r));
-            let what = format!(
-                "Issuer and role together read `{together}`, as do issuer `{}` and role `{}` at {}.",
-                other.name.value, other_role.name.value, other_role.name.origin
-            );
-            let means = "Clients cannot tell them apart; neither role is served. Rename one.";
-            let key = format!("{path}.roles[{}]", role.name.value);
-            reader.find(Severity::Error, &role.name.origin, &key, what, means);
-        }
-    }
-    for (i, (issuer, ..)) in issuers.iter_mut().enumerate() {
-        let mut r = 0;
-        issuer.roles.retain(|_| {
-            r += 1;
-            !dropped.contains(&(i, r - 1))
-        });
-    }
-    issuers.retain(|(issuer, path, origin)| {
-        if issuer.roles.is_empty() {
-            reader.find(
-                Severity::Error,
-                origin,
-                path,
-                "No role of this issuer can be used.",
-                NOT_SERVED,
-            );
-        }
-        !issuer.roles.is_empty()
-    });
 }

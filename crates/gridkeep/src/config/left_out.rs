@@ -17,7 +17,10 @@ pub fn find(
 ) -> LeftOut {
     let mut left_out = LeftOut {
         ssh: ssh_refused || is_misspelt(root, "ssh"),
-        kerberos: kerberos_names(root).is_none_or(|names| names.len() != kerberos.len()),
+        kerberos: kerberos_names(root).is_none_or(|names| names.len() != kerberos.len())
+            || issuers
+                .iter()
+                .any(|issuer| names_no_service(issuer, kerberos)),
         any_issuer: is_misspelt(root, "issuers"),
         ..LeftOut::default()
     };
@@ -35,6 +38,15 @@ pub fn find(
         }
     }
     left_out
+}
+
+/// Whether an issuer asks for a Kerberos service that there is not, so that it is served without.
+fn names_no_service(issuer: &IssuerConfig, kerberos: &[KerberosConfig]) -> bool {
+    issuer.kerbservice.as_ref().is_some_and(|asked| {
+        !kerberos
+            .iter()
+            .any(|service| service.name.value == asked.value)
+    })
 }
 
 /// The names of all Kerberos services in the order in which they are written; `None` if there may be more than can be told by name.

@@ -8,6 +8,7 @@
 //! (files that the values name) → [`Loaded`].
 
 mod advertise;
+mod client_key;
 pub mod commands;
 mod derived;
 mod diff;
@@ -19,6 +20,7 @@ mod issuers;
 mod left_out;
 mod merge;
 mod model;
+mod names;
 mod own;
 mod plain;
 mod published;
@@ -36,6 +38,7 @@ mod without_effect;
 mod yaml;
 mod yaml11;
 
+pub use client_key::parse as client_key;
 pub use diff::{Change, Impact, diff};
 pub use effective::{digest, show_effective};
 pub use etcd::EtcdConfig;
@@ -45,7 +48,7 @@ pub use model::{
     AuditLog, CallbackMode, ClientAuth, Config, IssuerConfig, KerberosConfig, OnAuditFailure,
     RateLimitConfig,
 };
-pub use published::against_discovery;
+pub use published::{Comparable, against_discovery};
 pub use source::{Sources, default_paths};
 pub use telemetry::CollectorConfig;
 pub use terms::of_role as terms_of_role;
@@ -186,6 +189,7 @@ fn typed(
         .collect();
     let ran_on_original = root.get(own::KEY).is_none();
     let issuers = issuers::read(&mut reader, root, &services, ran_on_original);
+    terms::check(&mut reader, &issuers, gridkeep.max_ttl.as_ref());
     let none_here = root.get("issuers").is_none_or(|node| match &node.value {
         Value::Null => true,
         Value::List(items) => items.is_empty(),

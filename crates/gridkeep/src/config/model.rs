@@ -250,6 +250,8 @@ pub struct GridkeepConfig {
     pub other_urls: Vec<Setting<String>>,
     /// `keep_removed`: how long credentials of issuers and roles that were taken out are kept.
     pub keep_removed: Option<Setting<Duration>>,
+    /// `keep_alive.limit`: for how long a login that nobody uses is kept alive at its issuer.
+    pub keep_alive_limit: Option<Setting<Duration>>,
     /// `trusted_proxies`: front servers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Setting<Network>>,
     /// `tokens.default_ttl`: life of a token nobody asked a life for.

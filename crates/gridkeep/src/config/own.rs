@@ -12,7 +12,7 @@ use super::yaml::{Mapping, Value};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 21] = [
     "listen",
     "plain_listen",
     "callback_port",
@@ -21,6 +21,7 @@ pub(super) const KEYS: [&str; 20] = [
     "trusted_proxies",
     "tokens",
     "keep_removed",
+    "keep_alive",
     "tls",
     "data",
     "store",
@@ -68,6 +69,11 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
     config.public_url = item
         .text("public_url")
         .and_then(|url| service_url(&mut item, "public_url", url));
+    if config.public_url.is_some() && config.callback_port.origin.file().is_some() {
+        let origin = config.callback_port.origin.clone();
+        let what = "It has no effect beside `public_url`, which says the port as well.";
+        item.warn(&origin, "callback_port", what, "Take it out.");
+    }
     config.other_urls = item
         .texts("other_urls", URL_ALLOWED)
         .into_iter()
@@ -85,6 +91,15 @@ pub fn read(reader: &mut Reader<'_>, root: &Mapping, base: &Path) -> GridkeepCon
     with_mapping(&mut item, "tokens", &["default_ttl", "max_ttl"], |tokens| {
         config.default_ttl = terms::positive(tokens, "default_ttl");
         config.max_ttl = terms::positive(tokens, "max_ttl");
+        let most = terms::most(config.max_ttl.as_ref());
+        if let Some(ttl) = config.default_ttl.as_ref().filter(|ttl| ttl.value > most) {
+            let what = "It is longer than `max_ttl`.";
+            let means = "Tokens end at the latter, which is 672h if it is not given.";
+            tokens.warn(&ttl.origin, "default_ttl", what, means);
+        }
+    });
+    with_mapping(&mut item, "keep_alive", &["limit"], |keep_alive| {
+        config.keep_alive_limit = terms::positive(keep_alive, "limit");
     });
     config.advertise = super::advertise::read(&mut item);
     if let Some(data) = item.file_path("data") {
@@ -163,6 +178,7 @@ fn defaults(base: &Path) -> GridkeepConfig {
         other_urls: Vec::new(),
         trusted_proxies: Vec::new(),
         keep_removed: None,
+        keep_alive_limit: None,
         default_ttl: None,
         max_ttl: None,
         certificate: Setting::builtin(base.join("hostcert.pem")),
@@ -193,17 +209,30 @@ fn service_url(
     url: Setting<String>,
 ) -> Option<Setting<String>> {
     let text = url.value.strip_suffix('/').unwrap_or(&url.value);
-    let bare = url::Url::parse(text).ok().filter(|parsed| {
-        parsed.scheme() == "https"
-            && parsed.path() == "/"
-            && parsed.query().is_none()
-            && parsed.fragment().is_none()
-            && parsed.username().is_empty()
-            && parsed.password().is_none()
-            && !text.ends_with('/')
-    });
-    if bare.is_none() {
-        let what = format!("{} is not an address of this service.", quoted(&url.value));
+    // What stands before an `@` may be a password, which no message may show.
+    let shown = if text.contains('@') {
+        "The value".to_owned()
+    } else {
+        quoted(&url.value)
+    };
+    let wrong = match url::Url::parse(text) {
+        Err(error) => Some(error.to_string()),
+        Ok(parsed) if parsed.scheme() != "https" => {
+            Some("it does not begin with https://".to_owned())
+        }
+        Ok(parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+            Some("it holds a user name or password".to_owned())
+        }
+        Ok(parsed) if parsed.query().is_some() || parsed.fragment().is_some() => {
+            Some("it has a query or a fragment".to_owned())
+        }
+        Ok(parsed) if parsed.path() != "/" || text.ends_with('/') => {
+            Some("it has a path, which clients add themselves; leave that out".to_owned())
+        }
+        Ok(_) => None,
+    };
+    if let Some(why) = wrong {
+        let what = format!("{shown} is not an address of this service: {why}.");
         item.refuse(&url.origin, key, what, Some(URL_ALLOWED));
         return None;
     }
@@ -369,15 +398,27 @@ pub fn check_top_level(reader: &mut Reader<'_>, root: &Mapping) {
         } else {
             "It is ignored.".to_owned()
         };
-        let finding = Finding::new(
+        let mut finding = Finding::new(
             Severity::Warning,
             &entry.key_origin,
             &entry.key,
             what,
             means,
-        );
-        reader
-            .findings
-            .push(finding.nearest_of(&entry.key, &TOP).allowed(TOP.join(", ")));
+        )
+        .nearest_of(&entry.key, &TOP)
+        .allowed(TOP.join(", "));
+        // A whole section would be missing.
+        match finding.nearest.as_deref() {
+            Some(KEY) => {
+                finding.severity = Severity::Fatal;
+                finding.means = MEANS.to_owned();
+            }
+            Some(meant) => {
+                finding.severity = Severity::Error;
+                finding.means = format!("All of `{meant}` is left out.");
+            }
+            None => {}
+        }
+        reader.findings.push(finding);
     }
 }

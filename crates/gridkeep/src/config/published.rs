@@ -4,8 +4,49 @@
 //! Takes the document from whoever fetched it; fetches nothing.
 
 use super::finding::{Finding, Origin, Severity, quoted};
-use super::model::{CallbackMode, IssuerConfig};
+use super::model::{CallbackMode, ClientAuth, IssuerConfig, RoleConfig};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+/// What of an issuer's configuration is compared, to notice that it has to be compared anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparable {
+    device: bool,
+    auth: Option<ClientAuth>,
+    /// Name, claim and scopes of each role.
+    roles: Vec<[String; 3]>,
+}
+
+impl Comparable {
+    /// That of an issuer.
+    pub fn of(issuer: &IssuerConfig) -> Self {
+        let roles = issuer.roles.iter().map(|role| {
+            let claim = claim(issuer, role).into_owned();
+            [
+                role.name.value.clone(),
+                claim,
+                role.requested_scopes().join(" "),
+            ]
+        });
+        Self {
+            device: issuer.callback_mode.value == CallbackMode::Device,
+            auth: issuer.client_auth.as_ref().map(|auth| auth.value),
+            roles: roles.collect(),
+        }
+    }
+}
+
+/// The top-level claim that holds the credkey of a role: with a JSON pointer its first part (RFC 6901).
+fn claim<'a>(issuer: &'a IssuerConfig, role: &'a RoleConfig) -> Cow<'a, str> {
+    let claim = issuer.credclaim_of(role);
+    match claim.strip_prefix('/') {
+        Some(parts) if issuer.credclaim_json_pointer.value => {
+            let first = parts.split('/').next().unwrap_or_default();
+            Cow::Owned(first.replace("~1", "/").replace("~0", "~"))
+        }
+        _ => Cow::Borrowed(claim),
+    }
+}
 
 /// Compares an issuer's configuration with its discovery document. Lists that the document does not have prove
 /// nothing.
@@ -33,24 +74,24 @@ pub fn against_discovery(issuer: &IssuerConfig, document: &Map<String, Value>) -
         }
     }
     if let Some(claims) = texts(document, "claims_supported") {
+        let mut general_is_told = false;
         for role in &issuer.roles {
-            let claim = issuer.credclaim_of(role);
-            if !claims.contains(&claim) {
+            let claim = claim(issuer, role);
+            let is_general = role.credclaim.is_none();
+            let told = is_general && general_is_told;
+            if !told && !claims.contains(&claim.as_ref()) {
+                general_is_told |= is_general;
                 let origin = role
                     .credclaim
                     .as_ref()
                     .map_or(&issuer.credclaim.origin, |claim| &claim.origin);
-                let what = format!("The issuer does not list the claim {}.", quoted(claim));
+                let what = format!("The issuer does not list the claim {}.", quoted(&claim));
                 warn(
                     origin,
                     key("credclaim"),
                     what,
                     "Logins fail when the claim is not there.",
                 );
-                if role.credclaim.is_none() {
-                    // It is the same for the other roles.
-                    break;
-                }
             }
         }
     }
@@ -147,6 +188,55 @@ mod tests {
             findings(ISSUER, document),
             expected.map(|(line, key)| (line, key.to_owned()))
         );
+    }
+
+    #[test]
+    fn of_a_pointer_the_first_part_is_a_claim() {
+        let document = |claims: Value| json!({"device_authorization_endpoint": "https://x", "claims_supported": claims});
+        let issuer = ISSUER
+            .replace("  client_auth: client_secret_post\n", "")
+            .replace(
+                "credclaim: eppn\n",
+                "credclaim: /realm/user\n  credclaim_json_pointer: true\n",
+            );
+        let issuer = issuer.replace("credclaim: sub", "credclaim: /a~1b/user");
+        assert!(findings(&issuer, document(json!(["realm", "a/b"]))).is_empty());
+        let told = findings(&issuer, document(json!(["user"])));
+        assert_eq!(told.len(), 2, "{told:?}");
+    }
+
+    #[test]
+    fn a_role_with_a_claim_of_its_own_is_looked_at_behind_others() {
+        let document =
+            json!({"device_authorization_endpoint": "https://x", "claims_supported": ["name"]});
+        let issuer = ISSUER.replace("  client_auth: client_secret_post\n", "");
+        let issuer = format!("{issuer}  - {{name: last, scopes: [wlcg]}}\n");
+        let told = findings(&issuer, document);
+        let lines: Vec<u32> = told.into_iter().map(|(line, _)| line).collect();
+        assert_eq!(
+            lines,
+            [6, 9],
+            "the general claim once, and that of the second role"
+        );
+    }
+
+    #[test]
+    fn a_change_of_what_is_compared_is_noticed_and_another_is_not() {
+        let of = |text: &str| {
+            let config = crate::config::tests::loaded(&[text]).config.unwrap();
+            Comparable::of(&config.issuers[0])
+        };
+        let base = of(ISSUER);
+        for (from, to) in [
+            ("eppn", "mail"),
+            ("credclaim: sub", "credclaim: uid"),
+            ("client_secret_post", "client_secret_basic"),
+            (", offline_access", ""),
+            ("  roles:", "  callbackmode: direct\n  roles:"),
+        ] {
+            assert_ne!(of(&ISSUER.replace(from, to)), base, "{from}");
+        }
+        assert_eq!(of(&ISSUER.replace("secret: s", "secret: t")), base);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Knows how a text, a number, a duration, a path or a list of named items is written and what to say when it is
 //! not; knows no key of the schema (`issuers`, `sections` and `own` do).
 
+mod unknown;
+
 use super::finding::{Finding, Findings, Origin, Setting, Severity, quoted};
 use super::values::{looks_shell_escaped, number, shell_unescape, units};
 use super::yaml::{Mapping, Node, Scalar, Value};
@@ -321,33 +323,6 @@ impl<'r, 'f, 'n> Item<'r, 'f, 'n> {
             .find(Severity::Warning, origin, &key, what, means);
     }
 
-    /// Warns of keys that nobody reads.
-    pub fn unknown(&mut self, known: &[&str]) {
-        for entry in &self.map.entries {
-            if known.contains(&entry.key.as_str()) {
-                continue;
-            }
-            let advice = if self.reader.findings.is_full() {
-                &[]
-            } else {
-                known
-            };
-            let key = self.key(&entry.key);
-            let what = format!("The key {} is not known here.", quoted(&entry.key));
-            self.reader.findings.push(
-                Finding::new(
-                    Severity::Warning,
-                    &entry.key_origin,
-                    key,
-                    what,
-                    "It is ignored.",
-                )
-                .nearest_of(&entry.key, advice)
-                .allowed(known.join(", ")),
-            );
-        }
-    }
-
     fn scalar(&mut self, key: &str) -> Option<(&'n Scalar, &'n Origin)> {
         let node = self.node(key)?;
         match &node.value {
@@ -388,10 +363,16 @@ impl<'r, 'f, 'n> Item<'r, 'f, 'n> {
 
     /// Says that a needed key is missing or empty, unless its value was refused already.
     pub fn missing(&mut self, key: &str) {
+        self.missing_or(key, None);
+    }
+
+    /// As [`missing`](Self::missing), with what may be given, or given instead.
+    pub fn missing_or(&mut self, key: &str, allowed: Option<&str>) {
         match self.map.entry(key) {
             None => {
                 let origin = self.origin.clone();
-                self.refuse(&origin, key, format!("The key `{key}` is missing."), None);
+                let what = format!("The key `{key}` is missing.");
+                self.refuse(&origin, key, what, allowed);
             }
             Some(entry) => {
                 let empty = match &entry.value.value {
@@ -405,7 +386,7 @@ impl<'r, 'f, 'n> Item<'r, 'f, 'n> {
                         &entry.key_origin.clone(),
                         key,
                         format!("The key `{key}` has no value."),
-                        None,
+                        allowed,
                     );
                 }
             }

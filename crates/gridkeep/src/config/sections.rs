@@ -151,6 +151,10 @@ pub fn ssh(reader: &mut Reader<'_>, root: &Mapping) -> (Option<SshConfig>, bool)
         &[("allowed", true), ("disallowed", false)],
     );
     let cross_issuer = item.flag("cross_issuer").unwrap_or(Setting::builtin(false));
+    // Without the key ssh is off; but who writes others beside it means to have it.
+    if !map.entries.is_empty() && map.entry("self-registration").is_none() {
+        item.missing("self-registration");
+    }
     let sound = item.sound;
     let config = self_registration
         .filter(|_| sound)
@@ -266,7 +270,9 @@ fn below_a_mount(path: &str, mounts: &[String]) -> bool {
     let built_in = [
         "auth/token/",
         "cubbyhole/",
+        "delegation/",
         "identity/",
+        "robot/",
         "sys/",
         "secret/oauth/",
     ];

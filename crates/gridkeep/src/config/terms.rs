@@ -3,10 +3,10 @@
 //! A role's own value takes the place of its issuer's; claims of both have to hold. A wrong value leaves out the item, since a term that
 //! is not kept would open what it was to close.
 
-use super::finding::{Origin, Setting, quoted};
-use super::model::TermsConfig;
-use super::read::Item;
-use gridkeep_keeper::{BoundClaim, ClaimName, LoginTerms, Network, Seconds};
+use super::finding::{Origin, Setting, Severity, quoted};
+use super::model::{IssuerConfig, TermsConfig};
+use super::read::{Item, Reader};
+use gridkeep_keeper::{BoundClaim, ClaimName, Lifetimes, LoginTerms, Network, Seconds};
 use std::time::Duration;
 
 /// Reads the terms that stand in an issuer or a role.
@@ -18,13 +18,76 @@ pub fn read(item: &mut Item<'_, '_, '_>) -> TermsConfig {
         token_bound_cidrs: networks(item, "token_bound_cidrs"),
         bound_claims: bound_claims(item),
     };
-    if let (Some(ttl), Some(most)) = (&terms.token_ttl, &terms.token_max_ttl)
-        && ttl.value > most.value
-    {
-        let what = "It is longer than `token_max_ttl`.";
-        item.warn(&ttl.origin, "token_ttl", what, "Tokens end at the latter.");
+    let lengths = [
+        ("token_ttl", &terms.token_ttl),
+        ("token_period", &terms.token_period),
+    ];
+    for (key, length) in lengths {
+        if let (Some(length), Some(most)) = (length, &terms.token_max_ttl)
+            && length.value > most.value
+        {
+            let what = "It is longer than `token_max_ttl`.";
+            item.warn(&length.origin, key, what, "Tokens end at the latter.");
+        }
     }
     terms
+}
+
+/// The longest life of a token, given `tokens.max_ttl`.
+pub fn most(max_ttl: Option<&Setting<Duration>>) -> Duration {
+    max_ttl.map_or(
+        Duration::from_secs(Lifetimes::default().max_ttl.0),
+        |most| most.value,
+    )
+}
+
+/// Warns of lives that are cut to what holds for the whole issuer or installation. `max_ttl`: `tokens.max_ttl`.
+pub fn check(
+    reader: &mut Reader<'_>,
+    issuers: &[IssuerConfig],
+    max_ttl: Option<&Setting<Duration>>,
+) {
+    let most = most(max_ttl);
+    for issuer in issuers {
+        let path = format!("issuers[{}]", issuer.name.value);
+        let general = issuer.terms.token_max_ttl.as_ref();
+        cut(reader, &path, &issuer.terms, most, None);
+        for role in &issuer.roles {
+            let path = format!("{path}.roles[{}]", role.name.value);
+            let general = general.filter(|_| role.terms.token_max_ttl.is_none());
+            cut(reader, &path, &role.terms, most, general);
+        }
+    }
+}
+
+fn cut(
+    reader: &mut Reader<'_>,
+    path: &str,
+    terms: &TermsConfig,
+    most: Duration,
+    of_issuer: Option<&Setting<Duration>>,
+) {
+    for (key, length) in [
+        ("token_ttl", &terms.token_ttl),
+        ("token_max_ttl", &terms.token_max_ttl),
+        ("token_period", &terms.token_period),
+    ] {
+        let Some(length) = length else { continue };
+        let limit = if length.value > most {
+            "`gridkeep.tokens.max_ttl`, which is 672h if it is not given"
+        } else if of_issuer.is_some_and(|limit| length.value > limit.value) {
+            "`token_max_ttl` of the issuer"
+        } else {
+            continue;
+        };
+        reader.find(
+            Severity::Warning,
+            &length.origin,
+            &format!("{path}.{key}"),
+            format!("It is longer than {limit}."),
+            "Tokens end at the latter.",
+        );
+    }
 }
 
 /// A duration of whole seconds above zero.

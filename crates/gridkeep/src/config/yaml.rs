@@ -206,10 +206,16 @@ pub fn parse(
     let mut parser = Parser::new_from_str(text);
     while let Some(next) = parser.next_event() {
         let (event, span) = next.map_err(|error| {
+            // What the parser says of a sign that no text may begin with.
+            let means = if error.info().starts_with("unexpected character") {
+                "Put the text in quotes if it begins here. Nothing of the configuration is used until this is corrected."
+            } else {
+                "Nothing of the configuration is used until this is corrected."
+            };
             fatal(
                 &builder.at(error.marker()),
                 format!("This is not YAML: {}.", error.info()),
-                "Nothing of the configuration is used until this is corrected.",
+                means,
             )
         })?;
         match event {

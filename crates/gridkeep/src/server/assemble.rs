@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gridkeep_identity::kerberos::Acceptor;
@@ -12,7 +12,6 @@ use gridkeep_keeper::{
     CallbackMode, IssuerSetup, KerberosSetup, Lifetimes, OperatorRule, RateLimit, RobotRule,
     RoleSetup, Seconds, Setup, SshSetup,
 };
-use gridkeep_token::jws::{Algorithm, SigningKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -30,8 +29,8 @@ struct Known {
     made_from: MadeFrom,
     client: Arc<Client>,
     stop: watch::Sender<bool>,
-    /// Whether its configuration was compared with its discovery document.
-    compared: bool,
+    /// What of its configuration was last compared with its discovery document.
+    compared: Arc<Mutex<Option<config::Comparable>>>,
 }
 
 /// Everything a client is made from, to notice a change.
@@ -75,20 +74,28 @@ impl Issuers {
 
     /// Says in the log what an issuer's own discovery document makes doubtful in its configuration, as soon as it can be read. An
     /// issuer that does not answer keeps nothing waiting.
-    pub fn compare_with_discovery(&mut self, config: &Config) {
+    pub fn compare_with_discovery(&self, config: &Config) {
         for issuer in &config.issuers {
-            let Some(known) = self
-                .clients
-                .get_mut(&issuer.name.value)
-                .filter(|known| !known.compared)
-            else {
+            let Some(known) = self.clients.get(&issuer.name.value) else {
                 continue;
             };
-            known.compared = true;
+            let now = config::Comparable::of(issuer);
+            let compared = known.compared.clone();
+            let last = |compared: &Mutex<Option<config::Comparable>>| {
+                compared
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+            };
+            if last(&compared).as_ref() == Some(&now) {
+                continue;
+            }
             let (client, issuer) = (known.client.clone(), issuer.clone());
             tokio::spawn(async move {
                 match client.metadata().await {
                     Ok(metadata) => {
+                        // What could not be fetched is compared at the next reload.
+                        *compared.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
                         for finding in config::against_discovery(&issuer, &metadata.document) {
                             tracing::warn!("{finding}");
                         }
@@ -137,7 +144,7 @@ impl Issuers {
                 made_from,
                 client: client.clone(),
                 stop,
-                compared: false,
+                compared: Arc::default(),
             },
         ) {
             let _ = old.stop.send(true);
@@ -205,7 +212,7 @@ fn auth(issuer: &IssuerConfig, made_from: &MadeFrom) -> anyhow::Result<ClientAut
         Some(config::ClientAuth::PrivateKeyJwt) => {
             let pem = std::str::from_utf8(made_from.key.as_deref().map_or(&[], Vec::as_slice))?;
             ClientAuth::PrivateKeyJwt {
-                key: signing_key(&issuer.clientid.value, pem)?,
+                key: config::client_key(&issuer.clientid.value, pem)?,
             }
         }
         _ if made_from.public => ClientAuth::Public,
@@ -213,27 +220,6 @@ fn auth(issuer: &IssuerConfig, made_from: &MadeFrom) -> anyhow::Result<ClientAut
         Some(config::ClientAuth::SecretPost) => ClientAuth::Post { secret: secret() },
         None => ClientAuth::Auto { secret: secret() },
     })
-}
-
-/// The key in `pem`, with the algorithm its type is used with.
-fn signing_key(client_id: &str, pem: &str) -> anyhow::Result<SigningKey> {
-    let mut last = None;
-    for algorithm in [
-        Algorithm::Es256,
-        Algorithm::Es384,
-        Algorithm::Es512,
-        Algorithm::EdDsa,
-        Algorithm::Rs256,
-    ] {
-        match SigningKey::from_pkcs8_pem(algorithm, client_id, pem) {
-            Ok(key) => return Ok(key),
-            Err(error) => last = Some(error),
-        }
-    }
-    let reason = last.map(|error| error.to_string()).unwrap_or_default();
-    anyhow::bail!(
-        "private_key holds no key that can sign ({reason}); put a PKCS #8 PEM with an EC, Ed25519 or RSA key there"
-    )
 }
 
 fn lifetimes(config: &Config) -> Lifetimes {
@@ -329,6 +315,9 @@ pub fn setup(config: &Config, issuers: &mut Issuers) -> Setup {
             .collect(),
         ..Setup::default()
     };
+    if let Some(limit) = &config.gridkeep.keep_alive_limit {
+        setup.keep_alive.limit = Seconds(limit.value.as_secs());
+    }
     let telemetry = &config.gridkeep.telemetry;
     setup.keep_alive.issuer_keeps = Seconds(telemetry.refresh_token_life.value.as_secs());
     let propagate = telemetry
@@ -396,7 +385,7 @@ const ETC: &str = "/etc";
 fn kerberos(config: &Config, service: &KerberosConfig) -> KerberosSetup {
     let acceptor = Acceptor::new(
         config.keytab_places(service, Path::new(ETC)),
-        config.member_names(),
+        config.ticket_hosts(),
         service
             .realms
             .iter()
@@ -412,3 +401,6 @@ fn kerberos(config: &Config, service: &KerberosConfig) -> KerberosSetup {
             .map(|domain| domain.value.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;

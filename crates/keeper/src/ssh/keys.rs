@@ -1,12 +1,13 @@
 //! Which ssh keys belong to which credkey at which issuer: registering, listing, ending and removing them, and those that
 //! administrators put into files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use gridkeep_identity::ssh::{Key, authorized_keys};
+use gridkeep_identity::ssh::Key;
 use gridkeep_store::{Guard, Name};
 use gridkeep_token::time::UnixSeconds;
 
+use super::files::{InFile, files_of, read_files, still_counting};
 use crate::database::{Change, NotCommitted, Stored, name};
 use crate::events::{self, Event};
 use crate::failure::{BadInput, Failure, Later, LaterKind};
@@ -136,7 +137,8 @@ impl Keeper {
     }
 
     /// Registers keys. With the rights of a login they are added to those of the login's owner at its issuer; an administrator's
-    /// replace all that are registered under the name. Gives back what was left out.
+    /// replace all that are registered under the name. Gives back what was left out, and which files have keys that go on counting
+    /// beside those of an administrator.
     ///
     /// # Errors
     /// [`BadInput`] for names and keys that cannot be used.
@@ -147,10 +149,10 @@ impl Keeper {
         request: RegisterSshKeys,
     ) -> Result<Vec<String>, Failure> {
         let setup = self.setup();
-        self.ssh_setup(&setup)?;
+        let ssh = self.ssh_setup(&setup)?;
         checked_name(&request.name)?;
         let own_issuer = self.self_registering(&setup, by, granted);
-        let (keys, left_out) = usable(&request.keys, own_issuer.is_some())?;
+        let (keys, mut left_out) = usable(&request.keys, own_issuer.is_some())?;
         let issuers: Vec<Option<String>> = match &own_issuer {
             Some(issuer) => vec![Some(issuer.clone())],
             None if request.issuers.is_empty() => vec![None],
@@ -205,6 +207,10 @@ impl Keeper {
             },
         )
         .await?;
+        if own_issuer.is_none() {
+            let found = self.in_files(&setup, ssh, None, &request.name).await;
+            left_out.extend(still_counting(&files_of(&found, |_| true)));
+        }
         Ok(left_out)
     }
 
@@ -273,10 +279,11 @@ impl Keeper {
         Ok(keys)
     }
 
-    /// Removes the registered key with `fingerprint`, or all of them, from those of `credkey` at `issuer`, or everywhere.
+    /// Removes the registered key with `fingerprint`, or all of them, from those of `credkey` at `issuer`, or everywhere. Gives back a
+    /// warning for each file whose keys were meant too and go on counting.
     ///
     /// # Errors
-    /// [`Failure::NotFound`]; [`BadInput`] for a key that only an administrator can take away.
+    /// [`Failure::NotFound`]; [`BadInput`] for a key that only an administrator can take away, or that stands in a file.
     pub async fn remove_ssh_keys(
         &self,
         by: &Bearer,
@@ -284,7 +291,7 @@ impl Keeper {
         credkey: &str,
         issuer: Option<&str>,
         fingerprint: Option<&str>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<String>, Failure> {
         self.on_ssh_keys(
             by,
             granted,
@@ -309,7 +316,7 @@ impl Keeper {
         issuer: &str,
         fingerprint: &str,
         end: UnixSeconds,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<String>, Failure> {
         let administrator = granted.root || granted.sudo;
         self.on_ssh_keys(
             by,
@@ -329,7 +336,7 @@ impl Keeper {
         .await
     }
 
-    /// Does `change` to each key that is meant; where it answers `false` the key goes.
+    /// Does `change` to each key that is meant; where it answers `false` the key goes. Gives back a warning for each file that has one.
     #[expect(
         clippy::too_many_arguments,
         reason = "who, with which right, to which keys, what: each is needed once"
@@ -343,18 +350,15 @@ impl Keeper {
         fingerprint: Option<&str>,
         what: &str,
         change: impl Fn(&mut SshKeyRecord) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<String>, Failure> {
         let setup = self.setup();
         let ssh = self.ssh_setup(&setup)?;
         checked_name(credkey)?;
         let administrator = granted.root || granted.sudo;
         // What is not registered but stands in a file gets its own answer.
-        let known = self.keys_of(ssh, issuer, credkey).await?.keys;
         let meant = |print: &str| fingerprint.is_none_or(|wanted| wanted == print);
-        let in_file = known.iter().find_map(|key| match &key.source {
-            SshKeySource::File { path, .. } if meant(&key.fingerprint) => Some(path.clone()),
-            _ => None,
-        });
+        let found = self.in_files(&setup, ssh, issuer, credkey).await;
+        let in_files = files_of(&found, meant);
         let detail = format!(
             "{} {}",
             fingerprint.unwrap_or("all keys"),
@@ -391,7 +395,7 @@ impl Keeper {
                 )
                 .into());
             }
-            match &in_file {
+            match in_files.first() {
                 Some(path) => Err(BadInput::SshKeyInFile {
                     file: path.display().to_string(),
                 }
@@ -399,7 +403,8 @@ impl Keeper {
                 None => Err(Failure::NotFound),
             }
         })
-        .await
+        .await?;
+        Ok(still_counting(&in_files))
     }
 
     /// Writes the keys of `credkey` anew, as `change` makes them out of those that are there.
@@ -466,23 +471,8 @@ impl Keeper {
             .map(SshKey::registered)
             .collect();
         let mut trouble = None;
-        if let (Some(directory), Some(issuer)) = (&ssh.authorized_keys, issuer) {
-            let for_all = (directory.join(credkey), None);
-            let for_one = (
-                directory.join(issuer).join(credkey),
-                Some(issuer.to_owned()),
-            );
-            let owner = credkey.to_owned();
-            let reading = tokio::task::spawn_blocking(move || {
-                [for_one, for_all].map(|(path, issuer)| from_file(&path, issuer.as_deref(), &owner))
-            });
-            let panicked = |_| {
-                [
-                    Ok(Vec::new()),
-                    Err("reading keys ended in a panic".to_owned()),
-                ]
-            };
-            for read in reading.await.unwrap_or_else(panicked) {
+        if let Some(issuer) = issuer {
+            for (_, read) in read_files(ssh, &[issuer], credkey).await {
                 match read {
                     Ok(more) => keys.extend(more),
                     Err(why) => {
@@ -497,6 +487,22 @@ impl Keeper {
             keys,
             trouble,
         })
+    }
+
+    /// What stands in files for `credkey`: at `issuer`, or at any.
+    async fn in_files(
+        &self,
+        setup: &Setup,
+        ssh: &SshSetup,
+        issuer: Option<&str>,
+        credkey: &str,
+    ) -> Vec<InFile> {
+        let all = setup.issuers.iter().map(|issuer| issuer.name.as_str());
+        let issuers: Vec<&str> = match issuer {
+            Some(issuer) => vec![issuer],
+            None => all.collect(),
+        };
+        read_files(ssh, &issuers, credkey).await
     }
 
     /// Forgets all registered keys.
@@ -538,34 +544,6 @@ pub(super) fn opens(key: &SshKey, issuer: &str, ssh: &SshSetup) -> bool {
     key.issuer
         .as_deref()
         .is_none_or(|own| own == issuer || ssh.cross_issuer)
-}
-
-fn from_file(path: &Path, issuer: Option<&str>, owner: &str) -> Result<Vec<SshKey>, String> {
-    let Some(file) = authorized_keys::read(path).map_err(|error| error.to_string())? else {
-        return Ok(Vec::new());
-    };
-    for left_out in &file.left_out {
-        tracing::warn!(file = %path.display(), "{left_out}");
-    }
-    Ok(file
-        .lines
-        .into_iter()
-        .map(|line| SshKey {
-            fingerprint: line.key.fingerprint().to_owned(),
-            line: line.key.line().to_owned(),
-            comment: line.key.comment().to_owned(),
-            owner: owner.to_owned(),
-            issuer: issuer.map(str::to_owned),
-            source: SshKeySource::File {
-                path: path.to_owned(),
-                line: line.number,
-            },
-            added_at: None,
-            added_by: None,
-            expires_at: line.expires_at.map(UnixSeconds),
-            used_at: None,
-        })
-        .collect())
 }
 
 /// The keys among `texts`. Whoever registers all the keys of an agent may have some that cannot be used; an administrator is told.

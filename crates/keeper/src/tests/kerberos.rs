@@ -325,3 +325,68 @@ async fn what_the_server_cannot_judge_has_failed_and_what_it_does_not_accept_is_
     ];
     assert_eq!(counted.logins("kerberos"), steps);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_terms_of_a_role_hold_for_logins_with_a_ticket() {
+    let house = House::new(Rotation::Never);
+    let mut setup = with_tickets(house.setup(), "dune", None);
+    setup.issuers[0].roles[0].terms = LoginTerms {
+        ttl: Some(Seconds(3600)),
+        bound_cidrs: vec!["192.0.2.0/28".parse().unwrap()],
+        ..LoginTerms::default()
+    };
+    let keeper = house.open_with(setup.clone()).await;
+    let log_in = async |token: &str, from: Option<&str>| {
+        let from = from.map(|from| from.parse().unwrap());
+        keeper
+            .ticket_login(MOUNT, token.as_bytes().to_vec(), from)
+            .await
+            .unwrap()
+    };
+    for stranger in [Some("192.0.2.16"), None] {
+        match log_in("alice@LAB 1", stranger).await {
+            TicketLogin::NotAccepted(why) => assert!(why.contains("address"), "{why}"),
+            TicketLogin::LoggedIn(issued) => panic!("{stranger:?}: {issued:?}"),
+        }
+    }
+    let TicketLogin::LoggedIn(issued) = log_in("alice@LAB 1", Some("192.0.2.9")).await else {
+        panic!("the proof was not used by the refusals")
+    };
+    assert_eq!(issued.token.creation_ttl, Seconds(3600));
+    let inside = Some("192.0.2.5".parse().unwrap());
+    assert!(keeper.authenticate(&issued.secret, inside).await.is_ok());
+    let outside = Some("192.0.2.16".parse().unwrap());
+    assert_eq!(
+        refused(keeper.authenticate(&issued.secret, outside).await),
+        Refused::WrongAddress
+    );
+    house.pass(3600 + 61).await;
+    assert_eq!(
+        refused(keeper.authenticate(&issued.secret, inside).await),
+        Refused::TokenExpired
+    );
+
+    for (terms, life) in [
+        (
+            LoginTerms {
+                max_ttl: Some(Seconds(1800)),
+                ..LoginTerms::default()
+            },
+            1800,
+        ),
+        (
+            LoginTerms {
+                period: Some(Seconds(600)),
+                ..LoginTerms::default()
+            },
+            600,
+        ),
+    ] {
+        setup.issuers[0].roles[0].terms = terms;
+        keeper.reconfigure(setup.clone()).await.unwrap();
+        let TicketLogin::LoggedIn(issued) = log_in(&format!("alice@LAB {life}"), None).await else {
+            panic!("{life}")
+        };
+        assert_eq!(issued.token.creation_ttl, Seconds(life));
+    }
+}

@@ -755,3 +755,128 @@ async fn a_domain_may_follow_the_credkey_at_the_issuer_that_has_one() {
     assert!(!reads(&keeper, &issued, "dune/alice@lab.example:production").await);
     assert!(reads(&keeper, &issued, "dune/alice:default").await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn keys_in_files_outlive_what_is_deleted_and_the_answer_names_the_file() {
+    let house = House::new(Rotation::Never);
+    let (mut setup, _) = setup_of_two(&house);
+    let files = house.dir.path().join("keys");
+    setup.ssh.as_mut().unwrap().authorized_keys = Some(files.clone());
+    let keeper = house.open_with(setup).await;
+    let (in_file, registered) = (AgentKey::new(), AgentKey::new());
+    std::fs::create_dir_all(files.join("cms")).unwrap();
+    let path = files.join("cms/alice");
+    std::fs::write(&path, in_file.line()).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let operator = operator(&keeper).await;
+    let delete = async || {
+        let path = "auth/ssh/role/alice";
+        let granted = keeper
+            .authorize(&operator, Operation::Delete, path, &Map::new())
+            .unwrap();
+        keeper
+            .remove_ssh_keys(&operator, &granted, "alice", None, None)
+            .await
+    };
+    let named = path.display().to_string();
+    assert!(matches!(bad(delete().await), BadInput::SshKeyInFile { file } if file == named));
+    // Registering replaces what is registered, and no file.
+    let told = register(&keeper, &operator, "alice", &[&registered], &[])
+        .await
+        .unwrap();
+    assert!(told.len() == 1 && told[0].contains(&named), "{told:?}");
+    let told = delete().await.unwrap();
+    assert!(told.len() == 1 && told[0].contains(&named), "{told:?}");
+    assert!(log_in(&keeper, &in_file, "alice", "cms").await.is_ok());
+    assert_eq!(
+        refused(log_in(&keeper, &registered, "alice", "cms").await),
+        Refused::SshKey
+    );
+    std::fs::remove_file(&path).unwrap();
+    let told = register(&keeper, &operator, "alice", &[&registered], &[]).await;
+    assert!(told.unwrap().is_empty());
+    assert!(delete().await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn switched_off_keys_are_kept_as_long_as_what_is_taken_out() {
+    for (hours, back) in [(47, true), (48, false)] {
+        let house = House::new(Rotation::Never);
+        let (keeper, key) = alice_registered(&house).await;
+        let mut on = setup_of_two(&house).0;
+        on.keep_removed = Some(Seconds(48 * 3600));
+        let off = Setup {
+            ssh: None,
+            ..on.clone()
+        };
+        keeper.reconfigure(off).await.unwrap();
+        house
+            .clock
+            .pass(std::time::Duration::from_secs(hours * 3600));
+        keeper.reconfigure(on).await.unwrap();
+        let outcome = log_in(&keeper, &key, "alice", "dune").await;
+        assert_eq!(outcome.is_ok(), back, "{hours} hours: {outcome:?}");
+    }
+}
+
+/// A login from an address.
+async fn log_in_from(keeper: &Keeper, key: &AgentKey, from: &str) -> Result<Issued, Failure> {
+    let nonce = nonce(keeper).await;
+    keeper
+        .ssh_login(SshLogin {
+            role: "alice".to_owned(),
+            public_key: key.line(),
+            signature: &key.sign(&nonce),
+            form: SshSignatureForm::Bare,
+            nonce,
+            metadata: BTreeMap::from([
+                ("issuer".to_owned(), "dune".to_owned()),
+                ("group".to_owned(), "default".to_owned()),
+            ]),
+            from: Some(from.parse().unwrap()),
+        })
+        .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_terms_of_a_role_hold_for_logins_with_a_key() {
+    let house = House::new(Rotation::Never);
+    let (keeper, key) = alice_registered(&house).await;
+    let mut setup = setup_of_two(&house).0;
+    setup.issuers[0].roles[0].terms = LoginTerms {
+        ttl: Some(Seconds(3600)),
+        max_ttl: Some(Seconds(5400)),
+        bound_cidrs: vec!["192.0.2.0/28".parse().unwrap()],
+        ..LoginTerms::default()
+    };
+    keeper.reconfigure(setup.clone()).await.unwrap();
+    assert!(matches!(
+        bad(log_in_from(&keeper, &key, "192.0.2.16").await),
+        BadInput::AddressNotAllowed { .. }
+    ));
+    let issued = log_in_from(&keeper, &key, "192.0.2.9").await.unwrap();
+    assert_eq!(issued.token.creation_ttl, Seconds(3600));
+    let inside = Some("192.0.2.5".parse().unwrap());
+    assert!(keeper.authenticate(&issued.secret, inside).await.is_ok());
+    let outside = Some("192.0.2.16".parse().unwrap());
+    assert_eq!(
+        refused(keeper.authenticate(&issued.secret, outside).await),
+        Refused::WrongAddress
+    );
+    house.clock.pass(std::time::Duration::from_secs(3000));
+    let renewed = keeper.renew(&issued.token.id, Some(Seconds(3600)));
+    assert_eq!(renewed.await.unwrap().ttl, Seconds(2400));
+
+    setup.issuers[0].roles[0].terms = LoginTerms {
+        period: Some(Seconds(600)),
+        ..LoginTerms::default()
+    };
+    keeper.reconfigure(setup).await.unwrap();
+    let issued = log_in(&keeper, &key, "alice", "dune").await.unwrap();
+    assert_eq!(issued.token.creation_ttl, Seconds(600));
+    for _ in 0..100 {
+        house.clock.pass(std::time::Duration::from_secs(599));
+        let renewed = keeper.renew(&issued.token.id, None).await.unwrap();
+        assert_eq!(renewed.ttl, Seconds(600));
+    }
+}

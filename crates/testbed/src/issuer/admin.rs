@@ -12,8 +12,9 @@
 //! | `POST /admin/rotate-keys` | `{"how"?: "announce", "overlap", "emergency"}` | `{"kid"}` |
 //! | `POST /admin/revoke` | `{"grant"}`, `{"user"}` or `{"refresh_token"}` (id) | `{"done": n}` |
 //! | `POST /admin/clock-offset` | `{"seconds"}` or `{"advance"}` | `{"seconds"}` |
-//! | `POST /admin/settings` | `{"access_token_seconds"?, "rotation"?, "grace_seconds"?}` | `{}` |
+//! | `POST /admin/settings` | `{"access_token_seconds"?, "rotation"?, "grace_seconds"?, "secrets"?}` (`secrets`: client id → new secret) | `{}` |
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -268,6 +270,8 @@ struct Change {
     rotation: Option<Rotation>,
     #[serde(default)]
     grace_seconds: Option<i64>,
+    #[serde(default)]
+    secrets: HashMap<String, String>,
 }
 
 async fn settings(State(app): Shared, body: Bytes) -> Response {
@@ -281,5 +285,10 @@ async fn settings(State(app): Shared, body: Bytes) -> Response {
         .unwrap_or(settings.access_token_seconds);
     settings.rotation = body.rotation.unwrap_or(settings.rotation);
     settings.grace_seconds = body.grace_seconds.unwrap_or(settings.grace_seconds);
+    drop(settings);
+    let secrets = body.secrets.into_iter();
+    app.world()
+        .secrets
+        .extend(secrets.map(|(id, secret)| (id, SecretString::from(secret))));
     Json(json!({})).into_response()
 }

@@ -56,7 +56,10 @@ fn by_secret<'a>(
     method: ClientAuth,
 ) -> Result<&'a Client, Problem> {
     let client = app.client(id).ok_or(Problem::ClientUnknown)?;
-    let expected = client.secret.as_ref().ok_or(Problem::ClientSecretWrong)?;
+    let changed = app.world().secrets.get(id).cloned();
+    let expected = changed
+        .or_else(|| client.secret.clone())
+        .ok_or(Problem::ClientSecretWrong)?;
     let equal =
         verify_slices_are_equal(expected.expose_secret().as_bytes(), secret.as_bytes()).is_ok();
     if equal && client.auth_methods().contains(&method) {

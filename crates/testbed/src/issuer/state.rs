@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
 use tokio::sync::watch;
 
 use super::character::Paths;
@@ -294,6 +295,8 @@ pub(crate) struct World {
     pub(crate) access: HashMap<String, Access>,
     /// `jti` of client assertions already used.
     pub(crate) assertions: HashSet<String>,
+    /// Secrets of clients that were changed since the start, by client id.
+    pub(crate) secrets: HashMap<String, SecretString>,
     last_number: u64,
 }
 

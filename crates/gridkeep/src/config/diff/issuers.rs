@@ -1,6 +1,6 @@
 //! Changes of issuers and their roles, the ones that can cost people a login.
 
-use super::{Differ, Impact};
+use super::{Differ, Impact, UNTIL_CORRECTED};
 use crate::config::finding::Setting;
 use crate::config::model::{Config, IssuerConfig, KerberosConfig, RoleConfig};
 use secrecy::ExposeSecret;
@@ -13,6 +13,10 @@ impl Differ<'_> {
             let key = format!("issuers[{}]", was.name.value);
             if let Some(now) = new.issuer(&was.name.value) {
                 self.issuer(&key, was, now);
+                continue;
+            }
+            if new.left_out.may_have_issuer(&was.name.value) {
+                self.has_an_error(&key, &was.name.origin);
                 continue;
             }
             let renamed = new.issuers.iter().find(|issuer| {
@@ -118,7 +122,11 @@ impl Differ<'_> {
             } else {
                 Impact::FromNowOn
             };
-            let affected = "Whoever logs in by Kerberos to this issuer now needs a ticket that the new service accepts.";
+            let affected = if new_service == "none" && self.new.left_out.kerberos {
+                UNTIL_CORRECTED
+            } else {
+                "Whoever logs in by Kerberos to this issuer now needs a ticket that the new service accepts."
+            };
             self.push(
                 impact,
                 &format!("{key}.kerbservice"),
@@ -296,6 +304,13 @@ impl Differ<'_> {
             let key = format!("{key}.roles[{}]", old_role.name.value);
             match now.role(&old_role.name.value) {
                 Some(new_role) => self.role(&key, was, old_role, now, new_role),
+                None if self
+                    .new
+                    .left_out
+                    .may_have_role(&was.name.value, &old_role.name.value) =>
+                {
+                    self.has_an_error(&key, &old_role.name.origin);
+                }
                 None => {
                     let affected = format!(
                         "Everybody with a credential of this role loses access to it at once. The credentials are kept for {}, so that putting the role back costs nobody a login.",
@@ -408,7 +423,7 @@ impl Differ<'_> {
 }
 
 /// How long what is removed is kept, for people.
-fn kept(config: &Config) -> String {
+pub(super) fn kept(config: &Config) -> String {
     match &config.gridkeep.keep_removed {
         None => "7 days".to_owned(),
         Some(kept) => format!("{} hours", kept.value.as_secs().div_ceil(3600)),

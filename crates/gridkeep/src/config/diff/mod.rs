@@ -103,6 +103,12 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     differ.changes
 }
 
+/// What is said of something that is in the files and left out because of an error in its entry.
+const HAS_AN_ERROR: &str = "Its entry has an error, which gridkeep config check names.";
+
+/// What an error costs the users of what is left out.
+const UNTIL_CORRECTED: &str = "A reload is refused and changes nothing. A start leaves it out: until it is corrected its users get 503 with that explanation, and nothing of theirs is deleted.";
+
 struct Differ<'a> {
     old: &'a Config,
     new: &'a Config,
@@ -110,6 +116,12 @@ struct Differ<'a> {
 }
 
 impl Differ<'_> {
+    /// Notes what is left out because of an error and would otherwise look as if it had been removed.
+    fn has_an_error(&mut self, key: &str, origin: &Origin) {
+        let what = HAS_AN_ERROR.to_owned();
+        self.push(Impact::AccessEnds, key, what, UNTIL_CORRECTED, origin);
+    }
+
     fn push(&mut self, impact: Impact, key: &str, what: String, affected: &str, origin: &Origin) {
         self.changes.push(Change {
             impact,

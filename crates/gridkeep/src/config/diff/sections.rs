@@ -1,5 +1,6 @@
 //! Changes of Kerberos, ssh and rate limits.
 
+use super::issuers::kept;
 use super::{Differ, Impact};
 use crate::config::model::{Config, GridkeepConfig, KerberosConfig, RateLimitConfig};
 use gridkeep_keeper::CountedBy;
@@ -17,6 +18,11 @@ impl Differ<'_> {
         for was in &old.kerberos {
             let key = format!("kerberos[{}]", was.name.value);
             let Some(now) = find(new, &was.name.value) else {
+                let named = |names: &Vec<String>| names.contains(&was.name.value);
+                if new.kerberos_names.as_ref().is_none_or(named) {
+                    self.has_an_error(&key, &was.name.origin);
+                    continue;
+                }
                 let affected = "Whoever logs in by Kerberos through it can do so no longer; other logins go on.";
                 self.push(
                     Impact::AccessEnds,
@@ -134,14 +140,20 @@ impl Differ<'_> {
                     &origin,
                 );
             }
+            (Some(was), None) if self.new.left_out.ssh => {
+                self.has_an_error("ssh", &was.self_registration.origin);
+            }
             (Some(was), None) => {
                 let origin = was.self_registration.origin.clone();
-                let affected = "Whoever logs in with an ssh key can do so no longer. Registered keys are kept, without effect, for 7 days.";
+                let affected = format!(
+                    "Whoever logs in with an ssh key can do so no longer. Registered keys are kept, without effect, for {}.",
+                    kept(self.new)
+                );
                 self.push(
                     Impact::AccessEnds,
                     "ssh",
                     "ssh login is switched off.".to_owned(),
-                    affected,
+                    &affected,
                     &origin,
                 );
             }

@@ -270,6 +270,20 @@ impl Differ<'_> {
                 &origin.map(|kept| kept.origin.clone()).unwrap_or_default(),
             );
         }
+        let limit = |config: &GridkeepConfig| config.keep_alive_limit.as_ref().map(|l| l.value);
+        if limit(old) != limit(new) {
+            let origin = new
+                .keep_alive_limit
+                .as_ref()
+                .or(old.keep_alive_limit.as_ref());
+            self.push(
+                Impact::FromNowOn,
+                "gridkeep.keep_alive.limit",
+                "The time for which a login that nobody uses is kept alive changes.".to_owned(),
+                "Whoever has not used a login for the new time may have to log in again, since it is refreshed no longer.",
+                &origin.map(|limit| limit.origin.clone()).unwrap_or_default(),
+            );
+        }
         let lives = |config: &GridkeepConfig| {
             (
                 config.default_ttl.as_ref().map(|length| length.value),

@@ -226,6 +226,20 @@ fn each_change_names_its_effect() {
             "deleted after the new time",
         ),
         (
+            "  data:",
+            "  keep_alive: {limit: 2160h}\n  data:",
+            FromNowOn,
+            "gridkeep.keep_alive.limit",
+            "refreshed no longer",
+        ),
+        (
+            "ssh: {self-registration: allowed}\nratelimits: [{name: all, rate: 5}]\n",
+            "gridkeep: {keep_removed: 48h}\n",
+            AccessEnds,
+            "ssh",
+            "kept, without effect, for 7 days",
+        ),
+        (
             "/var/log/a",
             "none",
             Restart,
@@ -353,6 +367,7 @@ fn the_digest_covers_what_nodes_share_and_only_that() {
         ),
         ("operators:", "tokens: {max_ttl: 5}\n  operators:"),
         ("operators:", "public_url: https://x.example\n  operators:"),
+        ("operators:", "keep_alive: {limit: 90}\n  operators:"),
     ] {
         assert_ne!(of(&BASE.replace(from, to)), base, "{from} -> {to}");
     }
@@ -423,4 +438,47 @@ fn the_commands_say_what_they_found_and_return_it() {
         commands::UNUSABLE
     );
     assert!(text(notes).contains("fatal"));
+}
+
+#[test]
+fn what_an_error_leaves_out_is_not_called_removed() {
+    let old = loaded(&[BASE]).config.unwrap();
+    let tests = [
+        ("url: https", "url: http", "issuers[default]"),
+        ("- name: default\n", "- nmae: default\n", "issuers[default]"),
+        (
+            "{name: production,",
+            "{name: production, token_ttl: soon,",
+            "issuers[default].roles[production]",
+        ),
+        (
+            "{name: production,",
+            "{nmae: production,",
+            "issuers[default].roles[production]",
+        ),
+        (
+            "{name: other}",
+            "{name: other, realms: ['a b']}",
+            "kerberos[other]",
+        ),
+        ("self-registration", "self_registration", "ssh"),
+        (
+            "credclaim: sub",
+            "credclaim: sub\n  kerbservice: lap",
+            "issuers[default].kerbservice",
+        ),
+    ];
+    for (from, to, key) in tests {
+        let new = loaded(&[&BASE.replace(from, to)]).config.unwrap();
+        let changes = diff(&old, &new);
+        let found = changes
+            .iter()
+            .find(|change| change.key == key)
+            .unwrap_or_else(|| panic!("{to}: {changes:?}"));
+        assert!(
+            found.affected.contains("A reload is refused") && !found.what.contains("removed"),
+            "{to}: {found}"
+        );
+        assert_eq!(found.impact, Impact::AccessEnds, "{to}");
+    }
 }

@@ -16,7 +16,8 @@ fn set(names: &[&str]) -> std::collections::BTreeSet<String> {
 #[test]
 fn a_sound_configuration_leaves_nothing_out() {
     let ssh = "ssh: {self-registration: allowed}";
-    for text in ["", "x-lab: {}", ssh, "ssh:", "issuers:"] {
+    let off = "ssh: {self-registration: ''}";
+    for text in ["", "x-lab: {}", ssh, off, "ssh: {}", "ssh:", "issuers:"] {
         assert_eq!(left_out(&[GOOD, text]), LeftOut::default(), "{text}");
     }
     assert_eq!(left_out(&["{}"]), LeftOut::default());
@@ -81,6 +82,8 @@ fn ssh_that_an_error_switches_off_is_left_out() {
         "ssh: allowed",
         "ssh: {self-registration: yes please}",
         "shh: {self-registration: allowed}",
+        "ssh: {self_registration: allowed}",
+        "ssh: {cross_issuer: true}",
     ] {
         assert!(left_out(&[GOOD, text]).ssh, "{text}");
     }
@@ -120,6 +123,14 @@ fn the_service_of_another_realm_does_not_take_a_broken_ones_place() {
     ] {
         assert_eq!(service(&[broken]), (None, true), "{broken}");
     }
+    // One that is asked for and not there: the issuer is served without, and tokens of its tickets are kept.
+    let asks = "issuers: [{name: dune, kerbservice: lap}]";
+    assert_eq!(service(&["kerberos: [{name: lab}]", asks]), (None, true));
+    let asks = "issuers: [{name: dune, kerbservice: lab}]";
+    assert_eq!(
+        service(&["kerberos: [{name: lab}]", asks]),
+        (named("lab"), false)
+    );
     // What is broken is neither.
     assert_eq!(
         service(&["kerberos: [{name: lab}, {name: other, policydomain: oops}]"]),

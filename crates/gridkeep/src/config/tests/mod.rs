@@ -5,6 +5,7 @@ mod diffing;
 mod etcd;
 mod example;
 mod files;
+mod host;
 mod hostile;
 mod left_out;
 mod merging;

@@ -95,6 +95,7 @@ fn each_of_our_own_keys_is_shared_or_a_nodes_own() {
             ("tokens", "", "tokens: {max_ttl: 1h}"),
             ("tokens", "", "tokens: {default_ttl: 1h}"),
             ("keep_removed", "", "keep_removed: 48h"),
+            ("keep_alive", "", "keep_alive: {limit: 400h}"),
             ("tls", "", "tls: {certificate: /a, key: /b}"),
             ("data", "", "data: /srv/x"),
             ("store", "", "store: {etcd: {prefix: other/}}"),

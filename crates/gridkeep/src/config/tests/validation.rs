@@ -141,6 +141,16 @@ fn faulty_items_are_left_out_and_only_they() {
     );
     assert_eq!(config.service_url(), "https://tokens.example.org");
 
+    let config = load("names.yaml");
+    assert_eq!(names(&config), ["default", "a", "A_B"]);
+    assert!(config.issuers.iter().all(|issuer| issuer.roles.len() == 1));
+
+    let config = load("closing.yaml");
+    assert_eq!(names(&config), ["default", "roles"]);
+    assert_eq!(config.issuers[1].roles.len(), 1);
+    assert_eq!(config.kerberos.len(), 1);
+    assert!(config.ssh.is_none() && config.left_out.ssh);
+
     let config = load("sections.yaml");
     assert_eq!(config.kerberos.len(), 1);
     assert!(
@@ -224,6 +234,27 @@ fn a_wrong_setting_of_our_own_refuses_everything() {
         ("gridkeep: {tokens: {max_ttl: 0}}", "less than a second"),
         ("gridkeep: {keep_removed: x}", "not a duration"),
         ("gridkeep: yes", "a mapping is wanted"),
+        ("gridkeep: {lisen: '[::1]:1'}", "Did you mean `listen`?"),
+        ("gridkeep: {token: {max_ttl: 1h}}", "Did you mean `tokens`?"),
+        (
+            "gridkeep: {tokens: {maxttl: 1h}}",
+            "Did you mean `max_ttl`?",
+        ),
+        (
+            "gridkeep: {audit: {onfailure: refuse}}",
+            "Did you mean `on_failure`?",
+        ),
+        ("gridkep: {}", "Did you mean `gridkeep`?"),
+        (
+            "gridkeep: {public_url: 'https://x.example/v1'}",
+            "it has a path",
+        ),
+        (
+            "gridkeep: {other_urls: ['https://x.example/?a=b']}",
+            "it has a query",
+        ),
+        ("gridkeep: {keep_alive: {limit: 0}}", "less than a second"),
+        ("gridkeep: {keep_alive: 90}", "a mapping is wanted"),
         ("gridkeep: {seal: key}", "a mapping is wanted"),
     ] {
         let loaded = loaded(&[ISSUER, wrong]);
@@ -396,5 +427,52 @@ fn a_role_has_its_own_terms_before_those_of_its_issuer_and_the_claims_of_both() 
             ("/realm/roles", vec!["submitter", "operator"]),
             ("verified", vec!["true"])
         ]
+    );
+}
+
+#[test]
+fn what_is_wrong_says_what_to_do() {
+    let entry = |rest: &str| {
+        format!(
+            "issuers: [{{name: other, clientid: c, url: 'https://x.example/', credclaim: sub, roles: [{{name: default}}]{rest}}}]"
+        )
+    };
+    for (wrong, expected) in [
+        (
+            "kerberos: [{name: lab, policydomain: @x}]",
+            "Put the text in quotes",
+        ),
+        (
+            &*entry(""),
+            "without one `public_client: true`; for one with a key `client_auth: private_key_jwt` and `private_key`",
+        ),
+        (
+            &*entry(", public_client: true, client_auth: client_secret_post"),
+            "take one of the two out",
+        ),
+        (
+            &*entry(", secret: s, authorization_params: {state: x}"),
+            "take it out",
+        ),
+        (
+            "issuers: [{name: default, roles: [{name: a}, {name: A}]}]",
+            "Rename or delete one",
+        ),
+    ] {
+        let loaded = loaded(&[ISSUER, wrong]);
+        let faults = at_least(&loaded, Severity::Error);
+        assert!(
+            faults.iter().any(|f| f.to_string().contains(expected)),
+            "{wrong}: {faults:?}"
+        );
+    }
+    let shown = loaded(&[
+        ISSUER,
+        "gridkeep: {public_url: 'https://u:s3cret@x.example'}",
+    ]);
+    let faults = format!("{:?}", at_least(&shown, Severity::Error));
+    assert!(
+        faults.contains("holds a user name") && !faults.contains("s3cret"),
+        "{faults}"
     );
 }
