@@ -308,6 +308,7 @@ pub struct FaultyEngine {
     random: Mutex<XorShift>,
     injected: AtomicU64,
     committing: AtomicU64,
+    records_read: AtomicU64,
 }
 
 /// A commit that somebody waits for.
@@ -338,7 +339,14 @@ impl FaultyEngine {
             random,
             injected: AtomicU64::new(0),
             committing: AtomicU64::new(0),
+            records_read: AtomicU64::new(0),
         }
+    }
+
+    /// Records that were handed out so far, by reads and scans.
+    #[must_use]
+    pub fn records_read(&self) -> u64 {
+        self.records_read.load(Ordering::SeqCst)
     }
 
     /// Commits that somebody waits for at the moment.
@@ -387,7 +395,10 @@ impl FaultyEngine {
 impl Engine for FaultyEngine {
     async fn read(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawEntry>>, StoreError> {
         self.before()?;
-        self.inner.read(keys).await
+        let found = self.inner.read(keys).await?;
+        let count = found.iter().flatten().count() as u64;
+        self.records_read.fetch_add(count, Ordering::SeqCst);
+        Ok(found)
     }
 
     async fn scan(
@@ -397,7 +408,10 @@ impl Engine for FaultyEngine {
         limit: usize,
     ) -> Result<RawPage, StoreError> {
         self.before()?;
-        self.inner.scan(prefix, after, limit).await
+        let page = self.inner.scan(prefix, after, limit).await?;
+        let count = page.entries.len() as u64;
+        self.records_read.fetch_add(count, Ordering::SeqCst);
+        Ok(page)
     }
 
     async fn commit(&self, transaction: RawTransaction) -> Result<u64, RawCommitError> {

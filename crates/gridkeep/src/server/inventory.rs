@@ -187,13 +187,11 @@ pub(crate) async fn credentials(running: &Running, below: &str) -> anyhow::Resul
     })
 }
 
-/// The live tokens whose display name contains `of`.
+/// The live tokens of the person `of`, and those whose display name contains this.
 pub(crate) async fn tokens(running: &Running, of: &str) -> anyhow::Result<Listing> {
     let keeper = &running.keeper;
     let now = keeper.now();
-    let found = keeper
-        .live_tokens(MOST, |token| token.display_name.contains(of))
-        .await?;
+    let found = keeper.tokens_named(of, MOST).await?;
     Ok(Listing {
         found: found
             .found
