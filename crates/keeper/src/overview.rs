@@ -62,12 +62,21 @@ pub struct GrantDetails {
 }
 
 impl CredentialDetails {
-    /// Whether its end, absolute or idle, is near.
+    /// Whether its end, absolute or idle, is near and has not passed.
     pub fn ends_soon(&self, now: UnixSeconds) -> bool {
-        self.grant.as_ref().is_some_and(|grant| {
-            let near = |end: Option<UnixSeconds>| end.is_some_and(|end| end.0 - now.0 < SOON);
-            near(grant.ends_at) || near(grant.idle_end)
-        })
+        self.an_end(|end| (0..SOON).contains(&(end.0 - now.0)))
+    }
+
+    /// Whether its end, absolute or idle, has passed.
+    pub fn has_ended(&self, now: UnixSeconds) -> bool {
+        self.an_end(|end| end < now)
+    }
+
+    fn an_end(&self, is: impl Fn(UnixSeconds) -> bool) -> bool {
+        let ends = self.grant.iter();
+        ends.flat_map(|grant| [grant.ends_at, grant.idle_end])
+            .flatten()
+            .any(is)
     }
 }
 
