@@ -1,6 +1,7 @@
 //! `gridkeep store`: what is done with a store while no server uses it.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;

@@ -80,10 +80,16 @@ pub(super) async fn store(
             format!("{}.", mend(config)),
         ),
         (Some(status), None) => {
-            findings.good("store", format!("It takes writes ({}).", status.store.engine));
+            findings.good(
+                "store",
+                format!("It takes writes ({}).", status.store.engine),
+            );
         }
         (None, _) if found.is_some() && config.gridkeep.etcd.is_none() => {
-            findings.good("store", format!("{shown} is there; no server says more of it."));
+            findings.good(
+                "store",
+                format!("{shown} is there; no server says more of it."),
+            );
         }
         (None, _) => {}
     }
@@ -118,7 +124,10 @@ async fn members(etcd: &EtcdConfig, findings: &mut Findings) {
         let name = format!("The member of etcd at {}", member.endpoint);
         let (what, remedy) = match &member.state {
             Ok(found) if healthy(found) => {
-                findings.good("store", format!("{name} is well (version {}).", found.version));
+                findings.good(
+                    "store",
+                    format!("{name} is well (version {}).", found.version),
+                );
                 continue;
             }
             Ok(found) if !found.has_leader => (
@@ -212,7 +221,11 @@ fn free_space(about: &'static str, place: &Path, remedy: &str, findings: &mut Fi
         free if free < LITTLE => State::Doubtful,
         _ => return,
     };
-    let what = format!("Only {} MiB are free where {} is.", free >> 20, place.display());
+    let what = format!(
+        "Only {} MiB are free where {} is.",
+        free >> 20,
+        place.display()
+    );
     findings.push(about, state, what, remedy);
 }
 

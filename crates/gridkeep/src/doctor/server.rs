@@ -118,9 +118,10 @@ fn remedy(reason: Reason, config: &Config) -> (State, String) {
             State::Bad,
             format!(
                 "Make room where {} is, and let the service's user write it; the server goes on by itself.",
-                config
-                    .audit_log()
-                    .map_or_else(|| "the audit log".to_owned(), |path| path.display().to_string())
+                config.audit_log().map_or_else(
+                    || "the audit log".to_owned(),
+                    |path| path.display().to_string()
+                )
             ),
         ),
         Reason::TooLong => (

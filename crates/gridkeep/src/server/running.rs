@@ -73,7 +73,10 @@ impl Running {
         notify::tell("RELOADING=1");
         if let Some(audit) = &self.audit.file {
             // Log rotation compresses the old file once the reload is answered.
-            if tokio::time::timeout(REOPENING, audit.reopen()).await.is_err() {
+            if tokio::time::timeout(REOPENING, audit.reopen())
+                .await
+                .is_err()
+            {
                 tracing::warn!("the audit log is not opened anew yet: its disk is slow");
             }
         }

@@ -367,12 +367,7 @@ mod tests {
         );
         assert_eq!(read["issuers"][0]["name"], "it's");
         assert_eq!(read["issuers"][0]["callbackmode"], "device");
-        let text = overlay(
-            &place,
-            ports,
-            &certificates,
-            &issuer("a", "device", &["x"]),
-        );
+        let text = overlay(&place, ports, &certificates, &issuer("a", "device", &["x"]));
         assert!(!text.contains("issuers"));
     }
 

@@ -488,10 +488,7 @@ pub(super) fn as_operator(
         words.extend(stage.files.iter().map(String::as_str));
         tell.command(typed(&words))?;
     }
-    tell.command(format_args!(
-        "curl http://{}/metrics",
-        stage.ports.metrics
-    ))
+    tell.command(format_args!("curl http://{}/metrics", stage.ports.metrics))
 }
 
 /// The environment of the commands, to be pasted into another shell.

@@ -206,7 +206,10 @@ impl Differ<'_> {
                 "seal.shamir",
                 yes_or_no(old.shamir.value),
                 yes_or_no(new.shamir.value),
-                if new.shamir.value { new } else { old }.shamir.origin.clone(),
+                if new.shamir.value { new } else { old }
+                    .shamir
+                    .origin
+                    .clone(),
             ),
             (
                 "seal.key_file",

@@ -75,7 +75,9 @@ async fn what_takes_too_long_is_told_as_not_known() {
     assert_eq!(reason_of(&refused), Reason::TooLong);
     let text = refused.to_string();
     assert!(
-        text.starts_with("no answer within 10 s; whether it was done is not known: look at the server's log"),
+        text.starts_with(
+            "no answer within 10 s; whether it was done is not known: look at the server's log"
+        ),
         "{text}"
     );
 }
