@@ -126,7 +126,7 @@ def test_it_goes_on_until_it_is_told_to_end(room):
         rest = out[out.index("It goes on running."):]
         exports = "\n".join(line.strip() for line in rest.splitlines() if line.startswith("    export "))
         commands = [line[4:] for line in rest.splitlines() if line.startswith("  $ ")]
-        assert exports.count("export") == 4
+        assert exports.count("export") == 7
 
         def typed(command, **options):
             done = subprocess.run(
@@ -136,40 +136,48 @@ def test_it_goes_on_until_it_is_told_to_end(room):
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
             return done.stdout
 
-        first = [command for command in commands if command.startswith("gridkeep ") and "bob" not in command and "destroy" not in command]
-        assert [command.split()[1] for command in first] == ["get", "decode", "explain", "verify", "sh"]
-        for command in first:
-            typed(command)
-        curls = [command for command in commands if "curl" in command and "approve" not in command]
-        health, credential, userinfo, counters = curls
-        assert '"sealed":false' in typed(health).replace(" ", "")
-        assert '"access_token"' in typed(credential)
-        assert "sub-alice" in typed(userinfo)
-        assert '"grant_types"' in typed(counters)
-        for command in commands:
-            if command.startswith("tail "):
-                assert typed(command)
+        def bob_logs_in(log_in, approve):
+            master, slave = pty.openpty()
+            with subprocess.Popen(["bash", "-c", f"{exports}\n{log_in}"], stdin=slave, stdout=subprocess.PIPE, text=True) as bob:
+                os.close(slave)
+                for line in bob.stdout:
+                    if "/device?user_code=" in line:
+                        break
+                assert '"done":1' in typed(approve).replace(" ", "")
+                assert "Storing bearer token" in bob.stdout.read()
+            os.close(master)
+            assert bob.returncode == 0
 
+        # In the order in which they are printed: whoever pastes one after the other gets as far.
         original = CACHE / "venv" / "bin" / "htgettoken"
-        assert any(command.endswith("/venv/bin/htgettoken") for command in commands)
-        if original.exists():
-            assert "Storing bearer token" in typed(str(original))
-
-        log_in, = (command for command in commands if "bob" in command and "get" in command)
-        approve, = (command for command in commands if "approve" in command)
-        master, slave = pty.openpty()
-        with subprocess.Popen(["bash", "-c", f"{exports}\n{log_in}"], stdin=slave, stdout=subprocess.PIPE, text=True) as bob:
-            os.close(slave)
-            for line in bob.stdout:
-                if "/device?user_code=" in line:
-                    break
-            assert '"done":1' in typed(approve).replace(" ", "")
-            assert "Storing bearer token" in bob.stdout.read()
-        os.close(master)
-        assert bob.returncode == 0
-
-        destroy, = (command for command in commands if "destroy" in command)
-        typed(destroy)
+        own = iter([
+            ("gridkeep get", "Storing bearer token"), ("gridkeep decode", "sub-alice"), ("gridkeep explain", "sub-alice"), ("gridkeep verify", "accepted"),
+            ("gridkeep sh", "sub-alice"), ("gridkeep status", "takes writes"), ("gridkeep operator credentials", "demo/alice/cron/demo:default  works"),
+            ("gridkeep operator tokens alice", "alice"), ("gridkeep operator token ", "hvs."), ("gridkeep config show", "name: demo"),
+            ("gridkeep audit verify", "all there, unchanged and in order"), ("gridkeep get --credkey=bob", None), ("gridkeep destroy", "Removing"),
+        ])
+        urls = iter([
+            ("/sys/health", '"sealed":false'), ("/lookup-self", '"display_name"'), ("showbearerurl", '"access_token"'), ("/metrics", "gridkeep_"),
+            ("/userinfo", "sub-alice"), ("/approve", None), ("/counters", '"grant_types"'),
+        ])
+        bob = None
+        for command in commands:
+            if "venv" in command:
+                if original.exists() and command.endswith("/venv/bin/htgettoken"):
+                    assert "Storing bearer token" in typed(str(original))
+            elif "approve" in command:
+                assert next(urls)[0] in command
+                bob_logs_in(bob, command)
+            elif "credkey=bob" in command:
+                assert command.startswith(next(own)[0])
+                bob = command
+            elif command.startswith("tail "):
+                assert typed(command)
+            else:
+                begins, says = next(own if command.startswith("gridkeep") else urls)
+                assert begins in command, f"{begins!r} is next, not {command!r}"
+                assert says.replace(" ", "") in typed(command).replace(" ", ""), command
+        assert next(own, None) is None and next(urls, None) is None
         process.send_signal(signal.SIGTERM)
         code, end, err = finished(process)
     finally:

@@ -101,7 +101,7 @@ def test_strangers_get_no_evidence(world):
         pytest.skip("only root can become somebody else")
     _, server, _, _, _ = world
     log = server.directory / "audit.log"
-    def ask():
+    def ask(order):
         os.setegid(65534)
         os.seteuid(65534)
         try:
@@ -110,14 +110,22 @@ def test_strangers_get_no_evidence(world):
         finally:
             os.seteuid(0)
             os.setegid(0)
-        stream.sendall(b'{"do":"audit-evidence"}\n')
+        stream.sendall(order)
         return json.loads(stream.makefile().readline())
 
     for directory in [server.directory, *server.directory.parents][:4]:
         os.chmod(directory, 0o755)
-    answer = ask()
+    answer = ask(b'{"do":"audit-evidence"}\n')
     assert "answer" not in answer and "may not do this" in answer["error"], answer
-    assert '"audit-evidence"' in log.read_text()
+    # Whoever asks again and again fills nothing, and what they say is written nowhere.
+    for _ in range(30):
+        assert "may not do this" in ask(b'{"do":"show","which":"words of a stranger"}\n')["error"]
+    assert "may not do this" in ask(b"no order at all\n")["error"]
+    server.stop()
+    lines = [line for line in server.audit() if line["request"].get("caller_uid") == 65534]
+    assert sum(line["refused"] for line in lines) == 32 and len(lines) <= 3, lines
+    assert "words of a stranger" not in log.read_text() + server.log()
+    assert all("data" not in line["request"] for line in lines)
 
 
 @pytest.mark.parametrize("on_failure", ["refuse", None, "serve"])

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from support.processes import GRIDKEEP, PATIENCE, wait_until
+from support.etcd import Etcd
+from support.processes import GRIDKEEP, PATIENCE, on_small_disk, wait_until
 from support.vault import Vault
 
 
@@ -209,3 +210,126 @@ def test_doctor_names_each_trouble_with_its_remedy(healthy, authority, tmp_path)
     states, said = findings(server, 1)
     assert states["root key"] == "bad" and "chmod 0600" in said
     root_key.chmod(0o600)
+
+
+def keytab(*hosts):
+    """A keytab with one key (of zeros) for each host."""
+    out = b"\x05\x02"
+    for host in hosts:
+        parts = [part.encode() for part in ("LAB.EXAMPLE", "host", host)]
+        entry = (2).to_bytes(2) + b"".join(len(part).to_bytes(2) + part for part in parts) + bytes([0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 18, 0, 32]) + bytes(32)
+        out += len(entry).to_bytes(4) + entry
+    return out
+
+
+def test_doctor_looks_at_keytabs(healthy, tmp_path):
+    server, file = healthy, tmp_path / "lab.keytab"
+    server.config["kerberos"] = [{"name": "lab", "keytab": str(file)}]
+    server.write_config()
+    unreadable = tmp_path / "directory"
+    unreadable.mkdir()
+    for content, state, part in [
+        (None, "doubtful", "There is no keytab"), (keytab("other.example"), "doubtful", "has no key for host/localhost"), (b"PK", "doubtful", "is not a keytab"),
+        (keytab("localhost"), "good", "holds a key for this service (lab)"),
+    ]:
+        if content is not None:
+            file.write_bytes(content)
+        states, said = findings(server, 0)
+        assert states["keytab"] == state and part in said, said
+    server.config["kerberos"][0]["keytab"] = str(unreadable)
+    server.write_config()
+    states, said = findings(server, 0)
+    assert states["keytab"] == "doubtful" and "cannot be examined" in said, said
+
+
+def test_doctor_of_a_sealed_server(healthy):
+    assert gridkeep(healthy, "operator", "seal").returncode == 0
+    wait_until(lambda: "unseal it first" in gridkeep(healthy, "status").stderr, "it is sealed", healthy.process)
+    found = told(healthy, "doctor", code=1)
+    (server,) = [finding for finding in found if finding["about"] == "server"]
+    assert server["state"] == "bad" and server["what"].startswith("It runs and says: the server is sealed"), server
+    assert "gridkeep operator unseal" in server["remedy"], server
+    assert "systemctl start" not in json.dumps(found) and "Another program" not in json.dumps(found)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's identity")
+def test_doctor_without_root_asks_for_root(healthy):
+    directory = healthy.etc
+    (directory / "config.d" / "10-test.yaml").chmod(0o644)
+    while str(directory) not in ("/", "/tmp"):
+        directory.chmod(directory.stat().st_mode | 0o055)
+        directory = directory.parent
+    done = subprocess.run(
+        [GRIDKEEP, "doctor", "--json", "--config", healthy.etc / "config.d"], capture_output=True, text=True, timeout=PATIENCE, user=65534, group=65534,
+        extra_groups=[], env={"PATH": os.environ["PATH"]},
+    )
+    found = json.loads(done.stdout)
+    (server,) = [finding for finding in found if finding["about"] == "server"]
+    assert server["state"] == "doubtful" and "user id 65534 may not do this" in server["what"] and "sudo gridkeep doctor" in server["remedy"], server
+    assert [finding["state"] for finding in found if finding["about"] == "ports"].count("good") == len(healthy.config["gridkeep"]["listen"])
+
+
+def test_doctor_looks_at_the_audit_logs_disk(healthy, tmp_path):
+    server = healthy
+    assert findings(server, 0)[0]["audit log"] == "good"
+    server.stop()
+    server.config["cluster"]["auditlog"] = str(tmp_path / "nowhere" / "audit.log")
+    server.write_config()
+    states, said = findings(server, 1)
+    assert states["audit log"] == "bad" and "nowhere is not there" in said, said
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    server.config["cluster"]["auditlog"] = str(disk / "audit.log")
+    server.write_config()
+    done = subprocess.run(
+        [*on_small_disk(disk, 1), GRIDKEEP, "doctor", "--json", "--config", server.etc / "config.d"], capture_output=True, text=True, timeout=PATIENCE,
+        env={"PATH": os.environ["PATH"]},
+    )
+    (little,) = [finding for finding in json.loads(done.stdout) if finding["about"] == "audit log"]
+    assert little["state"] == "bad" and "MiB are free" in little["what"] and "Make room" in little["remedy"], little
+
+
+@pytest.fixture
+def etcd(tmp_path, ending):
+    made = Etcd(tmp_path / "etcd")
+    ending(made)
+    return made
+
+
+def test_the_state_is_told_when_the_store_is_away(etcd, make_issuer, make_server, entry):
+    server = make_server([entry(make_issuer(auto_login="alice"), name="default")], own={"store": {"etcd": {"endpoints": [etcd.client]}}})
+    assert told(server, "status")["store"]["trouble"] is None
+    etcd.stop()
+    status = told(server, "status", code=3)
+    assert status["store"]["trouble"] and status["certificate_days"] > 14 and status["clock_doubtful"] is False, status
+    (default,) = status["issuers"]
+    assert (default["name"], default["credentials"], default["failing"]) == ("default", None, None)
+    text = gridkeep(server, "status").stdout
+    assert "DOES NOT ANSWER" in text and "issuer default: ? credentials" in text, text
+
+    found = told(server, "doctor", code=1)
+    said = json.dumps([finding for finding in found if finding["about"] == "store"])
+    assert "It takes no writes" in said and "members of etcd" in said and "mend the disk" not in said, said
+    assert f"The member of etcd at {etcd.client} does not answer" in said, said
+    assert "systemctl start gridkeep" not in json.dumps(found)
+    server.stop()
+    said = json.dumps(told(server, "doctor", code=1))
+    assert f"The member of etcd at {etcd.client} does not answer" in said, said
+
+
+def test_doctor_asks_etcd_where_no_server_runs(etcd, make_issuer, make_server, entry):
+    server = make_server([entry(make_issuer(), name="default")], start=False, own={"store": {"etcd": {"endpoints": [etcd.client]}}})
+    said = json.dumps([finding for finding in told(server, "doctor", code=1) if finding["about"] == "store"])
+    assert f"The member of etcd at {etcd.client} is well (version 3." in said, said
+
+
+def test_an_absolute_end_is_shown(make_issuer, make_server, entry):
+    """From the issuer's refresh token to the operator's terminal."""
+    issuer = make_issuer(auto_login="alice", character="keycloak", config={"refresh_token_seconds": 3 * 86_400})
+    server = make_server([entry(issuer)])
+    _, key = Vault(server).login()
+    status = told(server, "status")
+    (ending,) = status["ending"]
+    assert ending["name"] == f"dune/{key}:default" and ending["login"]["ends"] and status["ended"] == 0, status
+    text = gridkeep(server, "status").stdout
+    assert "ending within a week:" in text and f"absolute end: {ending['login']['ends']}" in text, text

@@ -78,10 +78,32 @@ def test_a_new_certificate_is_served_after_a_reload_and_a_wrong_one_is_not(world
 def test_the_audit_log_goes_on_in_a_new_file_after_rotation(world):
     _, server, client, token, key = world
     log = server.directory / "audit.log"
-    log.rename(server.directory / "audit.log.1")
+    old = server.directory / "audit.log.1"
+    log.rename(old)
     server.reload()
+    # By the reload alone, before anything is written: what rotates compresses the old file from now on.
+    assert log.exists()
+    before = old.read_bytes()
     assert client.read(token, key)[0] == 200
+    assert old.read_bytes() == before
     wait_until(lambda: log.exists() and "creds/dune/alice:default" in log.read_text(), "the new file is written", server.process)
+
+
+def test_a_reload_names_what_needs_a_restart(world):
+    _, server, _, _, _ = world
+    server.config["cluster"]["myname"] = "gk9.test"
+    own = server.config["gridkeep"]
+    own["advertise"] = "gk9.test:8201"
+    own["plain_listen"] = ["127.0.0.1:1"]
+    own["telemetry"] = {"metrics": {"listen": ["127.0.0.1:1"]}}
+    own["audit"] = {"on_failure": "serve"}
+    server.reload()
+    (told,) = [line for line in server.log().splitlines() if "change only with a restart of the server" in line]
+    for key in ("cluster.myname", "gridkeep.advertise", "gridkeep.plain_listen", "gridkeep.telemetry.metrics.listen", "gridkeep.audit.on_failure"):
+        assert key in told, told
+    server.config["issuers"][0]["roles"][0]["scopes"].append("compute.read")
+    server.reload()
+    assert server.log().count("change only with a restart of the server") == 1
 
 
 def test_an_operator_token_is_short_and_reads_no_access_tokens(world):

@@ -101,8 +101,19 @@ def test_a_store_is_copied_to_etcd_and_back(etcd, make_issuer, make_server, entr
     second, _ = client.login()
     server.stop()
 
+    if os.geteuid() == 0:
+        # What root copies belongs to whom the data directory belongs.
+        (tmp_path / "back").mkdir(mode=0o700)
+        os.chown(tmp_path / "back", 4711, 4712)
     copied = gridkeep("store", "copy", "--from", here, "--to", back)
     assert copied.returncode == 0, copied
+    if os.geteuid() == 0:
+        assert "was given to user id 4711" in copied.stdout, copied
+        store = tmp_path / "back" / "store"
+        owners = {(found.stat().st_uid, found.stat().st_gid) for found in [store, *store.iterdir()]}
+        assert owners == {(4711, 4712)}, owners
+        for found in [tmp_path / "back", store, *store.iterdir()]:
+            os.chown(found, 0, 0)
     del server.config["gridkeep"]["store"]
     server.config["gridkeep"]["data"] = str(tmp_path / "back")
     server.write_config()

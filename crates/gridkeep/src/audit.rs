@@ -127,9 +127,17 @@ pub fn verify(
             "{files}: {lines} proven; {} listed above",
             counted(wrong, "fault")
         )?;
+        write!(out, "{WHAT_FAULTS_MEAN}")?;
         Ok(1)
     }
 }
+
+const WHAT_FAULTS_MEAN: &str = "\
+Lines were removed, changed or put in after the server wrote them, or some of its files were not given here.
+First give all files of the log at once, rotated ones too, and --older if the newest are left out on purpose. A fault that
+stays was done by somebody, a damaged disk, or a log rotation that copies and truncates: keep the files as they are, compare
+them with copies from before (backups, a log collector), and find out who could write them.
+";
 
 fn counted(count: u64, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })

@@ -6,6 +6,10 @@ use gridkeep_client::inventory;
 
 use crate::server::inventory::StatusAnswer;
 
+fn number(counted: Option<usize>) -> String {
+    counted.map_or_else(|| "?".to_owned(), |count| count.to_string())
+}
+
 /// The state of a server.
 pub fn status(answer: &StatusAnswer) -> String {
     let mut out = String::new();
@@ -44,7 +48,7 @@ pub fn status(answer: &StatusAnswer) -> String {
         answer.store.bytes as f64 / f64::from(1 << 20),
         match &answer.store.trouble {
             None => "takes writes".to_owned(),
-            Some(trouble) => format!("TAKES NO WRITES: {trouble}"),
+            Some(trouble) => format!("DOES NOT ANSWER OR TAKES NO WRITES: {trouble}"),
         }
     );
     if !answer.left_out.is_empty() {
@@ -62,14 +66,16 @@ pub fn status(answer: &StatusAnswer) -> String {
         let _ = writeln!(
             out,
             "issuer {}: {} credentials, {} of them failing; {state}",
-            issuer.name, issuer.credentials, issuer.failing
+            issuer.name,
+            number(issuer.credentials),
+            number(issuer.failing)
         );
     }
     let (waiting, tried) = answer.revocations;
     let _ = writeln!(
         out,
         "vault tokens alive: {}; logins to be revoked at issuers: {waiting}, tried in vain: {tried}",
-        answer.tokens
+        number(answer.tokens)
     );
     if !answer.failing.is_empty() {
         let _ = write!(
@@ -83,6 +89,13 @@ pub fn status(answer: &StatusAnswer) -> String {
             out,
             "\nending within a week:\n{}",
             inventory::credentials(&answer.ending)
+        );
+    }
+    if answer.ended > 0 {
+        let _ = writeln!(
+            out,
+            "\npast their idle end, no longer kept alive: {}",
+            answer.ended
         );
     }
     if answer.cut {

@@ -54,6 +54,12 @@ impl Keeper {
         });
         let keeper = self.clone();
         self.own(async move {
+            if let Err(failure) = keeper.index_tokens().await {
+                tracing::warn!(%failure, "tokens are indexed at the next start; until then lists of one's own look through the first of all");
+            }
+        });
+        let keeper = self.clone();
+        self.own(async move {
             if let Err(failure) = keeper.take_up_intents().await {
                 tracing::warn!(%failure, "refreshes that an earlier run left unfinished are taken up when their credentials are next asked for");
             }

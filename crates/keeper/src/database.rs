@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use gridkeep_store::{
-    CommitError, Entry, Guard, Kind, Name, Record, Store, StoreError, Transaction, Version,
+    CommitError, Cursor, Entry, Guard, Kind, Name, Page, Record, Store, StoreError, Transaction,
+    Version,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -233,6 +234,25 @@ impl Database {
         self.each_resting(kind, prefix, 0, each).await
     }
 
+    /// A page of these records, and where to go on if there are more.
+    pub async fn page<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &[&[u8]],
+        after: Option<Cursor>,
+    ) -> Result<(Vec<Stored<T>>, Option<Cursor>), Failure> {
+        let page = self
+            .store
+            .scan(kind, prefix, Page { after, limit: 500 })
+            .await
+            .map_err(|error| failure(&error))?;
+        for damaged in page.damaged {
+            tracing::error!(%damaged, "a stored record is passed over");
+        }
+        let entries = page.entries.into_iter().map(|entry| self.parse(entry));
+        Ok((entries.collect::<Result<_, _>>()?, page.next))
+    }
+
     /// The same with a rest after each page, `rest` times as long as the page took: for what has time while others are served.
     pub async fn each_resting<T: DeserializeOwned>(
         &self,
@@ -244,20 +264,13 @@ impl Database {
         let mut after = None;
         loop {
             let began = tokio::time::Instant::now();
-            let page = self
-                .store
-                .scan(kind, prefix, gridkeep_store::Page { after, limit: 500 })
-                .await
-                .map_err(|error| failure(&error))?;
-            for damaged in page.damaged {
-                tracing::error!(%damaged, "a stored record is passed over");
-            }
-            for entry in page.entries {
-                if each(self.parse(entry)?).is_break() {
+            let (page, next) = self.page(kind, prefix, after).await?;
+            for stored in page {
+                if each(stored).is_break() {
                     return Ok(());
                 }
             }
-            match page.next {
+            match next {
                 Some(next) => after = Some(next),
                 None => return Ok(()),
             }

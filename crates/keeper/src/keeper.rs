@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::census::LastCensus;
 use crate::clock::{Clock, Time};
 use crate::cluster::{Cluster, ClusterOptions, Intents, LEVEL, Level};
-use crate::database::{Change, Database, NotCommitted, name};
+use crate::database::{Change, Database, NotCommitted, Stored, name};
 use crate::delegation::{MOUNT, ROBOT_MOUNT};
 use crate::exchange::Exchanges;
 use crate::failure::{Failure, Later, LaterKind};
@@ -308,6 +308,33 @@ impl Keeper {
         self.take_tasks().shutdown().await;
     }
 
+    /// The keeper's own record.
+    pub(crate) async fn record(&self) -> Result<Stored<KeeperRecord>, Failure> {
+        let stored = self.inner.db.get(&name(KEEPER, &[])).await?;
+        stored.ok_or_else(missing_record)
+    }
+
+    /// Changes the keeper's own record, however many others do so at the same time.
+    pub(crate) async fn amend_record(
+        &self,
+        amend: impl Fn(&mut KeeperRecord),
+    ) -> Result<(), Failure> {
+        loop {
+            let stored = self.record().await?;
+            let mut record = stored.value.clone();
+            amend(&mut record);
+            let mut change = Change::new();
+            change
+                .guard(stored.unchanged())
+                .put(stored.name.clone(), &record, None)?;
+            match self.inner.db.commit(change).await {
+                Ok(()) => return Ok(()),
+                Err(NotCommitted::Conflict) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+
     /// The configuration in force.
     pub fn setup(&self) -> Arc<Setup> {
         self.inner
@@ -458,6 +485,7 @@ async fn open_record(db: &Database, clock: &Arc<dyn Clock>) -> Result<KeeperReco
             high_water: i64::try_from(clock.wall().as_secs()).unwrap_or(0),
             level: 1,
             names_indexed: true,
+            tokens_indexed: true,
             ..KeeperRecord::default()
         };
         let now = UnixSeconds(record.high_water);

@@ -9,11 +9,11 @@ use gridkeep_token::time::UnixSeconds;
 
 use crate::credentials::CredentialName;
 use crate::database::name;
-use crate::failure::{Failure, Later, LaterKind};
+use crate::failure::Failure;
 use crate::keeper::Keeper;
 use crate::records::{
-    CREDENTIAL, CredentialRecord, GRANT, GrantEnds, GrantRecord, GrantState, KeeperToken,
-    REVOCATION, RevocationRecord, TOKEN,
+    CREDENTIAL, CredentialRecord, GRANT, GrantEnds, GrantRecord, GrantState, REVOCATION,
+    RevocationRecord,
 };
 use crate::setup::Setup;
 use crate::tokens::later;
@@ -62,12 +62,21 @@ pub struct GrantDetails {
 }
 
 impl CredentialDetails {
-    /// Whether its end, absolute or idle, is near.
+    /// Whether its end, absolute or idle, is near and has not passed.
     pub fn ends_soon(&self, now: UnixSeconds) -> bool {
-        self.grant.as_ref().is_some_and(|grant| {
-            let near = |end: Option<UnixSeconds>| end.is_some_and(|end| end.0 - now.0 < SOON);
-            near(grant.ends_at) || near(grant.idle_end)
-        })
+        self.an_end(|end| (0..SOON).contains(&(end.0 - now.0)))
+    }
+
+    /// Whether its end, absolute or idle, has passed.
+    pub fn has_ended(&self, now: UnixSeconds) -> bool {
+        self.an_end(|end| end < now)
+    }
+
+    fn an_end(&self, is: impl Fn(UnixSeconds) -> bool) -> bool {
+        let ends = self.grant.iter();
+        ends.flat_map(|grant| [grant.ends_at, grant.idle_end])
+            .flatten()
+            .any(is)
     }
 }
 
@@ -209,62 +218,6 @@ impl Keeper {
                 "in doubt: an answer of the issuer was lost ({}); the next refresh shows whether a login is needed",
                 lost.how
             )
-        })
-    }
-
-    /// The live tokens for which `wanted`, with their ancestors alive; at most `limit`, the newest first.
-    ///
-    /// # Errors
-    /// [`Failure::Later`] when the store cannot be read.
-    pub async fn live_tokens(
-        &self,
-        limit: usize,
-        wanted: impl Fn(&KeeperToken) -> bool,
-    ) -> Result<Excerpt<KeeperToken>, Failure> {
-        let now = self.now();
-        // Some of those that live by themselves have a dead ancestor, which the scan cannot see.
-        let looked_at = limit.saturating_mul(4).saturating_add(1000);
-        let mut found = Vec::new();
-        let mut more = false;
-        self.inner
-            .db
-            .each::<KeeperToken>(TOKEN, &[], |stored| {
-                let token = stored.value;
-                let alive = token.revoked.is_none() && token.expires_at.is_none_or(|end| end > now);
-                if alive && wanted(&token) {
-                    if found.len() == looked_at {
-                        more = true;
-                        return ControlFlow::Break(());
-                    }
-                    found.push(token);
-                }
-                ControlFlow::Continue(())
-            })
-            .await?;
-        let mut living = Vec::new();
-        for token in found {
-            match self.live(&token.id).await {
-                Ok(_) if living.len() == limit => {
-                    more = true;
-                    break;
-                }
-                Ok(stored) => living.push(stored.value),
-                // An ancestor is dead, or died while this was looked at.
-                Err(
-                    Failure::Refused(_)
-                    | Failure::NotFound
-                    | Failure::Later(Later {
-                        kind: LaterKind::ClockDoubtful | LaterKind::TokenRecordMissing,
-                        ..
-                    }),
-                ) => {}
-                Err(other) => return Err(other),
-            }
-        }
-        living.sort_by_key(|token| std::cmp::Reverse((token.created_at, token.created_nanos)));
-        Ok(Excerpt {
-            found: living,
-            more,
         })
     }
 

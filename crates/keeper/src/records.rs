@@ -31,6 +31,7 @@ pub(crate) const PROOF: Kind = Kind(31);
 pub(crate) const TOKEN_ROLE: Kind = Kind(40);
 pub(crate) const DELEGATION: Kind = Kind(41);
 pub(crate) const NAMED: Kind = Kind(42);
+pub(crate) const HELD: Kind = Kind(43);
 pub(crate) const NODE: Kind = Kind(90);
 /// The mark that is written along with every policy.
 pub(crate) const POLICIES: Kind = Kind(91);
@@ -484,6 +485,9 @@ pub(crate) struct KeeperRecord {
     /// Whether the names of all credentials are indexed by person.
     #[serde(default)]
     pub names_indexed: bool,
+    /// Whether all tokens are indexed by person.
+    #[serde(default)]
+    pub tokens_indexed: bool,
     /// Since when records are sealed under the newest data key.
     #[serde(default)]
     pub data_key: Option<DataKeySince>,

@@ -61,7 +61,10 @@ mod watching;
 
 pub use clock::{BootClock, SystemBootClock};
 pub use copy::{Copied, StorePlace, copy};
-pub use engine::etcd::{Etcd, Settings as EtcdSettings, Tls as EtcdTls, Upkeep as EtcdUpkeep};
+pub use engine::etcd::{
+    Etcd, MemberHealth, MemberState, Settings as EtcdSettings, Tls as EtcdTls,
+    Upkeep as EtcdUpkeep, health,
+};
 pub use error::{CommitError, Outcome, StoreError};
 pub use lease::Lease;
 pub use mark::Mark;

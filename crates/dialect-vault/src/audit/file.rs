@@ -113,6 +113,8 @@ struct State {
     /// Who waits for which line.
     waiters: Vec<(usize, Waiter)>,
     reopen: bool,
+    /// Who waits for the file to have been opened anew.
+    reopeners: Vec<oneshot::Sender<()>>,
     closed: bool,
     rest: Rest,
 }
@@ -267,13 +269,17 @@ impl FileAudit {
         })
     }
 
-    /// Opens the file anew before the next line, as after a SIGHUP.
-    pub fn reopen(&self) {
+    /// Opens the file anew before the next line, as after a SIGHUP. What is answered completes when that was done: nothing is
+    /// written to the old file from then on.
+    pub fn reopen(&self) -> oneshot::Receiver<()> {
+        let (sender, done) = oneshot::channel();
         let mut state = self.shared.state();
         state.reopen = true;
+        state.reopeners.push(sender);
         state.rest = Rest::Awake;
         drop(state);
         self.shared.wake.notify_one();
+        done
     }
 
     /// Brings what was written onto the disk, and says where the log ends, unless that was noted already. Blocks.

@@ -17,7 +17,7 @@ use crate::route::{TokenRoute, Whose};
 use crate::service::{Call, Caller, Inner};
 use crate::time;
 
-/// Tokens of one person that are listed.
+/// Tokens of one person that are listed at once.
 const MOST_OWN: usize = 1000;
 
 pub(super) async fn answer(
@@ -315,11 +315,26 @@ pub(super) async fn own(
         if call.operation != Operation::List {
             return Err(Trouble::unsupported());
         }
+        let after = call.fields.text("after")?.filter(|after| !after.is_empty());
+        let limit = call.fields.integer("limit")?.filter(|limit| *limit > 0);
+        let most = limit.and_then(|limit| usize::try_from(limit).ok());
+        let most = most.unwrap_or(MOST_OWN).min(MOST_OWN);
         let now = keeper.now();
-        let found = keeper.live_tokens(MOST_OWN, is_own).await?;
-        return Ok(Answer::keys_with_info(found.found.iter().map(|token| {
-            (token.accessor.clone(), describe::token(token, now))
-        })));
+        let listed = keeper.tokens_of(asking, after.as_deref(), most).await?;
+        let answer = Answer::keys_with_info(
+            listed
+                .found
+                .iter()
+                .map(|token| (token.accessor.clone(), describe::token(token, now))),
+        );
+        return Ok(if listed.more && limit.is_none() {
+            answer.with_warnings(vec![format!(
+                "there are more than these {}; go on with ?after=<the last of them>",
+                listed.found.len()
+            )])
+        } else {
+            answer
+        });
     };
     // Somebody else's is as good as none.
     let token = match keeper.lookup_accessor(accessor).await {

@@ -21,6 +21,7 @@ use super::counter::Counter;
 use super::operator::{Desk, Order, Socket};
 use super::place::{self, KeySource};
 use super::port::Port;
+use super::refusal::{Reason, Refusal};
 use super::running::{Running, trusted_proxies};
 use super::{BUILD_DATE, Options, notify};
 use crate::config::{Config, Loaded};
@@ -221,9 +222,10 @@ impl Desk for Absent {
     async fn obey(&self, _: u32, _: &Order, _: Option<&str>) -> anyhow::Result<String> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let separator = if trouble.is_empty() { "" } else { ": " };
-        anyhow::bail!(
+        let text = format!(
             "this node has not reached etcd since it started, and passes requests to {} meanwhile; it goes on by itself{separator}{trouble}",
             self.others
-        )
+        );
+        Err(Refusal::new(Reason::Store, text).into())
     }
 }

@@ -288,6 +288,32 @@ fn clock_apart(node: &NodeStatus) -> Option<i64> {
         .filter(|ahead| node.state == NodeState::Live && ahead.unsigned_abs() > TOLERANCE.as_secs())
 }
 
+/// What the words in a node's row mean, and what helps.
+fn meanings(node: &NodeStatus, configuration: u64) -> Vec<String> {
+    let mut meanings = Vec::new();
+    if node.state == NodeState::Silent {
+        meanings.push(
+            "silent: it was not stopped, and nothing is heard of it: its host or program is down, or it does not reach etcd; start it, look at its log and the network (if it is gone for good, it is forgotten after a week)".to_owned(),
+        );
+    }
+    if let Some(trouble) = &node.report.trouble {
+        meanings.push(format!(
+            "unusable: it does not serve version {configuration} of the configuration: {trouble}; mend that and reload it"
+        ));
+    } else if node.report.drift {
+        meanings.push(format!(
+            "files differ: it serves version {} and not what its own files say; copy the files of a node without this remark there, or, if they are to count for all, run gridkeep config publish there",
+            node.report.configuration
+        ));
+    } else if node.state == NodeState::Live && node.report.configuration != configuration {
+        meanings.push(format!(
+            "behind: it still serves version {}; it follows by itself within seconds, else look at its log",
+            node.report.configuration
+        ));
+    }
+    meanings
+}
+
 /// Puts the status into words.
 pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>) -> StatusAnswer {
     let mut text = String::new();
@@ -366,8 +392,8 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
             said(&mut text, line.trim_end().to_owned());
         }
         for node in &status.nodes {
-            if let Some(trouble) = &node.report.trouble {
-                said(&mut text, format!("{}: {trouble}", node.name));
+            for line in meanings(node, status.configuration) {
+                said(&mut text, format!("{}: {line}", node.name));
             }
             if !node.report.without_effect.is_empty() {
                 said(

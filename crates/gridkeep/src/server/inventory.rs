@@ -2,6 +2,8 @@
 //!
 //! Owns putting the answers together, as JSON that the operators' commands print or turn into text. Refuses to know who may ask.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use gridkeep_dialect_vault::describe;
 use gridkeep_keeper::{BadInput, CredentialName, Failure, UnixSeconds};
@@ -14,6 +16,8 @@ use super::Running;
 const MOST: usize = 5000;
 /// Credentials that are named in the state of the server, for each reason.
 const NAMED: usize = 50;
+/// How long the store may take to tell what it holds: the rest of the state is told anyway.
+const COUNTING: Duration = Duration::from_secs(6);
 
 /// The state of the server and of what it keeps.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,14 +41,17 @@ pub struct StatusAnswer {
     pub left_out: Vec<String>,
     /// Its issuers.
     pub issuers: Vec<IssuerState>,
-    /// Vault tokens that are alive.
-    pub tokens: usize,
+    /// Vault tokens that are alive; `None` when the store did not tell.
+    pub tokens: Option<usize>,
     /// Logins that wait to be revoked at their issuers, and how many of them were tried in vain.
     pub revocations: (usize, usize),
     /// Credentials that do not work.
     pub failing: Vec<Value>,
     /// Credentials whose absolute or idle end is less than a week away.
     pub ending: Vec<Value>,
+    /// Credentials that work and whose idle end has passed: they are not kept alive any more.
+    #[serde(default)]
+    pub ended: usize,
     /// Whether there is more than was looked at.
     pub cut: bool,
 }
@@ -58,7 +65,7 @@ pub struct StoreState {
     pub bytes: u64,
     /// Records, if known.
     pub entries: Option<u64>,
-    /// Why it takes no writes.
+    /// Why it takes no writes, or does not answer.
     pub trouble: Option<String>,
 }
 
@@ -73,10 +80,10 @@ pub struct IssuerState {
     pub trouble: Option<String>,
     /// When it last answered, RFC 3339.
     pub last_answer: Option<String>,
-    /// Credentials stored.
-    pub credentials: usize,
+    /// Credentials stored; `None` when the store did not tell.
+    pub credentials: Option<usize>,
     /// How many of them do not work.
-    pub failing: usize,
+    pub failing: Option<usize>,
 }
 
 impl StatusAnswer {
@@ -112,47 +119,24 @@ pub(crate) async fn status(running: &Running) -> anyhow::Result<StatusAnswer> {
     let now = keeper.now();
     let store = keeper.store_status();
     let states = keeper.issuer_status();
-    let (mut issuers, mut failing, mut ending, mut cut) =
-        (Vec::new(), Vec::new(), Vec::new(), false);
-    for issuer in &keeper.setup().issuers {
-        let stored = keeper
-            .credentials_in_detail(Some(&issuer.name), MOST, |_| true)
-            .await?;
-        cut |= stored.more;
-        let mut bad = 0;
-        for details in &stored.found {
-            let list = if details.trouble.is_some() {
-                bad += 1;
-                &mut failing
-            } else if details.ends_soon(now) {
-                &mut ending
-            } else {
-                continue;
-            };
-            if list.len() < NAMED {
-                list.push(Value::from(describe::credential(details)));
-            } else {
-                cut = true;
-            }
-        }
+    let setup = keeper.setup();
+    let issuers = setup.issuers.iter().map(|issuer| {
         let state = states
             .iter()
             .find(|(name, _)| *name == issuer.name)
             .map(|(_, state)| state);
-        issuers.push(IssuerState {
+        IssuerState {
             name: issuer.name.clone(),
             url: issuer.url.clone(),
             trouble: state.and_then(|state| state.last_error.clone()),
             last_answer: state
                 .and_then(|state| state.last_success)
                 .map(|at| date(UnixSeconds(at))),
-            credentials: stored.found.len(),
-            failing: bad,
-        });
-    }
-    let tokens = keeper.live_tokens(MOST, |_| true).await?;
-    let pending = keeper.pending_revocations().await?;
-    Ok(StatusAnswer {
+            credentials: None,
+            failing: None,
+        }
+    });
+    let mut answer = StatusAnswer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         service: config.service_name().value,
         since: date(running.since),
@@ -166,13 +150,66 @@ pub(crate) async fn status(running: &Running) -> anyhow::Result<StatusAnswer> {
             trouble: store.refusing_writes.map(|error| error.to_string()),
         },
         left_out: config.faults.iter().map(ToString::to_string).collect(),
-        issuers,
-        tokens: tokens.found.len(),
-        revocations: (pending.count, pending.tried),
-        failing,
-        ending,
-        cut: cut || tokens.more,
-    })
+        issuers: issuers.collect(),
+        tokens: None,
+        revocations: (0, 0),
+        failing: Vec::new(),
+        ending: Vec::new(),
+        ended: 0,
+        cut: false,
+    };
+    // What is in memory is told whatever the store does.
+    let counted = tokio::time::timeout(COUNTING, count(running, now, &mut answer)).await;
+    let trouble = match counted {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(failure.to_string()),
+        Err(_) => Some(format!(
+            "it did not tell within {} s what it holds",
+            COUNTING.as_secs()
+        )),
+    };
+    answer.store.trouble = answer.store.trouble.or(trouble);
+    Ok(answer)
+}
+
+/// Puts what the store holds into `answer`.
+async fn count(
+    running: &Running,
+    now: UnixSeconds,
+    answer: &mut StatusAnswer,
+) -> Result<(), Failure> {
+    let keeper = &running.keeper;
+    for issuer in &mut answer.issuers {
+        let stored = keeper
+            .credentials_in_detail(Some(&issuer.name), MOST, |_| true)
+            .await?;
+        answer.cut |= stored.more;
+        let mut bad = 0;
+        for details in &stored.found {
+            let list = if details.trouble.is_some() {
+                bad += 1;
+                &mut answer.failing
+            } else if details.ends_soon(now) {
+                &mut answer.ending
+            } else {
+                answer.ended += usize::from(details.has_ended(now));
+                continue;
+            };
+            if list.len() < NAMED {
+                list.push(Value::from(describe::credential(details)));
+            } else {
+                answer.cut = true;
+            }
+        }
+        issuer.credentials = Some(stored.found.len());
+        issuer.failing = Some(bad);
+    }
+    let tokens = keeper.live_tokens(MOST, |_| true).await?;
+    answer.tokens = Some(tokens.found.len());
+    answer.cut |= tokens.more;
+    let pending = keeper.pending_revocations().await?;
+    answer.revocations = (pending.count, pending.tried);
+    Ok(())
 }
 
 /// The credentials whose names begin with `below`, all for an empty text.
@@ -192,13 +229,11 @@ pub(crate) async fn credentials(running: &Running, below: &str) -> anyhow::Resul
     })
 }
 
-/// The live tokens whose display name contains `of`.
+/// The live tokens of the person `of`, and those whose display name contains this.
 pub(crate) async fn tokens(running: &Running, of: &str) -> anyhow::Result<Listing> {
     let keeper = &running.keeper;
     let now = keeper.now();
-    let found = keeper
-        .live_tokens(MOST, |token| token.display_name.contains(of))
-        .await?;
+    let found = keeper.tokens_named(of, MOST).await?;
     Ok(Listing {
         found: found
             .found

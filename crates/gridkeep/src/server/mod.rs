@@ -16,10 +16,12 @@ mod notify;
 pub mod operator;
 pub mod place;
 mod port;
+pub mod refusal;
 pub mod replacement;
 mod running;
 mod sealed;
 mod serving;
+mod strangers;
 mod telemetry;
 mod unusable;
 

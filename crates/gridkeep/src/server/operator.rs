@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,8 +19,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::refusal::{Reason, Refusal, reason_of};
+use super::strangers::{Refused, Strangers};
 use super::{Running, inventory};
 use crate::audit::EvidenceAnswer;
 
@@ -28,9 +31,15 @@ const NAME: &str = "operator.sock";
 /// Longest order, and longest time for one.
 const LONGEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time that the caller waits: longer than the server takes to say that it took too long, the audit log included.
+const CALLERS_PATIENCE: Duration = Duration::from_secs(20);
+/// Orders that are carried out side by side. Whoever seals in an emergency waits for none of them.
+const MOST_ORDERS: usize = 16;
+/// How often it is looked whether refused calls are to be noted.
+const NOTE_EVERY: Duration = Duration::from_secs(10);
 /// Longest time that the answer waits for what came of the order to be noted.
 const NOTING: Duration = Duration::from_secs(2);
-/// Users who may not ask are told so by at most this many tasks at a time, so that they keep no operator waiting.
+/// Users who may not ask are told so by at most this many tasks at a time.
 const MOST_STRANGERS: usize = 16;
 /// Longest answer that is read.
 const LONGEST_ANSWER: u64 = 16 << 20;
@@ -119,6 +128,15 @@ pub trait Desk: Send + Sync + 'static {
         tracing::info!(kind, caller, ?order, error, "an operator's order");
         Ok(())
     }
+
+    /// Notes calls of a user who may not ask.
+    async fn note_refused(&self, refused: Refused) {
+        tracing::warn!(
+            caller = refused.caller,
+            calls = refused.count,
+            "refused on the operators' socket: neither root nor the server's own user"
+        );
+    }
 }
 
 /// What may come with an order, beside it in the same object: a share or a key. Never noted.
@@ -154,6 +172,26 @@ struct Reply {
     answer: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// What sort of error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+}
+
+impl Reply {
+    fn of(outcome: anyhow::Result<String>) -> Self {
+        match outcome {
+            Ok(answer) => Reply {
+                answer: Some(answer),
+                error: None,
+                reason: None,
+            },
+            Err(error) => Reply {
+                answer: None,
+                error: Some(format!("{error:#}")),
+                reason: Some(reason_of(&error)),
+            },
+        }
+    }
 }
 
 /// The server's end.
@@ -211,14 +249,25 @@ impl Socket {
         Ok(Socket { listener, path })
     }
 
-    /// Answers until told to stop, then removes the socket.
+    /// Answers until told to stop, finishes what was begun, and removes the socket.
     pub(crate) async fn serve(self, desk: Arc<impl Desk>, mut stop: watch::Receiver<bool>) {
-        let mut strangers = JoinSet::new();
+        let (mut orders, mut refusing) = (JoinSet::new(), JoinSet::new());
+        let strangers = Arc::new(Mutex::new(Strangers::default()));
+        let mut note = tokio::time::interval(NOTE_EVERY);
+        let stopping = stop.clone();
         loop {
             let accepted = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
-                Some(_) = strangers.join_next(), if !strangers.is_empty() => continue,
-                accepted = self.listener.accept() => accepted,
+                Some(_) = refusing.join_next(), if !refusing.is_empty() => continue,
+                Some(_) = orders.join_next(), if !orders.is_empty() => continue,
+                _ = note.tick() => {
+                    let (desk, due) = (desk.clone(), locked(&strangers).due(Instant::now()));
+                    if !due.is_empty() {
+                        refusing.spawn(async move { note_all(&*desk, due).await });
+                    }
+                    continue;
+                }
+                accepted = self.listener.accept(), if orders.len() < MOST_ORDERS => accepted,
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -232,16 +281,47 @@ impl Socket {
                 tracing::warn!("the kernel does not say who is calling on the operators' socket");
                 continue;
             };
+            let (desk, stopping) = (desk.clone(), stopping.clone());
             if is_operator(caller) {
-                // One at a time: operators are few, and an order takes milliseconds.
-                attend(stream, caller, &*desk).await;
-            } else if strangers.len() < MOST_STRANGERS {
-                let desk = desk.clone();
-                strangers.spawn(async move { attend(stream, caller, &*desk).await });
+                orders.spawn(async move {
+                    if let Err(error) = attend(stream, caller, &*desk, stopping).await {
+                        tracing::info!("an operator's order was not answered: {error:#}");
+                    }
+                });
+            } else if refusing.len() < MOST_STRANGERS {
+                let strangers = strangers.clone();
+                refusing.spawn(async move {
+                    if refuse(stream, caller, stopping).await.is_ok() {
+                        let noted = locked(&strangers).count(caller, Instant::now());
+                        note_all(&*desk, noted).await;
+                    }
+                });
             }
         }
+        // An order that was begun is carried out and answered: that to seal is what stops all.
+        while orders.join_next().await.is_some() {}
+        while refusing.join_next().await.is_some() {}
+        let rest = locked(&strangers).rest();
+        note_all(&*desk, rest).await;
         // A socket that stays behind is replaced at the next start.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn locked(strangers: &Mutex<Strangers>) -> std::sync::MutexGuard<'_, Strangers> {
+    strangers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn note_all(desk: &impl Desk, refused: impl IntoIterator<Item = Refused>) {
+    for refused in refused {
+        let noting = desk.note_refused(refused);
+        if tokio::time::timeout(NOTING, noting).await.is_err() {
+            tracing::warn!(
+                caller = refused.caller,
+                calls = refused.count,
+                "refused calls on the operators' socket could not be noted in the audit log: it takes too long"
+            );
+        }
     }
 }
 
@@ -250,38 +330,62 @@ fn is_operator(caller: u32) -> bool {
     caller == 0 || caller == nix::unistd::geteuid().as_raw()
 }
 
-async fn attend(stream: tokio::net::UnixStream, caller: u32, desk: &impl Desk) {
-    match tokio::time::timeout(PATIENCE, answer(stream, caller, desk)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::info!("an operator's order was not answered: {error:#}"),
-        Err(_) => tracing::info!("an operator's order took too long"),
+/// The line that a caller sends; empty if the server is to stop before it comes.
+async fn line_of(
+    read: impl tokio::io::AsyncRead + Unpin,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(String::new());
+    let mut read = tokio::io::BufReader::new(read.take(LONGEST));
+    let reading = tokio::time::timeout(PATIENCE, read.read_line(&mut line));
+    tokio::select! {
+        biased;
+        done = reading => { done.context("no order came")??; }
+        _ = stop.wait_for(|stop| *stop) => {}
     }
+    Ok(line)
 }
 
-async fn answer(
+async fn send(
+    mut write: impl tokio::io::AsyncWrite + Unpin,
+    outcome: anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    let mut bytes = Zeroizing::new(serde_json::to_vec(&Reply::of(outcome))?);
+    bytes.push(b'\n');
+    tokio::time::timeout(PATIENCE, write.write_all(&bytes)).await??;
+    Ok(())
+}
+
+async fn attend(
     stream: tokio::net::UnixStream,
     caller: u32,
     desk: &impl Desk,
+    stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let (read, mut write) = stream.into_split();
-    let mut line = Zeroizing::new(String::new());
-    tokio::io::BufReader::new(read.take(LONGEST))
-        .read_line(&mut line)
-        .await?;
-    let reply = match obey(caller, &line, desk).await {
-        Ok(answer) => Reply {
-            answer: Some(answer),
-            error: None,
-        },
-        Err(error) => Reply {
-            answer: None,
-            error: Some(format!("{error:#}")),
-        },
-    };
-    let mut bytes = Zeroizing::new(serde_json::to_vec(&reply)?);
-    bytes.push(b'\n');
-    write.write_all(&bytes).await?;
-    Ok(())
+    let (read, write) = stream.into_split();
+    let line = line_of(read, stop).await?;
+    if line.is_empty() {
+        return Ok(());
+    }
+    send(write, obey(caller, &line, desk).await).await
+}
+
+/// Says to somebody who may not ask that it is so. What is asked is taken off the line and not looked at.
+async fn refuse(
+    stream: tokio::net::UnixStream,
+    caller: u32,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let (read, write) = stream.into_split();
+    anyhow::ensure!(!line_of(read, stop).await?.is_empty(), "nothing was asked");
+    let refusal = Refusal::new(
+        Reason::NotAllowed,
+        format!(
+            "user id {caller} may not do this; only root and the user the server runs as (id {}) may: use sudo",
+            nix::unistd::geteuid()
+        ),
+    );
+    send(write, Err(refusal.into())).await
 }
 
 async fn obey(caller: u32, line: &str, desk: &impl Desk) -> anyhow::Result<String> {
@@ -294,25 +398,13 @@ async fn obey(caller: u32, line: &str, desk: &impl Desk) -> anyhow::Result<Strin
         )
     })?;
     let secret = secret.map(Zeroizing::new);
-    if !is_operator(caller) {
-        let refused = "refused: neither root nor the server's own user";
-        desk.note("request", caller, &order, Some(refused.to_owned()))
-            .await?;
-        desk.note("response", caller, &order, Some(refused.to_owned()))
-            .await?;
-        anyhow::bail!(
-            "user id {caller} may not do this; only root and the user the server runs as (id {}) may: use sudo",
-            nix::unistd::geteuid()
-        );
-    }
-    desk.note("request", caller, &order, None).await?;
-    let outcome = desk
-        .obey(
-            caller,
-            &order,
-            secret.as_ref().map(|secret| secret.as_str()),
-        )
-        .await;
+    desk.note("request", caller, &order, None)
+        .await
+        .map_err(|error| Refusal::new(Reason::AuditLog, format!("{error:#}")))?;
+    let secret = secret.as_ref().map(|secret| secret.as_str());
+    let outcome = tokio::time::timeout(PATIENCE, desk.obey(caller, &order, secret))
+        .await
+        .unwrap_or_else(|_| Err(Refusal::new(Reason::TooLong, not_known(PATIENCE)).into()));
     let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
     let noting = desk.note("response", caller, &order, error);
     let noted = tokio::time::timeout(NOTING, noting)
@@ -327,6 +419,14 @@ async fn obey(caller: u32, line: &str, desk: &impl Desk) -> anyhow::Result<Strin
         );
     }
     outcome
+}
+
+/// What is said when nothing was heard within `patience`.
+fn not_known(patience: Duration) -> String {
+    format!(
+        "no answer within {} s; whether it was done is not known: look at the server's log (journalctl -u gridkeep), then at what was to be done",
+        patience.as_secs()
+    )
 }
 
 #[async_trait::async_trait]
@@ -349,6 +449,32 @@ impl Desk for Running {
     ) -> anyhow::Result<()> {
         audit(self, kind, caller, order, error).await
     }
+
+    async fn note_refused(&self, refused: Refused) {
+        let line = serde_json::json!({
+            "time": jiff::Timestamp::now().to_string(),
+            "type": "response",
+            "request": { "operation": "update", "path": "operator/socket", "caller_uid": refused.caller },
+            "error": "refused: neither root nor the server's own user",
+            "refused": refused.count,
+        });
+        let mut bytes = line.to_string().into_bytes();
+        bytes.push(b'\n');
+        if let Err(error) = self.audit.sink.write(bytes).await {
+            tracing::warn!(
+                caller = refused.caller,
+                calls = refused.count,
+                %error,
+                "refused calls on the operators' socket could not be noted in the audit log"
+            );
+        }
+    }
+}
+
+/// What a server without keys says to every order but one.
+pub(super) fn sealed() -> anyhow::Error {
+    let text = "the server is sealed; unseal it first (gridkeep operator unseal)";
+    Refusal::new(Reason::Sealed, text).into()
 }
 
 async fn perform(
@@ -363,7 +489,7 @@ async fn perform(
             Order::Unseal => anyhow::bail!(
                 "the server was sealed a moment ago and finishes what was under way; try again in a moment"
             ),
-            _ => anyhow::bail!("the server is sealed; unseal it first (gridkeep operator unseal)"),
+            _ => return Err(sealed()),
         }
     }
     match order {
@@ -471,7 +597,7 @@ async fn audit(
     bytes.push(b'\n');
     let passes = match running.audit.on_failure {
         AuditFailure::Refuse => false,
-        AuditFailure::Revoke => is_operator(caller) && order.cannot_wait(),
+        AuditFailure::Revoke => order.cannot_wait(),
         AuditFailure::Serve => true,
     };
     match running.audit.sink.write(bytes.clone()).await {
@@ -513,8 +639,8 @@ pub fn ask_with(
             path.display()
         )
     })?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(CALLERS_PATIENCE))?;
+    stream.set_write_timeout(Some(CALLERS_PATIENCE))?;
     let mut line = Zeroizing::new(serde_json::to_string(order)?);
     if let Some(secret) = secret {
         // In front of the brace that ends the order.
@@ -528,12 +654,22 @@ pub fn ask_with(
     let mut answer = String::new();
     BufReader::new(stream.take(LONGEST_ANSWER))
         .read_line(&mut answer)
-        .context("the server did not answer")?;
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+                Refusal::new(Reason::TooLong, not_known(CALLERS_PATIENCE)).into()
+            }
+            _ => anyhow::Error::new(error).context("the server did not answer; look at its log"),
+        })?;
     let reply: Reply = serde_json::from_str(&answer)
         .context("the server closed the connection without an answer; look at its log")?;
     match (reply.answer, reply.error) {
         (Some(answer), _) => Ok(answer),
-        (None, Some(error)) => anyhow::bail!("{error}"),
+        (None, Some(error)) => {
+            Err(Refusal::new(reply.reason.unwrap_or(Reason::Other), error).into())
+        }
         (None, None) => anyhow::bail!("the server's answer is empty"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Owns putting a configuration into force while requests are served.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,10 @@ use super::assemble::{self, Issuers};
 use super::audit::Audit;
 use super::cluster::{self, Occasion, Own, Settled};
 use super::{Options, affected, notify, operator, telemetry};
-use crate::config::{self, Config, Loaded, Severity, Surroundings};
+use crate::config::{self, Change, Config, Impact, Loaded, Severity, Surroundings};
+
+/// How long a reload waits for the audit log to be opened anew.
+const REOPENING: Duration = Duration::from_secs(5);
 
 /// After which a configuration that could not be put into force is tried again; doubled each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -109,7 +112,13 @@ impl Running {
     pub(crate) async fn reload(&self) {
         notify::tell("RELOADING=1");
         if let Some(audit) = &self.audit.file {
-            audit.reopen();
+            // Log rotation compresses the old file once the reload is answered.
+            if tokio::time::timeout(REOPENING, audit.reopen())
+                .await
+                .is_err()
+            {
+                tracing::warn!("the audit log is not opened anew yet: its disk is slow");
+            }
         }
         self.tls.read_anew().await;
         let reloaded = self.reload_configuration().await;
@@ -228,7 +237,7 @@ impl Running {
                 change.what
             );
         }
-        warn_of_what_needs_a_restart(&old, new);
+        warn_of_what_needs_a_restart(&changes);
         telemetry::in_force(new);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new.clone();
         tracing::info!(changes = changes.len(), "configuration reloaded");
@@ -241,33 +250,18 @@ pub(super) fn trusted_proxies(config: &Config) -> Vec<Network> {
     proxies.map(|network| network.value).collect()
 }
 
-fn warn_of_what_needs_a_restart(old: &Config, new: &Config) {
-    let places = |config: &Config| {
-        let own = &config.gridkeep;
-        (
-            own.listen
-                .iter()
-                .chain(&own.plain_listen)
-                .map(|listen| listen.value)
-                .collect::<Vec<_>>(),
-            [
-                own.certificate.value.clone(),
-                own.key.value.clone(),
-                own.data.value.clone(),
-                own.run_directory.value.clone(),
-            ],
-            own.etcd.as_ref().map(config::EtcdConfig::settled),
-            config.audit_log().map(Path::to_owned),
-            own.on_audit_failure.value,
-            own.seal_key_file
-                .as_ref()
-                .map(|setting| setting.value.clone()),
-            own.shamir.value,
-        )
-    };
-    if places(old) != places(new) {
+/// Says which of the changes are not in force yet.
+fn warn_of_what_needs_a_restart(changes: &[Change]) {
+    let mut keys: Vec<&str> = changes
+        .iter()
+        .filter(|change| change.impact == Impact::Restart)
+        .map(|change| change.key.as_str())
+        .collect();
+    keys.dedup();
+    if !keys.is_empty() {
         tracing::warn!(
-            "addresses, certificate paths, the data and run directories, the store's place, the root key's file, the audit log's path and what is done when it fails change only with a restart of the server"
+            "{} change only with a restart of the server; until then it runs with what was before",
+            keys.join(", ")
         );
     }
 }

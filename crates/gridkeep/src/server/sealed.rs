@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::counter::Counter;
-use super::operator::{Desk, Order, Socket};
+use super::operator::{self, Desk, Order, Socket};
 use super::port::Port;
 use super::{BUILD_DATE, Over, notify};
 use crate::config::{Config, EtcdConfig};
@@ -409,10 +409,9 @@ impl Desk for Waiting {
         order: &Order,
         secret: Option<&str>,
     ) -> anyhow::Result<String> {
-        anyhow::ensure!(
-            *order == Order::Unseal,
-            "the server is sealed; unseal it first (gridkeep operator unseal)"
-        );
+        if *order != Order::Unseal {
+            return Err(operator::sealed());
+        }
         tracing::info!(caller, "an operator unseals");
         match secret {
             None if self.shamir => {

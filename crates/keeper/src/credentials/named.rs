@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::CredentialName;
 use crate::database::{Change, NotCommitted, Stored, name};
 use crate::failure::Failure;
-use crate::keeper::{Keeper, missing_record};
-use crate::records::{CREDENTIAL, CredentialRecord, KEEPER, KeeperRecord, KeeperToken, NAMED};
+use crate::keeper::Keeper;
+use crate::records::{CREDENTIAL, CredentialRecord, KeeperToken, NAMED};
 
 /// Credentials entered into the index per transaction.
 const AT_ONCE: usize = 40;
@@ -169,8 +169,7 @@ impl Keeper {
 
     /// Whether every credential is in the index; until then the credentials themselves are looked through.
     async fn names_are_indexed(&self) -> Result<bool, Failure> {
-        let record: Option<Stored<KeeperRecord>> = self.inner.db.get(&name(KEEPER, &[])).await?;
-        Ok(record.is_some_and(|record| record.value.names_indexed))
+        Ok(self.record().await?.value.names_indexed)
     }
 
     /// Enters the credentials of a store that was written before there was an index. Several nodes may be at it.
@@ -196,25 +195,8 @@ impl Keeper {
             credentials = all.len(),
             "names of credentials are indexed by person"
         );
-        loop {
-            let stored: Stored<KeeperRecord> = self
-                .inner
-                .db
-                .get(&name(KEEPER, &[]))
-                .await?
-                .ok_or_else(missing_record)?;
-            let mut record = stored.value.clone();
-            record.names_indexed = true;
-            let mut change = Change::new();
-            change
-                .guard(stored.unchanged())
-                .put(stored.name.clone(), &record, None)?;
-            match self.inner.db.commit(change).await {
-                Ok(()) => return Ok(()),
-                Err(NotCommitted::Conflict) => {}
-                Err(other) => return Err(other.into()),
-            }
-        }
+        self.amend_record(|record| record.names_indexed = true)
+            .await
     }
 
     async fn index_some(&self, names: &[Name]) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ mod create;
 mod exchange;
 mod faults;
 mod handles;
+mod held;
 mod issuer;
 mod kerberos;
 mod login;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gridkeep_token::time::Seconds;
 
-use super::{Renewed, dead_to, kept_until, later};
+use super::{Renewed, dead_to, held, kept_until, later};
 use crate::database::{Change, NotCommitted, name};
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
@@ -84,6 +84,7 @@ impl Keeper {
                 &AccessorRecord { token: token.id },
                 kept_until(&token),
             )?;
+            held::enter(&mut change, &token)?;
             match self.inner.db.commit(change).await {
                 Ok(()) => {
                     return Ok(Renewed {

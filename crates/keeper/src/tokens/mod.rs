@@ -1,11 +1,13 @@
 //! Keeper tokens: proving and looking up here, making in [`create`], by role in [`roles`], renewing in [`lifetime`], revoking in
-//! [`revoke`], by the path they came from in [`leases`].
+//! [`revoke`], by the path they came from in [`leases`], by whom they
+//! speak for in [`held`].
 //!
 //! A token's link to its parent is bound: it dies with it. Revoking a tree is one write, because liveness reads the ancestors
 //! whose ids every token carries.
 
 mod address;
 mod create;
+mod held;
 mod leases;
 mod lifetime;
 mod revoke;
@@ -232,6 +234,9 @@ impl Keeper {
                 &token,
                 kept_until(&token),
             )?;
+            if token.revoked.is_some() {
+                held::leave(&mut change, &token);
+            }
             match self.inner.db.commit(change).await {
                 Ok(()) => return Ok(before),
                 Err(NotCommitted::Conflict) => stored = self.live(&before.id).await?,
@@ -437,7 +442,7 @@ pub(crate) fn put_new(change: &mut Change, token: &KeeperToken) -> Result<(), Fa
         &AccessorRecord { token: token.id },
         kept_until(token),
     )?;
-    Ok(())
+    held::enter(change, token)
 }
 
 fn kept_until(token: &KeeperToken) -> Option<i64> {

@@ -1,6 +1,6 @@
 //! Revoking: a tree in one write, or one token whose children live on.
 
-use super::{dead_to, kept_until, token_name};
+use super::{dead_to, held, kept_until, token_name};
 use crate::database::{Change, NotCommitted};
 use crate::events::{self, Event};
 use crate::failure::{BadInput, Failure};
@@ -70,6 +70,7 @@ impl Keeper {
             children_survive,
         });
         change.put(token_name(&token.id), &token, kept_until(&token))?;
+        held::leave(change, &token);
         events::record(
             change,
             &Event {

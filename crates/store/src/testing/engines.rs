@@ -21,6 +21,7 @@ pub struct FaultyEngine {
     random: Mutex<XorShift>,
     injected: AtomicU64,
     committing: AtomicU64,
+    records_read: AtomicU64,
     hangs: watch::Sender<Hangs>,
 }
 
@@ -63,6 +64,7 @@ impl FaultyEngine {
             random,
             injected: AtomicU64::new(0),
             committing: AtomicU64::new(0),
+            records_read: AtomicU64::new(0),
             hangs: watch::Sender::new(Hangs::Nothing),
         }
     }
@@ -70,6 +72,12 @@ impl FaultyEngine {
     /// Lets calls wait until this is said anew.
     pub fn set_hangs(&self, hangs: Hangs) {
         self.hangs.send_replace(hangs);
+    }
+
+    /// Records that were handed out so far, by reads and scans.
+    #[must_use]
+    pub fn records_read(&self) -> u64 {
+        self.records_read.load(Ordering::SeqCst)
     }
 
     /// Commits that somebody waits for at the moment.
@@ -126,7 +134,10 @@ impl FaultyEngine {
 impl Engine for FaultyEngine {
     async fn read(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<RawEntry>>, StoreError> {
         self.before(false).await?;
-        self.inner.read(keys).await
+        let found = self.inner.read(keys).await?;
+        let count = found.iter().flatten().count() as u64;
+        self.records_read.fetch_add(count, Ordering::SeqCst);
+        Ok(found)
     }
 
     async fn scan(
@@ -136,7 +147,10 @@ impl Engine for FaultyEngine {
         limit: usize,
     ) -> Result<RawPage, StoreError> {
         self.before(false).await?;
-        self.inner.scan(prefix, after, limit).await
+        let page = self.inner.scan(prefix, after, limit).await?;
+        let count = page.entries.len() as u64;
+        self.records_read.fetch_add(count, Ordering::SeqCst);
+        Ok(page)
     }
 
     async fn commit(&self, transaction: RawTransaction) -> Result<u64, RawCommitError> {

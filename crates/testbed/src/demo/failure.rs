@@ -28,6 +28,10 @@ pub enum Failure {
         source: io::Error,
     },
     #[error(
+        "no free port of loopback is to be had: {source}.\nThe server needs one for clients and one for its metrics.\nTry again; if it stays, look at the limit of open files (ulimit -n)."
+    )]
+    Ports { source: io::Error },
+    #[error(
         "what the demo says cannot be written: {0}.\nNobody would see the steps, so it ended.\nKeep its standard output open."
     )]
     Output(#[source] io::Error),

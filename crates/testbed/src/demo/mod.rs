@@ -11,6 +11,7 @@ mod failure;
 mod operator;
 mod own;
 mod place;
+mod ports;
 mod server;
 mod tell;
 
@@ -23,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::issuer::TestIssuer;
 use child::Program;
 use place::Place;
+use ports::Ports;
 use server::Server;
 use tell::Tell;
 
@@ -55,6 +57,9 @@ struct Stage {
     program: Program,
     issuer: Option<TestIssuer>,
     server: Option<Server>,
+    ports: Ports,
+    /// The words that name the server's configuration.
+    files: Vec<String>,
 }
 
 impl Stage {
@@ -92,6 +97,8 @@ async fn perform(args: &DemoArgs, program: Program, tell: &mut Tell<'_>) -> Resu
         program,
         issuer: None,
         server: None,
+        ports: Ports::choose()?,
+        files: Vec::new(),
     };
     let steps = async {
         match &args.config {

@@ -10,6 +10,7 @@ use super::certificates::{self, Certificates};
 use super::facts::{ConfiguredIssuer, issuers};
 use super::failure::Failure;
 use super::place::Place;
+use super::ports::Ports;
 use super::server::Server;
 use super::tell::{Tell, quoted, typed};
 use super::{Stage, own};
@@ -86,7 +87,7 @@ pub(super) async fn steps(
     }
 
     let certificates = certificates::make(&stage.place)?;
-    let overlay = overlay(&stage.place, &certificates, issuer);
+    let overlay = overlay(&stage.place, stage.ports, &certificates, issuer);
     let overlay = stage
         .place
         .write("etc/overlay.yaml", &overlay)?
@@ -100,6 +101,7 @@ pub(super) async fn steps(
         "--config",
         overlay.as_str(),
     ];
+    stage.files = words[1..].iter().map(|word| (*word).to_owned()).collect();
     tell.command(typed(&words))?;
     let server = stage
         .server
@@ -206,13 +208,19 @@ fn role<'i>(issuer: &'i ConfiguredIssuer, wanted: Option<&str>) -> Result<&'i st
 }
 
 /// Everything that would touch the real server's places. A single value replaces a list, where another list would be added to it.
-fn overlay(place: &Place, certificates: &Certificates, issuer: &ConfiguredIssuer) -> String {
+fn overlay(
+    place: &Place,
+    ports: Ports,
+    certificates: &Certificates,
+    issuer: &ConfiguredIssuer,
+) -> String {
     let text = |path: &Path| own::yaml(&path.display().to_string());
     let file = |name: &str| text(&place.file(name));
     let mut overlay = format!(
         "\
 gridkeep:
-  listen: \"127.0.0.1:0\"
+  listen: \"{}\"
+  callback_port: {}
   tls:
     certificate: {}
     key: {}
@@ -222,15 +230,18 @@ gridkeep:
   run_directory: {}
   telemetry:
     metrics:
-      listen: []
+      listen: \"{}\"
 cluster:
   auditlog: {}
 ",
+        ports.server,
+        ports.server.port(),
         text(&certificates.certificate),
         text(&certificates.key),
         file("data"),
         file("etc/root.key"),
         file("run"),
+        ports.metrics,
         file("audit.log"),
     );
     if !issuer.by_device_code() {
@@ -280,12 +291,12 @@ fn go_on(stage: &Stage, verify: &[&str], tell: &mut Tell<'_>) -> Result<(), Fail
         &["explain", "--ask-server"],
         verify,
         &["sh", "--", "gridkeep", "explain"],
-        &["destroy", "-f"],
     ] {
         tell.command(typed(words))?;
     }
     own::on_the_wire(stage, tell)?;
-    own::waiting(tell)
+    own::as_operator(stage, None, tell)?;
+    own::at_last(tell)
 }
 
 #[cfg(test)]
@@ -339,12 +350,24 @@ mod tests {
     fn the_overlay_holds_places_and_no_secret() {
         let place = Place::make().unwrap();
         let certificates = certificates::make(&place).unwrap();
-        let text = overlay(&place, &certificates, &issuer("it's", "direct", &["x"]));
+        let ports = Ports::choose().unwrap();
+        let text = overlay(
+            &place,
+            ports,
+            &certificates,
+            &issuer("it's", "direct", &["x"]),
+        );
         let read = crate::issuer::yaml::to_json(&text).unwrap();
-        assert_eq!(read["gridkeep"]["listen"], "127.0.0.1:0");
+        let own = &read["gridkeep"];
+        assert_eq!(own["listen"], ports.server.to_string());
+        assert_eq!(own["callback_port"], ports.server.port());
+        assert_eq!(
+            own["telemetry"]["metrics"]["listen"],
+            ports.metrics.to_string()
+        );
         assert_eq!(read["issuers"][0]["name"], "it's");
         assert_eq!(read["issuers"][0]["callbackmode"], "device");
-        let text = overlay(&place, &certificates, &issuer("a", "device", &["x"]));
+        let text = overlay(&place, ports, &certificates, &issuer("a", "device", &["x"]));
         assert!(!text.contains("issuers"));
     }
 

@@ -15,6 +15,7 @@ use super::child::{Finished, Program};
 use super::facts::Facts;
 use super::failure::Failure;
 use super::place::Place;
+use super::ports::Ports;
 use super::server::Server;
 use super::tell::{Tell, quoted, typed};
 use super::{Stage, certificates};
@@ -54,13 +55,15 @@ pub(super) async fn steps(
     let issuer = stage.issuer.insert(issuer);
 
     let certificates = certificates::make(&stage.place)?;
-    let config = configuration(&stage.place, &url, &secret, &certificates, &issuer_ca);
+    let places = (&stage.place, stage.ports);
+    let config = configuration(places, &url, &secret, &certificates, &issuer_ca);
     let config = stage
         .place
         .write("etc/demo.yaml", &config)?
         .display()
         .to_string();
     tell.step("The server starts with a file in htvault-config's schema, and a certificate of a throw-away authority.")?;
+    stage.files = vec!["--config".to_owned(), config.clone()];
     let words = ["server", "--config", config.as_str()];
     tell.command(typed(&words))?;
     let server = stage
@@ -198,7 +201,7 @@ async fn start_issuer(secret: &str, once: bool) -> Result<TestIssuer, Failure> {
 
 /// The configuration file, in the original's schema and with our own keys beside it.
 fn configuration(
-    place: &Place,
+    (place, ports): (&Place, Ports),
     issuer: &str,
     secret: &str,
     certificates: &certificates::Certificates,
@@ -224,7 +227,8 @@ cluster:
   auditlog: {audit}
 # Our own, which the original ignores:
 gridkeep:
-  listen: [\"127.0.0.1:0\"]
+  listen: [\"{server}\"]
+  callback_port: {port}
   tls:
     certificate: {certificate}
     key: {key}
@@ -234,8 +238,11 @@ gridkeep:
   run_directory: {run}
   telemetry:
     metrics:
-      listen: []
+      listen: [\"{metrics}\"]
 ",
+        server = ports.server,
+        port = ports.server.port(),
+        metrics = ports.metrics,
         issuer = yaml(issuer),
         secret = yaml(secret),
         issuer_ca = yaml(issuer_ca),
@@ -415,11 +422,11 @@ fn go_on(stage: &Stage, issuer_ca: &str, tell: &mut Tell<'_>) -> Result<(), Fail
         "gridkeep explain --ask-server",
         &format!("gridkeep verify --cafile {}", quoted(issuer_ca)),
         "gridkeep sh -- gridkeep explain",
-        "gridkeep destroy -f",
     ] {
         tell.command(command)?;
     }
     on_the_wire(stage, tell)?;
+    as_operator(stage, Some(PERSON), tell)?;
     let Some((issuer, server)) = stage.issuer.as_ref().zip(stage.server.as_ref()) else {
         return Ok(());
     };
@@ -449,7 +456,39 @@ fn go_on(stage: &Stage, issuer_ca: &str, tell: &mut Tell<'_>) -> Result<(), Fail
         "tail -n 2 {}",
         quoted(&stage.place.text("audit.log"))
     ))?;
-    waiting(tell)
+    at_last(tell)
+}
+
+/// What ends the person's tokens, and then the demo.
+pub(super) fn at_last(tell: &mut Tell<'_>) -> Result<(), Failure> {
+    tell.step("At last, to remove the tokens (the commands above need them):")?;
+    tell.command("gridkeep destroy -f")?;
+    tell.step("Ctrl-C ends the demo and removes everything.")
+}
+
+/// The commands of whoever runs the server.
+pub(super) fn as_operator(
+    stage: &Stage,
+    person: Option<&str>,
+    tell: &mut Tell<'_>,
+) -> Result<(), Failure> {
+    tell.step("As its operator:")?;
+    for words in [
+        &["status"][..],
+        &["operator", "credentials"],
+        &["operator", "tokens"],
+        &["operator", "token"],
+        &["config", "show"],
+        &["audit", "verify"],
+    ] {
+        let mut words = words.to_vec();
+        if words.ends_with(&["tokens"]) {
+            words.extend(person);
+        }
+        words.extend(stage.files.iter().map(String::as_str));
+        tell.command(typed(&words))?;
+    }
+    tell.command(format_args!("curl http://{}/metrics", stage.ports.metrics))
 }
 
 /// The environment of the commands, to be pasted into another shell.
@@ -471,6 +510,15 @@ pub(super) fn environment(stage: &Stage, tell: &mut Tell<'_>) -> Result<(), Fail
             ))?;
         }
     }
+    // What tools of Vault look at.
+    let address = format!("https://localhost:{}", stage.ports.server.port());
+    for (name, value) in [
+        ("VAULT_ADDR", address),
+        ("VAULT_CACERT", stage.place.text("ca.pem")),
+        ("VAULT_TOKEN_FILE", stage.place.text("home/vault-token")),
+    ] {
+        tell.output(format_args!("export {name}={}", quoted(&value)))?;
+    }
     Ok(())
 }
 
@@ -491,16 +539,15 @@ pub(super) fn on_the_wire(stage: &Stage, tell: &mut Tell<'_>) -> Result<(), Fail
         ca = quoted(&stage.place.text("ca.pem")),
         port = server.port()
     ))?;
+    tell.command(
+        r#"printf 'X-Vault-Token: %s' "$(cat "$VAULT_TOKEN_FILE")" | curl --cacert "$VAULT_CACERT" -H @- "$VAULT_ADDR/v1/auth/token/lookup-self""#,
+    )?;
     tell.command(format_args!(
         "printf 'X-Vault-Token: %s' \"$(cat {vault_token})\" | curl --cacert {ca} -H @- \"$({url})\"",
         vault_token = quoted(&stage.place.text("home/vault-token")),
         ca = quoted(&stage.place.text("ca.pem")),
         url = "gridkeep get --nobearertoken --showbearerurl"
     ))
-}
-
-pub(super) fn waiting(tell: &mut Tell<'_>) -> Result<(), Failure> {
-    tell.step("Ctrl-C ends the demo and removes everything.")
 }
 
 #[cfg(test)]

@@ -72,15 +72,23 @@ impl Writer {
         loop {
             let retry = self.shared.options.check_every.max(LEAST_RETRY);
             let retry = (!self.owed.is_empty()).then_some(retry);
-            let (reopen, closed) = {
+            let (reopen, reopeners, closed) = {
                 let mut state = self.shared.gather(retry);
                 std::mem::swap(&mut state.lines, &mut lines);
                 std::mem::swap(&mut state.waiters, &mut waiters);
                 state.count = 0;
-                (std::mem::take(&mut state.reopen), state.closed)
+                (
+                    std::mem::take(&mut state.reopen),
+                    std::mem::take(&mut state.reopeners),
+                    state.closed,
+                )
             };
             if reopen || self.checked.elapsed() >= self.shared.options.check_every {
                 self.follow_name(reopen);
+            }
+            for waiter in reopeners {
+                // Nobody has to wait for it.
+                let _ = waiter.send(());
             }
             let result = self.write(&lines);
             if let Err(error) = &result {

@@ -86,6 +86,22 @@ impl Differ<'_> {
                 &new.origin.clone(),
             );
         }
+        let (old, new) = (self.old.own_name(), self.new.own_name());
+        if old.value != new.value {
+            let what = format!(
+                "This node's name changes from `{}` to `{}`.",
+                old.value, new.value
+            );
+            let affected =
+                "No user; to the other nodes it is a new node, and the old one falls silent.";
+            self.push(
+                Impact::Restart,
+                "cluster.myname",
+                what,
+                affected,
+                &new.origin,
+            );
+        }
         let members = |config: &Config| config.member_names().into_iter().collect::<BTreeSet<_>>();
         let (old, new) = (members(self.old), members(self.new));
         let list = |names: Vec<&String>| names.into_iter().cloned().collect::<Vec<_>>().join(", ");
@@ -187,6 +203,15 @@ impl Differ<'_> {
                     .unwrap_or_default(),
             ),
             (
+                "seal.shamir",
+                yes_or_no(old.shamir.value),
+                yes_or_no(new.shamir.value),
+                if new.shamir.value { new } else { old }
+                    .shamir
+                    .origin
+                    .clone(),
+            ),
+            (
                 "seal.key_file",
                 key_file(old),
                 key_file(new),
@@ -210,6 +235,9 @@ impl Differ<'_> {
                     "store" => {
                         "Everybody, unless what is stored is copied there first (gridkeep store copy): another store knows no login."
                     }
+                    "seal.shamir" => {
+                        "Everybody: a store keeps the seal it was made with, so the server does not start on the one that is there."
+                    }
                     "seal.key_file" => {
                         "Nobody, if the file holds the same key; with another one the server does not start."
                     }
@@ -224,6 +252,18 @@ impl Differ<'_> {
                     &origin,
                 );
             }
+        }
+        if let (Some(was), Some(now)) = (&old.etcd, &new.etcd)
+            && store(old) == store(new)
+            && was.settled() != now.settled()
+        {
+            self.push(
+                Impact::Restart,
+                "gridkeep.store.etcd",
+                "The files of TLS, the upkeep or the quota change.".to_owned(),
+                "Nobody, if the members of etcd take the new certificate.",
+                &now.prefix.origin,
+            );
         }
         let list = |config: &GridkeepConfig| {
             config
@@ -406,10 +446,11 @@ fn store(config: &GridkeepConfig) -> String {
         .map_or("the data directory".to_owned(), |etcd| etcd.place())
 }
 
+fn yes_or_no(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.to_owned()
+}
+
 fn key_file(config: &GridkeepConfig) -> String {
-    if config.shamir.value {
-        return "shares".to_owned();
-    }
     config
         .seal_key_file
         .as_ref()

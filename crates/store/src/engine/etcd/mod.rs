@@ -35,6 +35,7 @@ use crate::{Outcome, StoreError};
 mod commit;
 mod connect;
 mod follow;
+mod health;
 mod hints;
 mod layout;
 mod lease;
@@ -45,6 +46,7 @@ mod transaction;
 mod upkeep;
 
 pub use connect::Tls;
+pub use health::{MemberHealth, MemberState, health};
 pub(crate) use open::Import;
 pub use open::{Etcd, Settings};
 pub use upkeep::{DEFAULT_QUOTA, Upkeep};
