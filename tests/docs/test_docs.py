@@ -9,7 +9,7 @@ import pytest
 from lab import DOCS, ELLIPSIS, Lab, blocks, fits, play, prepare
 from support.processes import GRIDKEEP, PATIENCE
 
-PAGES = [DOCS / name for name in ("operate.md", "clients.md", "configuration.md")]
+PAGES = [DOCS / name for name in ("operate.md", "cluster.md", "clients.md", "configuration.md")]
 SOURCES = Path(__file__).resolve().parents[2] / "crates"
 OWN = [
     ("server",), ("config", "check"), ("config", "show"), ("config", "diff"), ("config", "publish"), ("cluster", "status"), ("audit", "verify"), ("status",),
