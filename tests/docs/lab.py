@@ -23,6 +23,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -100,6 +101,8 @@ class Lab:
             self.place(place).mkdir(parents=True, exist_ok=True)
         self.etc = "/etc/gridkeep"
         self.issuers = {}
+        self.etcd = []
+        self.etcd_clients = {}
         users = [{"name": "alice", "password": "alice", "claims": {"wlcg.credkey": "alice", "groups": ["operators"]}}]
         try:
             for url, name in ISSUERS.items():
@@ -136,7 +139,7 @@ class Lab:
 default=
 case "$*" in *--config*|*--help*) ;; *) default="--config {self.place('/etc/gridkeep/config.d')}" ;; esac
 case "$1 $2" in
-"config diff"|"audit verify"|operator*|status*|doctor*) exec {GRIDKEEP} "$@" $default --config {self.root}/lab.yaml ;;
+"config diff"|"config publish"|"audit verify"|cluster*|operator*|status*|doctor*) exec {GRIDKEEP} "$@" $default --config {self.root}/lab.yaml ;;
 config*) exec {GRIDKEEP} "$@" $default ;;
 server*) exec {GRIDKEEP} "$@" $default --config {self.root}/lab.yaml ;;
 esac
@@ -166,6 +169,8 @@ exec {GRIDKEEP} "$@"
         text = re.sub(rf"(?<![\w./-])(?:{places})(?![\w.-])", lambda place: str(self.place(place[0])), text)
         for url, issuer in self.issuers.items():
             text = text.replace(url, issuer.url)
+        for name, url in self.etcd_clients.items():
+            text = text.replace(name, url)
         text = text.replace("_u1000", f"_u{os.getuid()}")
         if METRICS in text:
             log = (self.root / "server.log").read_text()
@@ -177,6 +182,8 @@ exec {GRIDKEEP} "$@"
         text = text.replace(f"{self.root}/at/", "/").replace(str(GRIDKEEP), "gridkeep")
         for url, issuer in self.issuers.items():
             text = text.replace(issuer.url, url)
+        for name, url in self.etcd_clients.items():
+            text = text.replace(url, name)
         text = re.sub(r"http://127\.0\.0\.1:\d+/metrics", f"http://{METRICS}/metrics", text)
         text = text.replace(f"serving on 127.0.0.1:{self.port}", "serving on [::]:8200")
         text = re.sub(rf"127\.0\.0\.1(:|%3A){self.port}", rf"{SERVICE}\g<1>8200", text).replace("`127.0.0.1`", f"`{SERVICE}`")
@@ -248,9 +255,45 @@ exec {GRIDKEEP} "$@"
             self.process.signal(signal.SIGHUP)
             self.notify.wait_for("READY=1", self.process)
 
+    def start_etcd(self):
+        """The three members of docs/cluster.md, with TLS, and the server's certificate for them."""
+        certificate, key = self.authority.issue("etcd")
+        place = self.place("/etc/gridkeep/etcd")
+        place.mkdir()
+        for source, name in ((self.authority.path, "ca.pem"), (certificate, "client.pem"), (key, "client.key")):
+            (place / name).write_bytes(Path(source).read_bytes())
+        # Bound together, so that they differ.
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
+        urls = [f"https://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+        for each in sockets:
+            each.close()
+        names = ["etcd1", "etcd2", "etcd3"]
+        peers = dict(zip(names, urls[3:]))
+        self.etcd_clients = {f"https://{name}.example.org:2379": url for name, url in zip(names, urls)}
+        for name, client in zip(names, urls):
+            # Named as the document names them in /etc/default/etcd.
+            settings = {
+                "NAME": name, "DATA_DIR": self.root / name, "LISTEN_CLIENT_URLS": client, "ADVERTISE_CLIENT_URLS": client,
+                "LISTEN_PEER_URLS": peers[name], "INITIAL_ADVERTISE_PEER_URLS": peers[name],
+                "INITIAL_CLUSTER": ",".join(f"{each}={url}" for each, url in peers.items()), "INITIAL_CLUSTER_TOKEN": "gridkeep-1",
+                "INITIAL_CLUSTER_STATE": "new", "CLIENT_CERT_AUTH": "true", "TRUSTED_CA_FILE": self.authority.path, "CERT_FILE": certificate,
+                "KEY_FILE": key, "PEER_CLIENT_CERT_AUTH": "true", "PEER_TRUSTED_CA_FILE": self.authority.path, "PEER_CERT_FILE": certificate,
+                "PEER_KEY_FILE": key, "LOG_LEVEL": "error",
+            }
+            env = {"PATH": os.environ["PATH"], **{f"ETCD_{key}": str(value) for key, value in settings.items()}}
+            self.etcd.append(Process(["etcd"], self.root / f"{name}.log", env=env))
+        ask = ["etcdctl", "--endpoints", ",".join(urls[:3]), "endpoint", "health"]
+        wait_until(
+            lambda: subprocess.run(ask, env=self.environment(), capture_output=True, timeout=PATIENCE).returncode == 0, "etcd is healthy", self.etcd[0]
+        )
+        # Which node this is, and where its data is: `gridkeep store copy` is told one file or directory.
+        (self.place("/etc/gridkeep/config.d") / "00-lab.yaml").write_text(
+            f"cluster: {{myname: gk1.example.org}}\ngridkeep: {{advertise: 'gk1.example.org:8200', data: {self.place('/var/lib/gridkeep')}}}\n"
+        )
+
     def stop(self):
         trouble = []
-        for end in (self.stop_server, *(issuer.stop for issuer in self.issuers.values())):
+        for end in (self.stop_server, *(member.kill for member in self.etcd), *(issuer.stop for issuer in self.issuers.values())):
             try:
                 end()
             except Exception as error:  # the next must be ended too
@@ -266,6 +309,8 @@ exec {GRIDKEEP} "$@"
             "HOME": str(home), "PATH": f"{self.bin}:{os.environ['PATH']}", "XDG_RUNTIME_DIR": str(self.place("/run/user/1000")),
             "HTGETTOKENOPTS": f"--cafile={self.bundle} --vaulttokenfile={self.place('/tmp')}/vt_u{os.getuid()} --nokerberos --nossh --web-open-command=",
             "CURL_CA_BUNDLE": str(self.bundle), "REQUESTS_CA_BUNDLE": str(self.bundle), "VAULT_TOKEN_FILE": f"{self.place('/tmp')}/vt_u{os.getuid()}",
+            "ETCDCTL_API": "3", "ETCDCTL_CACERT": f"{self.place('/etc/gridkeep/etcd')}/ca.pem",
+            "ETCDCTL_CERT": f"{self.place('/etc/gridkeep/etcd')}/client.pem", "ETCDCTL_KEY": f"{self.place('/etc/gridkeep/etcd')}/client.key",
             "LC_ALL": "C.UTF-8", "X509_CERT_DIR": "/nonexistent", "SSL_CERT_FILE": str(self.bundle), "PYTHONWARNINGS": "ignore",
         }
 
@@ -402,6 +447,8 @@ def prepare(lab: Lab, path: Path):
         for block in blocks(DOCS / "operate.md"):
             if block.kind == "file":
                 lab.make_file(block)
+        if path.name == "cluster.md":
+            lab.start_etcd()
         lab.start()
 
 

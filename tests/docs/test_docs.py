@@ -9,7 +9,7 @@ import pytest
 from lab import DOCS, ELLIPSIS, Lab, blocks, fits, play, prepare
 from support.processes import GRIDKEEP, PATIENCE
 
-PAGES = [DOCS / name for name in ("operate.md", "clients.md", "configuration.md")]
+PAGES = [DOCS / name for name in ("operate.md", "cluster.md", "clients.md", "configuration.md")]
 SOURCES = Path(__file__).resolve().parents[2] / "crates"
 OWN = [
     ("server",), ("config", "check"), ("config", "show"), ("config", "diff"), ("config", "publish"), ("cluster", "status"), ("audit", "verify"), ("status",),
@@ -254,5 +254,11 @@ def test_systemd_unit(tmp_path):
     text = (DOCS / "operate.md").read_text()
     unit = tmp_path / "gridkeep-example.service"
     unit.write_text(re.search(r"<!-- unit -->\n```ini\n(.*?)```", text, re.S)[1].replace("/usr/bin/gridkeep", str(GRIDKEEP)))
-    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=PATIENCE)
-    assert "gridkeep-example" not in done.stderr, done.stderr
+    dropped_in = tmp_path / "gridkeep-example.service.d" / "override.conf"
+    dropped_in.parent.mkdir()
+    changes = re.findall(r"^# systemctl edit gridkeep\n(\[Service\]\n(?:\w.*\n)+)", text, re.M)
+    assert len(changes) > 2
+    for change in ["", *changes]:
+        dropped_in.write_text(change)
+        done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=PATIENCE)
+        assert "gridkeep-example" not in done.stderr, f"{change}{done.stderr}"

@@ -56,7 +56,7 @@ pub fn lonely_cluster(reader: &mut Reader<'_>, root: &Mapping, shared_store: boo
             &origin,
             &format!("cluster.{key}"),
             "Other nodes are named, but no store that they share.",
-            "Each of these nodes is a server of its own: it knows no login, token or revocation of the others, and refuses clients that come to it from them. Set `gridkeep.store.etcd` on each node (docs/operate.md, A cluster), or take the key out where this server is to run alone.",
+            "Each of these nodes is a server of its own: it knows no login, token or revocation of the others, and refuses clients that come to it from them. Set `gridkeep.store.etcd` on each node (docs/cluster.md, A cluster), or take the key out where this server is to run alone.",
         );
     }
 }
