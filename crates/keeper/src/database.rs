@@ -228,15 +228,36 @@ impl Database {
         self.each_resting(kind, prefix, 0, each).await
     }
 
+    /// The same; tells how many there are that are damaged and were passed over, for whoever would refuse something because a record is
+    /// not there.
+    pub async fn each_counting_damaged<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &[&[u8]],
+        each: impl FnMut(Stored<T>) -> std::ops::ControlFlow<()>,
+    ) -> Result<usize, Failure> {
+        self.pages(kind, prefix, 0, each).await
+    }
+
     /// The same with a rest after each page, `rest` times as long as the page took: for what has time while others are served.
     pub async fn each_resting<T: DeserializeOwned>(
         &self,
         kind: Kind,
         prefix: &[&[u8]],
         rest: u32,
-        mut each: impl FnMut(Stored<T>) -> std::ops::ControlFlow<()>,
+        each: impl FnMut(Stored<T>) -> std::ops::ControlFlow<()>,
     ) -> Result<(), Failure> {
-        let mut after = None;
+        self.pages(kind, prefix, rest, each).await.map(drop)
+    }
+
+    async fn pages<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &[&[u8]],
+        rest: u32,
+        mut each: impl FnMut(Stored<T>) -> std::ops::ControlFlow<()>,
+    ) -> Result<usize, Failure> {
+        let (mut after, mut passed_over) = (None, 0);
         loop {
             let began = tokio::time::Instant::now();
             let page = self
@@ -245,16 +266,17 @@ impl Database {
                 .await
                 .map_err(|error| failure(&error))?;
             for damaged in page.damaged {
+                passed_over += 1;
                 tracing::error!(%damaged, "a stored record is passed over");
             }
             for entry in page.entries {
                 if each(self.parse(entry)?).is_break() {
-                    return Ok(());
+                    return Ok(passed_over);
                 }
             }
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(()),
+                None => return Ok(passed_over),
             }
             if rest > 0 {
                 tokio::time::sleep(began.elapsed() * rest).await;

@@ -238,6 +238,8 @@ impl Keeper {
             }
             setup.removed_issuers = record.removed_issuers;
             setup.removed_roles = record.removed_roles;
+            setup.removed_kerberos = record.removed_kerberos;
+            setup.removed_ssh = record.ssh_off_since;
             break;
         }
         let setup = Arc::new(setup);

@@ -478,6 +478,12 @@ pub(crate) struct KeeperRecord {
     /// Roles that were configured last.
     #[serde(default)]
     pub roles: Vec<String>,
+    /// Issuers that had Kerberos logins last.
+    #[serde(default)]
+    pub kerberos: Vec<String>,
+    /// Issuers whose Kerberos logins were taken out of the configuration, and when.
+    #[serde(default)]
+    pub removed_kerberos: BTreeMap<String, i64>,
     /// Level in which records are written.
     #[serde(default = "first_level")]
     pub level: u16,

@@ -261,6 +261,10 @@ pub struct Setup {
     pub removed_issuers: BTreeMap<String, i64>,
     /// The same of roles of issuers that stay, as `issuer/role` in lower case.
     pub removed_roles: BTreeMap<String, i64>,
+    /// The same of Kerberos logins, by the issuers that had them.
+    pub removed_kerberos: BTreeMap<String, i64>,
+    /// When it was noticed that logging in with ssh keys is switched off.
+    pub removed_ssh: Option<i64>,
     /// What is not served because of an error in it.
     pub left_out: LeftOut,
     /// How long what was taken out is kept; `None`: a week.
