@@ -114,6 +114,7 @@ pub(crate) struct Inner {
     pub rate_limits: RateLimits,
     pub flights: Flights,
     pub logins: Logins,
+    pub ssh_files: Arc<crate::ssh::KeyFiles>,
     pub tickets: Tickets,
     pub exchanges: Exchanges,
     /// Grants that were used since they were last refreshed.
@@ -183,6 +184,7 @@ impl Keeper {
                 rate_limits,
                 flights: Flights::default(),
                 logins: Logins::default(),
+                ssh_files: Arc::default(),
                 tickets: Tickets::default(),
                 exchanges: Exchanges::default(),
                 revoking: tokio::sync::Mutex::default(),

@@ -187,7 +187,8 @@ impl Default for KeepAlive {
 pub struct Limits {
     /// Login sessions under way in total.
     pub login_sessions_total: usize,
-    /// Login sessions under way from one address.
+    /// Login sessions under way from one IPv4 address or IPv6 network of 64 bits. From one IPv6 network of 56 or 48 bits, which may be
+    /// one customer's, as many, or a tenth of the total if that is more.
     pub login_sessions_per_address: usize,
 }
 

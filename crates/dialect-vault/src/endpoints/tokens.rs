@@ -299,7 +299,7 @@ async fn revoke(
     }
 }
 
-/// The live tokens of the person who asks: those of the same identity, and the one that was shown.
+/// The live tokens of whoever asks: see [`Keeper::kin`](gridkeep_keeper::Keeper::kin).
 pub(super) async fn own(
     inner: &Inner,
     accessor: Option<&str>,
@@ -307,10 +307,8 @@ pub(super) async fn own(
     caller: &Caller<'_>,
 ) -> Result<Answer, Trouble> {
     let keeper = &inner.keeper;
-    let asking = &caller.bearer.token;
-    let is_own = |token: &KeeperToken| {
-        token.id == asking.id || (token.entity.is_some() && token.entity == asking.entity)
-    };
+    let kin = keeper.kin(caller.bearer).await?;
+    let is_own = |token: &KeeperToken| kin.includes(token);
     let Some(accessor) = accessor.filter(|accessor| !accessor.is_empty()) else {
         if call.operation != Operation::List {
             return Err(Trouble::unsupported());

@@ -150,8 +150,16 @@ mod tests {
             ("storage.read:/a", "storage.read:/a/%2e%2e/b", false),
             ("storage.read:/a", "storage.read:/a//b", false),
             ("storage.read:/a", "storage.read:/a/./b", false),
-            ("storage.read:/a", "storage.read:/a/b\0storage.modify:/", false),
-            ("storage.read:/a", "storage.read:/a/b storage.modify:/", false),
+            (
+                "storage.read:/a",
+                "storage.read:/a/b\0storage.modify:/",
+                false,
+            ),
+            (
+                "storage.read:/a",
+                "storage.read:/a/b storage.modify:/",
+                false,
+            ),
             ("storage.read:/a", "storage.read", false),
             ("compute.read", "compute.read:/x", false),
             ("storage.read:/a", "wlcg.groups:/dune/production", false),

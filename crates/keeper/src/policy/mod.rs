@@ -219,9 +219,7 @@ impl Policies {
         Ok(())
     }
 
-    async fn written(
-        db: &Database,
-    ) -> Result<(HashMap<String, Arc<Policy>>, Unreadable), Failure> {
+    async fn written(db: &Database) -> Result<(HashMap<String, Arc<Policy>>, Unreadable), Failure> {
         let (mut written, mut unreadable) = (HashMap::new(), Unreadable::default());
         let damaged = db.each_counting_damaged(POLICY, &[], |stored| {
             let name = stored.name.parts().first().map(|part| String::from_utf8_lossy(part).into_owned()).unwrap_or_default();

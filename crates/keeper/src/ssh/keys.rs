@@ -2,6 +2,7 @@
 //! administrators put into files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gridkeep_identity::ssh::{Key, authorized_keys};
 use gridkeep_store::{Guard, Name};
@@ -16,8 +17,12 @@ use crate::records::{SSH_KEYS, SshKeyRecord, SshKeysRecord};
 use crate::setup::{Setup, SshSetup};
 use crate::tokens::Bearer;
 
-/// Keys one credkey can have.
+/// Keys one credkey can have at one issuer.
 const MOST_KEYS: usize = 100;
+/// Bytes they can have, so that people of one name at some issuers do not fill the record that they share.
+const MOST_BYTES: usize = 100 << 10;
+/// Longest line that can be registered, in bytes, comment included: twice what the longest keys need.
+const LONGEST_LINE: usize = 4 << 10;
 const LONGEST_NAME: usize = 255;
 
 /// Keys to be registered.
@@ -194,18 +199,16 @@ impl Keeper {
                         });
                     }
                 }
-                if registered.len() > MOST_KEYS {
-                    return Err(BadInput::Other(format!(
-                        "{} can have at most {MOST_KEYS} ssh keys; remove some first (gridkeep ssh-keys remove)",
-                        request.name
-                    ))
-                    .into());
-                }
-                Ok(())
+                Ok(within_quota(registered, &request.name, &issuers)?)
             },
         )
         .await?;
         Ok(left_out)
+    }
+
+    /// Whether somebody with this permission can do no more at `auth/ssh/role/…` than add keys of their own.
+    pub fn adds_own_ssh_keys(&self, by: &Bearer, granted: &Granted) -> bool {
+        self.self_registering(&self.setup(), by, granted).is_some()
     }
 
     /// The issuer with whose login somebody registers keys of his own; `None` for everybody else who may write here.
@@ -472,23 +475,22 @@ impl Keeper {
                 directory.join(issuer).join(credkey),
                 Some(issuer.to_owned()),
             );
-            let owner = credkey.to_owned();
+            let (owner, files) = (credkey.to_owned(), self.inner.ssh_files.clone());
             let reading = tokio::task::spawn_blocking(move || {
-                [for_one, for_all].map(|(path, issuer)| from_file(&path, issuer.as_deref(), &owner))
+                [for_one, for_all].map(|(path, issuer)| {
+                    files.get(&path, |path| from_file(path, issuer.as_deref(), &owner))
+                })
             });
             let panicked = |_| {
                 [
-                    Ok(Vec::new()),
+                    Ok(Arc::default()),
                     Err("reading keys ended in a panic".to_owned()),
                 ]
             };
             for read in reading.await.unwrap_or_else(panicked) {
                 match read {
-                    Ok(more) => keys.extend(more),
-                    Err(why) => {
-                        tracing::error!("{why}");
-                        trouble = Some(why);
-                    }
+                    Ok(more) => keys.extend(more.iter().cloned()),
+                    Err(why) => trouble = Some(why),
                 }
             }
         }
@@ -540,8 +542,10 @@ pub(super) fn opens(key: &SshKey, issuer: &str, ssh: &SshSetup) -> bool {
         .is_none_or(|own| own == issuer || ssh.cross_issuer)
 }
 
+/// Reads a file and logs what is wrong with it.
 fn from_file(path: &Path, issuer: Option<&str>, owner: &str) -> Result<Vec<SshKey>, String> {
-    let Some(file) = authorized_keys::read(path).map_err(|error| error.to_string())? else {
+    let read = authorized_keys::read(path).map_err(|error| error.to_string());
+    let Some(file) = read.inspect_err(|why| tracing::error!("{why}"))? else {
         return Ok(Vec::new());
     };
     for left_out in &file.left_out {
@@ -568,12 +572,44 @@ fn from_file(path: &Path, issuer: Option<&str>, owner: &str) -> Result<Vec<SshKe
         .collect())
 }
 
+/// Refuses more keys than `owner` can have at each of `issuers`. Those of other people are not counted, whose name may be the same
+/// at another issuer, or but for its case.
+fn within_quota(
+    registered: &[SshKeyRecord],
+    owner: &str,
+    issuers: &[Option<String>],
+) -> Result<(), BadInput> {
+    for issuer in issuers {
+        let theirs = registered
+            .iter()
+            .filter(|key| key.owner == owner && key.issuer == *issuer);
+        let (count, bytes) = theirs.fold((0, 0), |(count, bytes), key| {
+            (count + 1, bytes + key.line.len() + key.comment.len())
+        });
+        if count > MOST_KEYS || bytes > MOST_BYTES {
+            return Err(BadInput::Other(format!(
+                "{owner} can have at most {MOST_KEYS} ssh keys of {} KiB in all; remove some first (gridkeep ssh-keys remove)",
+                MOST_BYTES >> 10
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The keys among `texts`. Whoever registers all the keys of an agent may have some that cannot be used; an administrator is told.
 fn usable(texts: &[String], lenient: bool) -> Result<(Vec<Key>, Vec<String>), BadInput> {
     let mut keys: Vec<Key> = Vec::new();
     let mut left_out = Vec::new();
     let given = texts.iter().filter(|text| !text.trim().is_empty());
     for (index, text) in given.enumerate() {
+        if text.len() > LONGEST_LINE {
+            left_out.push(format!(
+                "public key {}: it is longer than {} KiB",
+                index + 1,
+                LONGEST_LINE >> 10
+            ));
+            continue;
+        }
         match Key::parse(text) {
             Ok(key) if keys.contains(&key) => {}
             Ok(key) => keys.push(key),

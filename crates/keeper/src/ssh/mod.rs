@@ -1,10 +1,12 @@
-//! Logging in with the key of an ssh-agent: logging in itself in [`login`], whose key is whose in [`keys`].
+//! Logging in with the key of an ssh-agent: logging in itself in [`login`], whose key is whose in [`keys`], what stands in files of
+//! administrators and was read before in [`files`].
 //!
 //! A key is bound to a credkey and an issuer. One that was registered with a login at an issuer opens that issuer's credentials and
 //! no other's, unless the operator says otherwise. A login's issuer and role are bound to its token; nothing that another login of
 //! the same person does changes them. The nonce to sign carries its own proof, so handing one out writes nothing; the login that
 //! succeeds with it spends it, in the same commit, for all nodes.
 
+mod files;
 mod keys;
 mod login;
 
@@ -12,6 +14,7 @@ use gridkeep_token::time::UnixSeconds;
 
 use crate::records::KeeperRecord;
 
+pub(crate) use files::KeyFiles;
 pub use gridkeep_identity::ssh::{FORMATS as SSH_SIGNATURE_FORMATS, Form as SshSignatureForm};
 pub use keys::{RegisterSshKeys, SshKey, SshKeySource};
 pub use login::{SshChallenge, SshLogin, SshProbe};
