@@ -127,7 +127,7 @@ struct Enclosed {
 }
 
 /// The answer to [`Order::Token`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct TokenAnswer {
     /// The secret.
     pub token: String,
@@ -135,6 +135,15 @@ pub struct TokenAnswer {
     pub accessor: String,
     /// Seconds it lives.
     pub ttl: u64,
+}
+
+impl std::fmt::Debug for TokenAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenAnswer")
+            .field("accessor", &self.accessor)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The answer to [`Order::Diff`].
@@ -146,7 +155,7 @@ pub struct DiffAnswer {
     pub code: u8,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Reply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<String>,
@@ -538,5 +547,24 @@ pub fn ask_with(
         (Some(answer), _) => Ok(answer),
         (None, Some(error)) => anyhow::bail!("{error}"),
         (None, None) => anyhow::bail!("the server's answer is empty"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_not_shown_by_mistake() {
+        let answer = TokenAnswer {
+            token: "hvs.canary".to_owned(),
+            accessor: "name".to_owned(),
+            ttl: 900,
+        };
+        let shown = format!("{answer:?}");
+        assert!(
+            shown.contains("name") && !shown.contains("canary"),
+            "{shown}"
+        );
     }
 }
