@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.memory import found_in_memory, keys_of_store, root_key
-from support.processes import GRIDKEEP, wait_until
+from support.processes import GRIDKEEP, PATIENCE, wait_until
 from support.servers import Server
 
 
@@ -103,40 +103,75 @@ def public():
         yield Path(directory)
 
 
-def test_the_memory_of_the_server_is_its_own(public, authority, ending, make_issuer, make_client, entry):
-    """No core dump, and nothing of /proc that another program of the same user could read secrets from."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can run the server as another user and look at it as that user")
-    issuer = make_issuer(auto_login="alice")
-    nobody = 65534
-    # As the user nobody, with core dumps allowed, in a directory where one could be written.
-    server = Server(
-        public / "server", authority, [{**entry(issuer), "ca_file": shutil.copy(issuer.ca, public)}],
-        wrapper=["prlimit", "--core=unlimited", "setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"],
-    )
-    ending(server)
+NOBODY = 65534
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+
+
+def server_of_nobody(public, authority, issuers, **options):
+    """As the user nobody, with core dumps allowed, in a directory where one could be written."""
+    server = Server(public / "server", authority, issuers, wrapper=["prlimit", "--core=unlimited", *AS_NOBODY], **options)
     # The authority is everybody's: what this server wants of it is copied.
     for name in ("certificate", "key"):
         server.config["gridkeep"]["tls"][name] = shutil.copy(server.config["gridkeep"]["tls"][name], server.etc)
     server.write_config()
     for path in public.rglob("*"):
-        os.chown(path, nobody, nobody)
-    server.start()
-    user = make_client(server)
-    assert user.run().code == 0
-    proc = Path(f"/proc/{server.process.pid}")
+        os.chown(path, NOBODY, NOBODY)
+    return server
+
+
+def check_closed_off(pid):
+    """Nothing of /proc that another program of the same user could read secrets from, and no core dump."""
+    proc = Path(f"/proc/{pid}")
 
     def as_nobody(name):
-        reader = subprocess.run(
-            ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups", "head", "-c", "1", proc / name], capture_output=True,
-        )
-        return reader.returncode == 0
+        return subprocess.run([*AS_NOBODY, "head", "-c", "1", proc / name], capture_output=True).returncode == 0
 
     assert as_nobody("cmdline"), "the test looks at the right place"
     for name in ("mem", "environ", "maps", "auxv", "stack"):
         assert not as_nobody(name), name
     limits = (proc / "limits").read_text()
     assert re.search(r"Max core file size +0 +0 ", limits), limits
+
+
+def test_the_memory_of_a_command_that_is_given_a_share_is_its_own(public, authority, ending, make_issuer, entry):
+    if os.geteuid() != 0:
+        pytest.skip("only root can run the server as another user and look at it as that user")
+    issuer = make_issuer(auto_login="alice")
+    server = server_of_nobody(
+        public, authority, [{**entry(issuer), "ca_file": shutil.copy(issuer.ca, public)}], own={"seal": {"shamir": True}},
+    )
+    ending(server)
+    server.start()
+    made = server.call("PUT", "sys/init", body={"secret_shares": 3, "secret_threshold": 2})[1]
+    wait_until(lambda: server.call("GET", "sys/seal-status")[1]["n"] == 3, "it has begun anew", server.process)
+    check_closed_off(server.process.pid)
+    unsealing = subprocess.Popen(
+        ["prlimit", "--core=unlimited", *AS_NOBODY, GRIDKEEP, "operator", "unseal", "--config", server.etc / "config.d"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"PATH": os.environ["PATH"]},
+    )
+    try:
+        # It has asked the server, and waits for the share.
+        assert unsealing.stdout.readline() == "0 of 2 shares given\n"
+        check_closed_off(unsealing.pid)
+        told, _ = unsealing.communicate(made["keys"][0] + "\n", timeout=PATIENCE)
+        assert told == "1 of 2 shares given\n"
+    finally:
+        unsealing.kill()
+        unsealing.wait(PATIENCE)
+
+
+def test_the_memory_of_the_server_is_its_own(public, authority, ending, make_issuer, make_client, entry):
+    """No core dump, and nothing of /proc that another program of the same user could read secrets from."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can run the server as another user and look at it as that user")
+    issuer = make_issuer(auto_login="alice")
+    server = server_of_nobody(public, authority, [{**entry(issuer), "ca_file": shutil.copy(issuer.ca, public)}])
+    ending(server)
+    server.start()
+    user = make_client(server)
+    assert user.run().code == 0
+    check_closed_off(server.process.pid)
+    proc = Path(f"/proc/{server.process.pid}")
     status = (proc / "status").read_text()
     locked = int(re.search(r"VmLck:\s+(\d+) kB", status)[1])
     assert locked > 0 or "the memory of the server is not locked" in server.log(), "locked, or said that it is not"

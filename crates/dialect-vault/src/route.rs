@@ -233,6 +233,15 @@ impl<'p> Route<'p> {
         }
     }
 
+    /// The name at the end of the path that is acted upon in lower case, if there is one.
+    pub(crate) fn folded(self) -> Option<&'p str> {
+        match self {
+            Route::Policy { name, .. } => name,
+            Route::Ssh(SshRoute::Role { name }) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The endpoint of a decoded path without its trailing slash.
     pub(crate) fn of(path: &'p str) -> Self {
         if let Some(rest) = path.strip_prefix("secret/oauth/") {

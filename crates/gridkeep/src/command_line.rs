@@ -13,9 +13,9 @@ use gridkeep_client::inventory;
 
 use crate::config::{self, Surroundings};
 use crate::keys;
-use crate::server;
 use crate::server::inventory::{Listing, StatusAnswer};
 use crate::server::operator::{self, Order};
+use crate::server::{self, hardening};
 use crate::store_command::{self, StoreCommand};
 use crate::{doctor, report};
 
@@ -300,6 +300,8 @@ enum AuditCommand {
 
 /// Runs the command line `words`, program name included.
 pub fn run(words: Vec<OsString>) -> ExitCode {
+    // Before any file is read: most of what is done here has keys or client secrets in its memory.
+    let not_closed_off = hardening::close_off();
     let line = match CommandLine::try_parse_from(words) {
         Ok(line) => line,
         Err(error) => {
@@ -310,18 +312,19 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
         }
     };
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let code = perform(line.command, line.logs, &mut out, &mut err);
+    let code = perform(line.command, line.logs, not_closed_off, &mut out, &mut err);
     let _ = out.flush();
     code
 }
 
 /// Runs the server, which starts telemetry itself: where it goes stands in the files.
-fn serve(arguments: ServerArguments, logs: LogArguments) -> ExitCode {
+fn serve(arguments: ServerArguments, logs: LogArguments, not_closed_off: Vec<String>) -> ExitCode {
     match server::run(&server::Options {
         paths: arguments.files.paths(),
         strict: arguments.strict,
         initialise: arguments.initialise,
         sealed_ports: arguments.sealed_ports,
+        not_closed_off,
         logs: logs.options(gridkeep_telemetry::Filter::default()),
     }) {
         Ok(()) => ExitCode::SUCCESS,
@@ -333,6 +336,7 @@ fn serve(arguments: ServerArguments, logs: LogArguments) -> ExitCode {
 fn perform(
     command: Command,
     logs: LogArguments,
+    not_closed_off: Vec<String>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> ExitCode {
@@ -344,9 +348,12 @@ fn perform(
         if let Err(error) = gridkeep_telemetry::start(settings) {
             return said(err, &error, 1);
         }
+        for trouble in &not_closed_off {
+            tracing::warn!("{trouble}");
+        }
     }
     match command {
-        Command::Server(arguments) => serve(arguments, logs),
+        Command::Server(arguments) => serve(arguments, logs, not_closed_off),
         Command::Config { command } => match configuration(command, out, err) {
             Ok(code) => ExitCode::from(code),
             Err(error) => said(err, &format!("{error:#}"), 1),

@@ -17,7 +17,7 @@ use crate::records::{
 use crate::refresh::due_name;
 
 /// Expired records are deleted this long after their end, in seconds.
-const SWEEP_GRACE: i64 = 7 * 86_400;
+pub(crate) const SWEEP_GRACE: i64 = 7 * 86_400;
 const SWEEP_LIMIT: usize = 5_000;
 /// Grants refreshed side by side by the background.
 const ABREAST: usize = 8;

@@ -234,23 +234,15 @@ impl Database {
         self.each_resting(kind, prefix, 0, each).await
     }
 
-    /// A page of these records, and where to go on if there are more.
-    pub async fn page<T: DeserializeOwned>(
+    /// The same; tells how many there are that are damaged and were passed over, for whoever would refuse something because a record is
+    /// not there.
+    pub async fn each_counting_damaged<T: DeserializeOwned>(
         &self,
         kind: Kind,
         prefix: &[&[u8]],
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Stored<T>>, Option<Cursor>), Failure> {
-        let page = self
-            .store
-            .scan(kind, prefix, Page { after, limit: 500 })
-            .await
-            .map_err(|error| failure(&error))?;
-        for damaged in page.damaged {
-            tracing::error!(%damaged, "a stored record is passed over");
-        }
-        let entries = page.entries.into_iter().map(|entry| self.parse(entry));
-        Ok((entries.collect::<Result<_, _>>()?, page.next))
+        each: impl FnMut(Stored<T>) -> std::ops::ControlFlow<()>,
+    ) -> Result<usize, Failure> {
+        self.pages(kind, prefix, 0, each).await
     }
 
     /// The same with a rest after each page, `rest` times as long as the page took: for what has time while others are served.
@@ -259,20 +251,51 @@ impl Database {
         kind: Kind,
         prefix: &[&[u8]],
         rest: u32,
-        mut each: impl FnMut(Stored<T>) -> std::ops::ControlFlow<()>,
+        each: impl FnMut(Stored<T>) -> std::ops::ControlFlow<()>,
     ) -> Result<(), Failure> {
-        let mut after = None;
+        self.pages(kind, prefix, rest, each).await.map(drop)
+    }
+
+    /// A page of these records, where to go on if there are more, and how many are damaged and were passed over.
+    pub async fn page<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &[&[u8]],
+        after: Option<Cursor>,
+    ) -> Result<(Vec<Stored<T>>, Option<Cursor>, usize), Failure> {
+        let page = self
+            .store
+            .scan(kind, prefix, Page { after, limit: 500 })
+            .await
+            .map_err(|error| failure(&error))?;
+        let passed_over = page.damaged.len();
+        for damaged in page.damaged {
+            tracing::error!(%damaged, "a stored record is passed over");
+        }
+        let entries = page.entries.into_iter().map(|entry| self.parse(entry));
+        Ok((entries.collect::<Result<_, _>>()?, page.next, passed_over))
+    }
+
+    async fn pages<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &[&[u8]],
+        rest: u32,
+        mut each: impl FnMut(Stored<T>) -> std::ops::ControlFlow<()>,
+    ) -> Result<usize, Failure> {
+        let (mut after, mut passed_over) = (None, 0);
         loop {
             let began = tokio::time::Instant::now();
-            let (page, next) = self.page(kind, prefix, after).await?;
+            let (page, next, damaged) = self.page(kind, prefix, after).await?;
+            passed_over += damaged;
             for stored in page {
                 if each(stored).is_break() {
-                    return Ok(());
+                    return Ok(passed_over);
                 }
             }
             match next {
                 Some(next) => after = Some(next),
-                None => return Ok(()),
+                None => return Ok(passed_over),
             }
             if rest > 0 {
                 tokio::time::sleep(began.elapsed() * rest).await;

@@ -114,7 +114,9 @@ impl Keeper {
             .filter(|token| {
                 token.lasts(now, least)
                     || (token.is_all_there_is(now, least) && token.lasts(now, LEAST))
-            }))
+            })
+            // Whatever put it there: what was not asked for is not handed out.
+            .filter(|token| refuse_wider(token, &exchange.want).is_ok()))
     }
 
     /// Joins the same exchange under way or starts it.
@@ -217,17 +219,21 @@ fn slow() -> Failure {
 }
 
 /// Order does not matter to what a token may do, so it does not matter to the cache.
-fn cache_key(want: &Want) -> String {
+pub(crate) fn cache_key(want: &Want) -> String {
     let mut input = Vec::new();
+    // Counts and lengths stand before what they are of, so that no item can be read as two, or as one of the next list.
+    let length = |input: &mut Vec<u8>, length: usize| {
+        input.extend_from_slice(&(length as u64).to_be_bytes());
+    };
     for list in [&want.scopes, &want.audiences, &want.resources] {
         let mut sorted: Vec<&String> = list.iter().collect();
         sorted.sort_unstable();
         sorted.dedup();
+        length(&mut input, sorted.len());
         for item in sorted {
+            length(&mut input, item.len());
             input.extend_from_slice(item.as_bytes());
-            input.push(0);
         }
-        input.push(1);
     }
     hex(&digest::digest(&digest::SHA256, &input).as_ref()[..16])
 }
@@ -388,5 +394,29 @@ mod tests {
             ..Want::default()
         };
         assert_ne!(cache_key(&want(&["a"])), cache_key(&audience));
+    }
+
+    #[test]
+    fn no_item_is_taken_for_two_by_the_cache() {
+        let two = want(&["storage.create:/dune/a", "storage.read:/dune/a"]);
+        for one in [
+            "storage.create:/dune/a\0storage.read:/dune/a",
+            "storage.create:/dune/a\0storage.read:/dune/a\0",
+            "storage.create:/dune/a storage.read:/dune/a",
+        ] {
+            assert_ne!(cache_key(&two), cache_key(&want(&[one])), "{one:?}");
+        }
+        let both = |scopes: &[&str], audiences: &[&str]| Want {
+            audiences: want(audiences).scopes,
+            ..want(scopes)
+        };
+        assert_ne!(
+            cache_key(&both(&["a"], &["b"])),
+            cache_key(&both(&["a\0\u{1}b"], &[]))
+        );
+        assert_ne!(
+            cache_key(&both(&["a", "b"], &[])),
+            cache_key(&both(&["a"], &["b"]))
+        );
     }
 }

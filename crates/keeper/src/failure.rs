@@ -87,6 +87,8 @@ pub enum LaterKind {
     IssuerRemoved,
     /// The role was taken out of the configuration not long ago.
     RoleRemoved,
+    /// The way the token was logged in by was taken out of the configuration not long ago.
+    LoginRemoved,
     /// The issuer or role is left out because of an error in its configuration.
     LeftOut,
     /// Too many logins are under way.

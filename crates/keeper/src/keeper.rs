@@ -119,6 +119,7 @@ pub(crate) struct Inner {
     pub rate_limits: RateLimits,
     pub flights: Flights,
     pub logins: Logins,
+    pub ssh_files: Arc<crate::ssh::KeyFiles>,
     pub tickets: Tickets,
     pub exchanges: Exchanges,
     /// Grants that were used since they were last refreshed.
@@ -190,6 +191,7 @@ impl Keeper {
                 rate_limits,
                 flights: Flights::default(),
                 logins: Logins::default(),
+                ssh_files: Arc::default(),
                 tickets: Tickets::default(),
                 exchanges: Exchanges::default(),
                 revoking: tokio::sync::Mutex::default(),
@@ -249,6 +251,8 @@ impl Keeper {
             }
             setup.removed_issuers = record.removed_issuers;
             setup.removed_roles = record.removed_roles;
+            setup.removed_kerberos = record.removed_kerberos;
+            setup.removed_ssh = record.ssh_off_since;
             break;
         }
         let setup = Arc::new(setup);

@@ -23,6 +23,7 @@ mod anchors;
 mod background;
 mod census;
 mod credentials;
+mod crowd;
 mod database;
 mod delegation;
 mod events;
@@ -50,6 +51,7 @@ pub use cluster::Peer;
 pub use credentials::{
     AccessToken, CredentialName, Holders, NamesPage, NamesWanted, PutCredential, Want,
 };
+pub use crowd::{Crowd, CrowdLimits, network};
 pub use delegation::{Delegate, Delegated, Delegation, Holder, UseLimits};
 pub use events::Event;
 pub use failure::{BadInput, Failure, Later, LaterKind, Refused};
@@ -59,7 +61,7 @@ pub use keeper::{ClusterIdentity, FLIGHT, Keeper, KeeperOptions, Mount};
 pub use keys::KeyStatus;
 pub use login::{
     Callback, CallbackOutcome, KerberosMount, Login, LoginStart, LoginStarted, Poll, PollOutcome,
-    TicketLogin, network,
+    TicketLogin,
 };
 pub use measure::describe_metrics;
 pub use network::{Network, NotANetwork};
@@ -78,7 +80,7 @@ pub use ssh::{
     SshSignatureForm,
 };
 pub use terms::{BoundClaim, ClaimName, LoginTerms};
-pub use tokens::{Bearer, CreateToken, Issued, Renewed, TokenRole};
+pub use tokens::{Bearer, CreateToken, Issued, Kin, Renewed, TokenRole};
 
 #[cfg(test)]
 mod tests;

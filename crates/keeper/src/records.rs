@@ -3,6 +3,7 @@
 //! Fields are only ever added, with a default, so that an older record can be read by a newer program.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use gridkeep_store::Kind;
 use gridkeep_token::time::{Seconds, UnixSeconds};
@@ -253,9 +254,7 @@ pub(crate) struct Slot {
 }
 
 /// What only the holder of a slot sees.
-#[derive(
-    Debug, Clone, Default, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop,
-)]
+#[derive(Clone, Default, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
 pub(crate) struct GrantSecrets {
     pub refresh_token: Option<String>,
     /// Tokens that were received but lost a race, and the one before the present: tried before the grant is called dead.
@@ -264,9 +263,19 @@ pub(crate) struct GrantSecrets {
     pub access: Option<CachedToken>,
 }
 
+impl fmt::Debug for GrantSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrantSecrets")
+            .field("refreshable", &self.refresh_token.is_some())
+            .field("alternates", &self.alternates.len())
+            .field("access", &self.access)
+            .finish()
+    }
+}
+
 /// An access token and its life.
 #[derive(
-    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop,
+    Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop,
 )]
 pub(crate) struct CachedToken {
     pub token: String,
@@ -275,6 +284,17 @@ pub(crate) struct CachedToken {
     pub expires_at: Option<i64>,
     #[serde(default)]
     pub scope: Option<String>,
+}
+
+impl fmt::Debug for CachedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedToken")
+            .field("token_type", &self.token_type)
+            .field("issued_at", &self.issued_at)
+            .field("expires_at", &self.expires_at)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
 }
 
 impl CachedToken {
@@ -334,7 +354,7 @@ pub(crate) struct ExchangedRecord {
 }
 
 /// A login under way.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct LoginRecord {
     pub issuer: String,
     /// What the issuer was at the start of the login: a code is never shown to another.
@@ -350,7 +370,19 @@ pub(crate) struct LoginRecord {
     pub step: LoginStep,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+impl fmt::Debug for LoginRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginRecord")
+            .field("issuer", &self.issuer)
+            .field("role", &self.role)
+            .field("deadline", &self.deadline)
+            .field("from", &self.from)
+            .field("step", &self.step)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "at")]
 pub(crate) enum LoginStep {
     Device {
@@ -375,8 +407,20 @@ pub(crate) enum LoginStep {
     },
 }
 
+impl fmt::Debug for LoginStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoginStep::Device { interval, .. } => write!(f, "Device(every {interval} s)"),
+            LoginStep::Code { redirect_uri, .. } => write!(f, "Code({redirect_uri})"),
+            LoginStep::Redeeming => f.write_str("Redeeming"),
+            LoginStep::Failed { code } => write!(f, "Failed({code})"),
+            LoginStep::Ready { login } => write!(f, "Ready({})", login.owner),
+        }
+    }
+}
+
 /// A login that the issuer has confirmed and the client has not picked up yet.
-#[derive(Debug, Clone, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+#[derive(Clone, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
 pub(crate) struct ReadyLogin {
     pub owner: String,
     pub subject: Option<String>,
@@ -388,6 +432,17 @@ pub(crate) struct ReadyLogin {
     pub robot_rules: Vec<String>,
     pub refresh_token: Option<String>,
     pub access: CachedToken,
+}
+
+impl fmt::Debug for ReadyLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadyLogin")
+            .field("owner", &self.owner)
+            .field("subject", &self.subject)
+            .field("refreshable", &self.refresh_token.is_some())
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a `gkh.` handle stands for.
@@ -479,6 +534,12 @@ pub(crate) struct KeeperRecord {
     /// Roles that were configured last.
     #[serde(default)]
     pub roles: Vec<String>,
+    /// Issuers that had Kerberos logins last.
+    #[serde(default)]
+    pub kerberos: Vec<String>,
+    /// Issuers whose Kerberos logins were taken out of the configuration, and when.
+    #[serde(default)]
+    pub removed_kerberos: BTreeMap<String, i64>,
     /// Level in which records are written.
     #[serde(default = "first_level")]
     pub level: u16,
@@ -519,6 +580,67 @@ pub(crate) struct ConfigurationRecord {
 mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn records_do_not_show_their_secrets_by_mistake() {
+        let access = CachedToken {
+            token: "canary-access".into(),
+            token_type: "Bearer".into(),
+            issued_at: 1,
+            expires_at: Some(2),
+            scope: None,
+        };
+        let secrets = GrantSecrets {
+            refresh_token: Some("canary-refresh".into()),
+            alternates: vec!["canary-alternate".into()],
+            access: Some(access.clone()),
+        };
+        let received = crate::spool::Received {
+            grant: "grant".into(),
+            generation: 1,
+            sent: "canary-sent".into(),
+            refresh_token: Some("canary-refresh".into()),
+            access: access.clone(),
+        };
+        let steps = [
+            LoginStep::Device {
+                device_code: "canary-device".into(),
+                interval: 5,
+                next_ms: 0,
+            },
+            LoginStep::Code {
+                redirect_uri: "https://keep.example".into(),
+                code_verifier: "canary-verifier".into(),
+                nonce: "canary-nonce".into(),
+            },
+            LoginStep::Ready {
+                login: Box::new(ReadyLogin {
+                    owner: "alice".into(),
+                    subject: None,
+                    operator_rule: None,
+                    robot_rules: Vec::new(),
+                    refresh_token: Some("canary-refresh".into()),
+                    access: access.clone(),
+                }),
+            },
+        ];
+        let logins = steps.map(|step| LoginRecord {
+            issuer: "dune".into(),
+            issuer_url: String::new(),
+            client_id: String::new(),
+            role: "default".into(),
+            client_nonce: "canary-client".into(),
+            started_at: UnixSeconds(1),
+            deadline: UnixSeconds(2),
+            from: None,
+            step,
+        });
+        let shown = format!("{access:?} {secrets:?} {received:?} {logins:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+        assert!(shown.contains("alice"), "{shown}");
+    }
 
     fn look(directory: &Path, found: &mut BTreeMap<u16, Vec<String>>) {
         for entry in std::fs::read_dir(directory).unwrap() {

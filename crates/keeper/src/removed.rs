@@ -12,7 +12,7 @@ use crate::credentials::CredentialName;
 use crate::database::{Change, NotCommitted, name};
 use crate::failure::{BadInput, Failure, Later, LaterKind};
 use crate::keeper::Keeper;
-use crate::policy::SSH;
+use crate::policy::{SSH, kerberos_policy};
 use crate::records::{CREDENTIAL, CredentialRecord, KEEPER, KeeperRecord};
 use crate::setup::{IssuerSetup, LeftOut, RoleSetup, Setup};
 
@@ -33,6 +33,41 @@ impl Setup {
     /// Whether what was taken out at `since` (Unix seconds) is to be kept yet.
     pub(crate) fn still_kept(&self, since: i64, now: UnixSeconds) -> bool {
         now.0.saturating_sub(since) < i64::try_from(self.removed_kept().0).unwrap_or(i64::MAX)
+    }
+
+    /// A refusal to a token of a way to log in that was taken out not long ago is none either: the policy it went by is out with it.
+    pub(crate) fn excuses_removed(
+        &self,
+        policies: &[String],
+        now: UnixSeconds,
+    ) -> Result<(), Failure> {
+        let ssh = self
+            .removed_ssh
+            .filter(|_| policies.iter().any(|policy| policy == SSH));
+        let kerberos = self.removed_kerberos.iter().find(|(issuer, _)| {
+            let start = kerberos_policy(issuer, "");
+            policies.iter().any(|policy| policy.starts_with(&start))
+        });
+        let found = ssh
+            .map(|since| ("logging in with ssh keys".to_owned(), since))
+            .into_iter()
+            .chain(kerberos.map(|(issuer, since)| {
+                (
+                    format!("logging in with Kerberos for issuer \"{issuer}\""),
+                    *since,
+                )
+            }))
+            .find(|(_, since)| self.still_kept(*since, now));
+        match found {
+            Some((what, since)) => {
+                let days = (now.0 - since) / 86_400;
+                let text = format!(
+                    "{what} was taken out of this server's configuration {days} days ago; log in another way, or ask the operators of this server whether it comes back"
+                );
+                Err(Later::new(LaterKind::LoginRemoved, text).into())
+            }
+            None => Ok(()),
+        }
     }
 
     fn told(&self, what: &str, since: i64, now: UnixSeconds) -> String {
@@ -188,6 +223,29 @@ pub(crate) fn note(record: &mut KeeperRecord, setup: &mut Setup, now: UnixSecond
     roles.append(&mut still);
     record.removed_roles.retain(|role, _| !roles.contains(role));
     (record.issuers, record.roles) = (issuers, roles);
+    note_kerberos(record, setup, now);
+}
+
+/// The same of Kerberos logins, by the issuers that have them.
+fn note_kerberos(record: &mut KeeperRecord, setup: &Setup, now: UnixSeconds) {
+    let mut here: Vec<String> = setup.kerberos.keys().cloned().collect();
+    let gone: Vec<String> = record
+        .kerberos
+        .iter()
+        .filter(|old| !here.contains(old))
+        .cloned()
+        .collect();
+    if setup.left_out.kerberos {
+        here.extend(gone);
+    } else {
+        for issuer in gone {
+            record.removed_kerberos.entry(issuer).or_insert(now.0);
+        }
+    }
+    record
+        .removed_kerberos
+        .retain(|issuer, _| !here.contains(issuer));
+    record.kerberos = here;
 }
 
 impl Keeper {

@@ -187,7 +187,8 @@ impl Default for KeepAlive {
 pub struct Limits {
     /// Login sessions under way in total.
     pub login_sessions_total: usize,
-    /// Login sessions under way from one address.
+    /// Login sessions under way from one IPv4 address or IPv6 network of 64 bits. From one IPv6 network of 56 or 48 bits, which may be
+    /// one customer's, as many, or a tenth of the total if that is more.
     pub login_sessions_per_address: usize,
 }
 
@@ -261,6 +262,10 @@ pub struct Setup {
     pub removed_issuers: BTreeMap<String, i64>,
     /// The same of roles of issuers that stay, as `issuer/role` in lower case.
     pub removed_roles: BTreeMap<String, i64>,
+    /// The same of Kerberos logins, by the issuers that had them.
+    pub removed_kerberos: BTreeMap<String, i64>,
+    /// When it was noticed that logging in with ssh keys is switched off.
+    pub removed_ssh: Option<i64>,
     /// What is not served because of an error in it.
     pub left_out: LeftOut,
     /// How long what was taken out is kept; `None`: a week.

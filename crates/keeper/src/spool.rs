@@ -21,7 +21,7 @@ const PROCESSES: &str = "processes";
 const REMEMBERED: usize = 15;
 
 /// What an issuer answered, as far as it must not be lost.
-#[derive(Debug, Clone, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+#[derive(Clone, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
 pub(crate) struct Received {
     pub grant: String,
     pub generation: u64,
@@ -30,6 +30,17 @@ pub(crate) struct Received {
     pub sent: String,
     pub refresh_token: Option<String>,
     pub access: CachedToken,
+}
+
+impl std::fmt::Debug for Received {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Received")
+            .field("grant", &self.grant)
+            .field("generation", &self.generation)
+            .field("refreshable", &self.refresh_token.is_some())
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
 }
 
 pub(crate) struct Spool {

@@ -102,6 +102,14 @@ impl Settings {
     ) -> Vec<(PathBuf, ReadPolicy, &'static str)> {
         match &self.vault_in {
             VaultTokenIn::None | VaultTokenIn::Device(_) => return Vec::new(),
+            // The name was made by httokensh, not by somebody who knows what lies there, and anybody can foresee it.
+            VaultTokenIn::Named(path) if is_of_session(path, environment) => {
+                return vec![(
+                    path.clone(),
+                    ReadPolicy::DefaultLocation,
+                    "file of httokensh",
+                )];
+            }
             VaultTokenIn::Named(path) => {
                 return vec![(path.clone(), ReadPolicy::Named, "named by an option")];
             }
@@ -283,6 +291,18 @@ fn vault_in(options: &Options, vault_out: &str, environment: &Environment) -> Va
             }
         }
     }
+}
+
+/// Whether `path` is one that httokensh gives the vault tokens of its sessions, ours or the original's.
+fn is_of_session(path: &Path, environment: &Environment) -> bool {
+    let start = format!("vt_u{}.sh-", environment.euid);
+    path.parent() == Some(&environment.tmp)
+        && path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_prefix(&start))
+            .is_some_and(|hash| {
+                hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+            })
 }
 
 fn named(text: &str, environment: &Environment) -> PathBuf {

@@ -299,7 +299,7 @@ async fn revoke(
     }
 }
 
-/// The live tokens of the person who asks: those of the same identity, and the one that was shown.
+/// The live tokens of whoever asks: see [`Keeper::kin`](gridkeep_keeper::Keeper::kin).
 pub(super) async fn own(
     inner: &Inner,
     accessor: Option<&str>,
@@ -307,10 +307,6 @@ pub(super) async fn own(
     caller: &Caller<'_>,
 ) -> Result<Answer, Trouble> {
     let keeper = &inner.keeper;
-    let asking = &caller.bearer.token;
-    let is_own = |token: &KeeperToken| {
-        token.id == asking.id || (token.entity.is_some() && token.entity == asking.entity)
-    };
     let Some(accessor) = accessor.filter(|accessor| !accessor.is_empty()) else {
         if call.operation != Operation::List {
             return Err(Trouble::unsupported());
@@ -320,7 +316,9 @@ pub(super) async fn own(
         let most = limit.and_then(|limit| usize::try_from(limit).ok());
         let most = most.unwrap_or(MOST_OWN).min(MOST_OWN);
         let now = keeper.now();
-        let listed = keeper.tokens_of(asking, after.as_deref(), most).await?;
+        let listed = keeper
+            .tokens_of(caller.bearer, after.as_deref(), most)
+            .await?;
         let answer = Answer::keys_with_info(
             listed
                 .found
@@ -336,9 +334,10 @@ pub(super) async fn own(
             answer
         });
     };
+    let kin = keeper.kin(caller.bearer).await?;
     // Somebody else's is as good as none.
     let token = match keeper.lookup_accessor(accessor).await {
-        Ok(token) if is_own(&token) => token,
+        Ok(token) if kin.includes(&token) => token,
         Ok(_) | Err(Failure::BadInput(BadInput::InvalidAccessor)) => {
             return Ok(Answer::nothing());
         }

@@ -9,7 +9,6 @@ mod proxies;
 mod stall;
 mod tls;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gridkeep_keeper::network;
+use gridkeep_keeper::{Crowd, CrowdLimits};
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
@@ -59,7 +58,8 @@ pub struct ListenerLimits {
     /// Connections at one time. When they are all taken no more are accepted: a client then meets its connect timeout, the one
     /// failure on which the stock clients try the next address.
     pub connections: usize,
-    /// Connections at one time from one IPv4 address or one IPv6 network of 64 bits. More are closed at once.
+    /// Connections at one time from one IPv4 address or one IPv6 network of 64 bits. More are closed at once. From one IPv6 network of
+    /// 56 or 48 bits, which may be one customer's, as many, or a quarter of all if that is more.
     pub connections_per_address: usize,
     /// Front servers, which carry everybody's connections and have no such bound.
     pub trusted: TrustedProxies,
@@ -134,10 +134,7 @@ async fn serve_with<S: HttpService>(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(limits.connections));
-    let addresses = Arc::new(Addresses {
-        most: limits.connections_per_address,
-        open: Mutex::default(),
-    });
+    let addresses = Addresses::new(&limits);
     let mut connections = JoinSet::new();
     let mut trouble = Duration::ZERO;
     loop {
@@ -338,8 +335,8 @@ async fn shake_hands(
 
 /// Counts open connections by where they come from.
 struct Addresses {
-    most: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    limits: CrowdLimits,
+    open: Mutex<Crowd>,
 }
 
 struct Seat {
@@ -348,17 +345,27 @@ struct Seat {
 }
 
 impl Addresses {
+    fn new(limits: &ListenerLimits) -> Arc<Addresses> {
+        let address = limits.connections_per_address;
+        Arc::new(Addresses {
+            limits: CrowdLimits {
+                address,
+                // A laboratory's own hosts may all be in one such network, so that a tenth of all would be too little.
+                wider: address.max(limits.connections / 4),
+            },
+            open: Mutex::default(),
+        })
+    }
+
     fn enter(addresses: &Arc<Addresses>, from: IpAddr) -> Option<Seat> {
-        let from = network(from);
         let mut open = addresses
             .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(from).or_insert(0);
-        if *count >= addresses.most {
+        if !open.has_room(from, addresses.limits) {
             return None;
         }
-        *count += 1;
+        open.enter(from);
         Some(Seat {
             addresses: Arc::clone(addresses),
             from,
@@ -368,17 +375,11 @@ impl Addresses {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut open = self
-            .addresses
+        self.addresses
             .open
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.from) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.from);
-            }
-        }
+            .unwrap_or_else(PoisonError::into_inner)
+            .leave(self.from);
     }
 }
 

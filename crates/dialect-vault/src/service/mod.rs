@@ -175,6 +175,16 @@ impl VaultService {
     }
 }
 
+/// The path that a request is about when the name at its end is acted upon in lower case and was given in another.
+fn folded(route: Route<'_>, path: &str) -> Option<String> {
+    let name = route.folded()?;
+    let lower = name.to_lowercase();
+    if lower == name {
+        return None;
+    }
+    Some(format!("{}{lower}", path.strip_suffix(name)?))
+}
+
 impl Inner {
     /// The answer of this node, or that of another where this one does not serve.
     async fn respond<B>(
@@ -483,7 +493,15 @@ impl Inner {
         {
             return Ok(granted);
         }
-        Ok(own?)
+        let mut granted = own?;
+        if let Some(folded) = folded(route, request.path)
+            && !self.keeper.adds_own_ssh_keys(bearer, &granted)
+        {
+            // Acted upon is the name in lower case: a rule about that one counts whatever is asked for.
+            let other = self.keeper.authorize(bearer, operation, &folded, params)?;
+            granted.sudo &= other.sudo;
+        }
+        Ok(granted)
     }
 
     /// The parameters of a request: its query, and of what writes the body, of at most `limit` bytes. The time that this takes is the

@@ -6,6 +6,7 @@
 )]
 
 mod bypass;
+mod bypass_names;
 #[path = "../common/mod.rs"]
 mod common;
 mod credentials;

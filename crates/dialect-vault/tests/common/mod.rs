@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use gridkeep_dialect_vault::listener::TrustedProxies;
 use gridkeep_dialect_vault::{
@@ -83,6 +85,8 @@ pub struct FakeIssuer {
     pub refuse: Mutex<Option<IssuerError>>,
     pub exchanges: Mutex<Vec<ExchangeRequest>>,
     pub refreshed: Mutex<Vec<String>>,
+    /// Whether tokens for certain audiences do not say for whom they are.
+    pub opaque: AtomicBool,
     /// Life of access tokens in seconds; 0 = 3600.
     pub life: AtomicU64,
     /// When set, it does not say how long access tokens live.
@@ -173,10 +177,18 @@ impl TokenIssuer for FakeIssuer {
     }
     async fn exchange(&self, request: &ExchangeRequest) -> Result<TokenResponse, IssuerError> {
         self.exchanges.lock().unwrap().push(request.clone());
-        Ok(TokenResponse {
+        let mut answer = TokenResponse {
             scope: Some(request.scopes.join(" ")),
             ..self.tokens(false)
-        })
+        };
+        if !request.audiences.is_empty() && !self.opaque.load(Ordering::SeqCst) {
+            let claims =
+                json!({"aud": request.audiences, "jti": answer.access_token.expose_secret()});
+            let parts = [json!({"alg": "ES256"}), claims];
+            let [head, body] = parts.map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+            answer.access_token = format!("{head}.{body}.c2lnbmF0dXJl").into();
+        }
+        Ok(answer)
     }
     async fn revoke(&self, _: &SecretString, _: TokenHint) -> Result<(), IssuerError> {
         self.revoking.pass().await;

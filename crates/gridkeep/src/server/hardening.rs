@@ -1,24 +1,29 @@
 //! Keeping what is in the memory of the server there: not in a swap area, not in a core dump, not before other processes' eyes.
 //!
-//! What the system does not allow is reported and no reason not to start.
+//! The operators' commands have keys in their memory too, and are closed off as the server is. What the system does not allow is
+//! reported and no reason not to start.
 
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::prctl;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
-/// Does what can be done.
-pub fn apply() {
+/// Closes the memory of the process to core dumps and to other processes of its user. The first act of the program, before it has
+/// read anything: nothing is logged yet, so what could not be done is answered, to be told later.
+pub fn close_off() -> Vec<String> {
+    let mut troubles = Vec::new();
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
-        tracing::warn!(%error, "core dumps could not be switched off; a crash could write secrets to the disk: set LimitCORE=0");
+        troubles.push(format!("core dumps could not be switched off; a crash could write secrets to the disk: set LimitCORE=0 ({error})"));
     }
     if let Err(error) = prctl::set_dumpable(false) {
-        tracing::warn!(%error, "the memory of the server could not be closed to other processes of its user");
+        troubles.push(format!(
+            "the memory of the program could not be closed to other processes of its user ({error})"
+        ));
     }
-    lock();
+    troubles
 }
 
-/// Locks the memory, now and as it comes into use. Only without a limit: with one, every later allocation beyond it would fail.
-fn lock() {
+/// Locks the memory of the server, now and as it comes into use. Only without a limit: with one, every later allocation beyond it would fail.
+pub fn lock() {
     const ADVICE: &str = "the memory of the server is not locked and may be written to a swap area: set LimitMEMLOCK=infinity, or have no swap area that is not encrypted";
     if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_MEMLOCK)
         && soft != RLIM_INFINITY

@@ -9,7 +9,8 @@ mod audit;
 mod away;
 pub mod cluster;
 mod counter;
-mod hardening;
+mod glances;
+pub mod hardening;
 pub mod inventory;
 mod no_audit;
 mod notify;
@@ -54,6 +55,8 @@ pub struct Options {
     pub initialise: bool,
     /// The sockets of the server that was sealed in this process before ([`anew::OPTION`]).
     pub sealed_ports: Option<String>,
+    /// What [`hardening::close_off`] could not do.
+    pub not_closed_off: Vec<String>,
     /// The log on standard error.
     pub logs: gridkeep_telemetry::Options,
 }
@@ -88,6 +91,9 @@ async fn observed(options: &Options) -> anyhow::Result<Over> {
     for trouble in troubles {
         tracing::error!("{trouble}");
     }
+    for trouble in &options.not_closed_off {
+        tracing::warn!("{trouble}");
+    }
     telemetry::describe();
     let outcome = live(options, loaded, &telemetry.measures).await;
     if let Err(error) = &outcome {
@@ -106,7 +112,7 @@ enum Over {
 
 /// Waits for the keys where it has to, and serves.
 async fn live(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow::Result<Over> {
-    hardening::apply();
+    hardening::lock();
     let config = accepted(&loaded, options.strict)?.clone();
     let port = Port::open(&config, options.sealed_ports.as_deref())?;
     // From the beginning: a server that is sealed or waits for its store is to be told from one that is down.

@@ -147,7 +147,7 @@ struct Enclosed {
 }
 
 /// The answer to [`Order::Token`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct TokenAnswer {
     /// The secret.
     pub token: String,
@@ -155,6 +155,15 @@ pub struct TokenAnswer {
     pub accessor: String,
     /// Seconds it lives.
     pub ttl: u64,
+}
+
+impl std::fmt::Debug for TokenAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenAnswer")
+            .field("accessor", &self.accessor)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The answer to [`Order::Diff`].
@@ -166,7 +175,7 @@ pub struct DiffAnswer {
     pub code: u8,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Reply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<String>,

@@ -2,6 +2,7 @@
 //!
 //! Owns the shares given so far. They are gone with the attempt; the root key goes on to whoever opens the store with it.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -25,10 +26,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::counter::Counter;
+use super::glances::Glances;
 use super::operator::{self, Desk, Order, Socket};
 use super::port::Port;
 use super::{BUILD_DATE, Over, notify};
 use crate::config::{Config, EtcdConfig};
+
+/// Lengths in bytes that shares of any root key can have; nobody has to be asked about others.
+const SHARE_LENGTHS: RangeInclusive<usize> = 32..=33;
 
 /// What a server that was sealed still has to finish.
 pub type Closing = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
@@ -129,6 +134,9 @@ struct Waiting {
     attempt: Mutex<Attempt>,
     /// Held by whoever initialises.
     making: tokio::sync::Mutex<()>,
+    glances: Glances,
+    /// The way to etcd, made when it is first asked and anew after a failure.
+    client: tokio::sync::Mutex<Option<Etcd>>,
     sender: mpsc::Sender<Awaited>,
     /// Ends the answering, once there is some.
     end: OnceLock<watch::Sender<bool>>,
@@ -164,6 +172,8 @@ impl Waiting {
             node: config.own_name().value,
             attempt: Mutex::default(),
             making: tokio::sync::Mutex::default(),
+            glances: Glances::default(),
+            client: tokio::sync::Mutex::default(),
             sender,
             end: OnceLock::new(),
         };
@@ -193,8 +203,14 @@ impl Waiting {
                 shares: None,
             }),
             Some(settings) => {
-                let etcd = Etcd::new(settings.clone())?;
-                SealState::in_etcd(&etcd).await?
+                let mut client = self.client.lock().await;
+                let etcd = match client.take() {
+                    Some(etcd) => etcd,
+                    None => Etcd::new(settings.clone())?,
+                };
+                let state = SealState::in_etcd(&etcd).await?;
+                *client = Some(etcd);
+                state
             }
             None => {
                 let directory = self.data.join("store");
@@ -220,14 +236,17 @@ impl Waiting {
         Ok(())
     }
 
-    /// Looks again where other nodes may have changed it.
-    async fn look_again(&self) -> Result<(), SealTrouble> {
+    /// Looks again where other nodes may have changed it, after this was called; strangers call it as often as they like. If `now`,
+    /// what was seen less than a second ago has to do.
+    async fn look_again(&self, now: bool) -> Result<(), SealTrouble> {
         if self.etcd.is_none() || !self.shamir || self.attempt().closing {
             return Ok(());
         }
-        self.look()
+        let look = || async { self.look().await.map_err(|error| format!("{error:#}")) };
+        self.glances
+            .share(now, look)
             .await
-            .map_err(|error| SealTrouble::Later(format!("{error:#}")))
+            .map_err(SealTrouble::Later)
     }
 
     /// Takes a share; the key when it was the last one needed.
@@ -338,7 +357,7 @@ impl Unsealing for Waiting {
     async fn status(&self) -> SealStatus {
         if self.attempt().store.is_none() {
             // What another node may have made; without etcd nothing is known of it.
-            let _ = self.look_again().await;
+            let _ = self.look_again(true).await;
         }
         let attempt = self.attempt();
         let kind = if self.shamir {
@@ -362,7 +381,7 @@ impl Unsealing for Waiting {
 
     async fn initialise(&self, count: u8, threshold: u8) -> Result<Initialised, SealTrouble> {
         let _one = self.making.lock().await;
-        self.look_again().await?;
+        self.look_again(false).await?;
         {
             let attempt = self.attempt();
             if attempt.store.is_some() || attempt.closing || !self.shamir {
@@ -387,7 +406,9 @@ impl Unsealing for Waiting {
     }
 
     async fn unseal(&self, share: Share) -> Result<(), SealTrouble> {
-        self.look_again().await?;
+        if SHARE_LENGTHS.contains(&share.len()) {
+            self.look_again(false).await?;
+        }
         if let Some(key) = self.take(share)? {
             tracing::info!("the server is unsealed");
             self.tell(Awaited::Key(key));

@@ -56,6 +56,27 @@ impl Want {
     pub(crate) fn least(&self) -> Seconds {
         self.minimum.max(LEAST)
     }
+
+    /// Refuses what is no scope (RFC 6749, section 3.3) and what no audience or resource can be, before it is compared, cached or
+    /// sent: what one side takes for one item must not be two to another.
+    fn check(&self) -> Result<(), BadInput> {
+        let no_scope = |scope: &&String| {
+            let of_token = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+            scope.is_empty() || !scope.bytes().all(of_token)
+        };
+        if let Some(scope) = self.scopes.iter().find(no_scope) {
+            return Err(BadInput::Other(format!(
+                "{scope:?} is no scope: scopes are made of printable ASCII characters other than blanks, '\"' and '\\'"
+            )));
+        }
+        let mut named = self.audiences.iter().chain(&self.resources);
+        if let Some(other) = named.find(|text| text.chars().any(char::is_control)) {
+            return Err(BadInput::Other(format!(
+                "{other:?} is no audience or resource: it holds control characters"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// What is wanted, within the reader's own limits and within the first of what was delegated that allows it.
@@ -139,6 +160,7 @@ impl Keeper {
         credential: &CredentialName,
         want: &Want,
     ) -> Result<AccessToken, Failure> {
+        want.check()?;
         let own = by.token.limits.as_ref();
         let want = within_limits(own, want)?;
         if let Some(known) = self.known_token(credential, &want) {

@@ -71,16 +71,19 @@ impl UseLimits {
         }
     }
 
-    /// An issuer that takes no notice of the wanted audience gives a token for others: that must not be handed out.
+    /// An issuer that takes no notice of the wanted audience gives a token for others: that must not be handed out, nor one that
+    /// does not show for whom it is.
     ///
     /// # Errors
-    /// [`BadInput::TooWide`] when the token's own claim names an audience that is not allowed.
+    /// [`BadInput::TooWide`] unless the token's own claim names allowed audiences and no other.
     pub(crate) fn check_audience(&self, token: &str) -> Result<(), BadInput> {
         if self.audiences.is_empty() {
             return Ok(());
         }
         let Ok(jws) = gridkeep_token::jws::Jws::parse(token) else {
-            return Ok(());
+            return Err(BadInput::TooWide {
+                extra: "a token that does not show its audiences".to_owned(),
+            });
         };
         let audiences: Vec<&str> = match jws.unverified_claims().get("aud") {
             Some(Value::String(one)) => vec![one],
@@ -116,6 +119,7 @@ fn scope_within(allowed: &str, wanted: &str) -> bool {
     };
     let plain = below.starts_with('/')
         && !below.contains(['%', '\\'])
+        && !below.contains(|c: char| c.is_control() || c.is_whitespace())
         && below[1..]
             .split('/')
             .all(|part| !matches!(part, "" | "." | ".."));
@@ -146,6 +150,16 @@ mod tests {
             ("storage.read:/a", "storage.read:/a/%2e%2e/b", false),
             ("storage.read:/a", "storage.read:/a//b", false),
             ("storage.read:/a", "storage.read:/a/./b", false),
+            (
+                "storage.read:/a",
+                "storage.read:/a/b\0storage.modify:/",
+                false,
+            ),
+            (
+                "storage.read:/a",
+                "storage.read:/a/b storage.modify:/",
+                false,
+            ),
             ("storage.read:/a", "storage.read", false),
             ("compute.read", "compute.read:/x", false),
             ("storage.read:/a", "wlcg.groups:/dune/production", false),
@@ -195,6 +209,10 @@ mod tests {
             own,
             "without limits nothing changes"
         );
-        assert!(limits.check_audience("opaque").is_ok());
+        assert!(matches!(
+            limits.check_audience("opaque"),
+            Err(BadInput::TooWide { .. })
+        ));
+        assert!(UseLimits::default().check_audience("opaque").is_ok());
     }
 }

@@ -105,31 +105,32 @@ impl Keeper {
         credential: &CredentialName,
     ) -> Result<Vec<Delegation>, Failure> {
         let now = self.now();
-        let mut found = self.all_delegations(credential).await?;
+        let (mut found, _) = self.all_delegations(credential).await?;
         found.retain(|delegation| !delegation.has_ended(now));
         Ok(found)
     }
 
-    /// The same with those that have ended and are not swept yet.
+    /// The same with those that have ended and are not swept yet, and how many there are besides that cannot be read.
     async fn all_delegations(
         &self,
         credential: &CredentialName,
-    ) -> Result<Vec<Delegation>, Failure> {
+    ) -> Result<(Vec<Delegation>, usize), Failure> {
         let mut found = Vec::new();
         let prefix = [
             credential.issuer.as_bytes(),
             credential.owner.as_bytes(),
             credential.role.as_bytes(),
         ];
-        self.inner
+        let damaged = self
+            .inner
             .db
-            .each(DELEGATION, &prefix, |stored: Stored<Delegation>| {
+            .each_counting_damaged(DELEGATION, &prefix, |stored: Stored<Delegation>| {
                 found.push(stored.value);
                 std::ops::ControlFlow::Continue(())
             })
             .await?;
         found.sort_by(|a, b| (a.made_at, &a.id).cmp(&(b.made_at, &b.id)));
-        Ok(found)
+        Ok((found, damaged))
     }
 
     /// What was delegated to `bearer` of `credential`: the permission to read it, with the limits of each delegation that holds
@@ -156,7 +157,7 @@ impl Keeper {
         {
             return Ok(None);
         }
-        let mut theirs = self.all_delegations(credential).await?;
+        let (mut theirs, damaged) = self.all_delegations(credential).await?;
         theirs.retain(|delegation| {
             let to_them = matches!(&delegation.holder, Holder::Principal { accessor, alias, .. }
                 if *accessor == identity.mount_accessor && alias.to_lowercase() == identity.alias.to_lowercase());
@@ -169,6 +170,13 @@ impl Keeper {
             .map(|delegation| delegation.limits.clone())
             .collect();
         if limits.is_empty() {
+            if damaged > 0 {
+                return Err(Later::new(
+                    LaterKind::Store,
+                    "a delegation of this credential cannot be read from the store, so it is not known whether it was given to you; tell the operators of this server: its log says what is damaged",
+                )
+                .into());
+            }
             let uncertain =
                 |end: UnixSeconds| now.0 - end.0 <= TOLERANCE_SECONDS || self.clock_doubtful();
             if theirs

@@ -15,9 +15,10 @@ mod start;
 use std::net::IpAddr;
 
 use gridkeep_store::Name;
-use gridkeep_token::time::Seconds;
+use gridkeep_token::time::{Seconds, UnixSeconds};
 use secrecy::SecretString;
 
+use crate::background::SWEEP_GRACE;
 use crate::database::{Change, NotCommitted, Stored};
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
@@ -33,7 +34,6 @@ use pace::LoginKind;
 pub use kerberos::{KerberosMount, TicketLogin};
 pub(crate) use kerberos::{Tickets, mount_path as kerberos_mount};
 pub(crate) use pace::Logins;
-pub use pace::network;
 
 /// A login may take this long.
 const LOGIN_LIFE: Seconds = Seconds(600);
@@ -152,6 +152,15 @@ pub struct Login {
     pub handle: SecretString,
 }
 
+/// An ended login is kept for this long, in seconds, so that each node has counted how it ended.
+const ENDED_KEPT: i64 = 300;
+
+/// The end that the record of a login has in the store, where it says only when to sweep it. Others are kept for a time in case
+/// that the clock was wrong; of an ended login nothing can be had again, and strangers make as many as the limits let them.
+fn swept_from(deadline: UnixSeconds) -> i64 {
+    deadline.0 + ENDED_KEPT - SWEEP_GRACE
+}
+
 fn login_name(id: &[u8]) -> Name {
     Name::new(LOGIN, &[id])
 }
@@ -235,9 +244,11 @@ impl Keeper {
         let mut record = stored.value.clone();
         record.step = step;
         let mut change = Change::new();
-        change
-            .guard(stored.unchanged())
-            .put(login_name(id), &record, Some(record.deadline.0))?;
+        change.guard(stored.unchanged()).put(
+            login_name(id),
+            &record,
+            Some(swept_from(record.deadline)),
+        )?;
         // Critical, because what the issuer gave for a code cannot be had again.
         match self.inner.db.commit_critical_at(change).await {
             Ok(version) => Ok(Stored {

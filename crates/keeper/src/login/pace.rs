@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use gridkeep_token::time::UnixSeconds;
 
+use crate::crowd::{Crowd, CrowdLimits};
 use crate::failure::{Failure, Later, LaterKind};
 use crate::setup::Limits;
 
@@ -20,7 +21,7 @@ pub(crate) struct Logins(Arc<Mutex<Remembered>>);
 #[derive(Default)]
 struct Remembered {
     by_login: HashMap<Vec<u8>, Pace>,
-    by_address: HashMap<IpAddr, usize>,
+    crowd: Crowd,
     /// Logins whose time was over before anybody said that they ended.
     over: Vec<Over>,
 }
@@ -105,7 +106,6 @@ impl Logins {
         now: UnixSeconds,
         ends: UnixSeconds,
     ) -> Result<Place, Failure> {
-        let from = from.map(network);
         let mut inner = self.lock();
         if inner.is_full(limits, from) {
             inner.purge(now);
@@ -131,7 +131,7 @@ impl Logins {
             },
         );
         if let Some(from) = from {
-            *inner.by_address.entry(from).or_default() += 1;
+            inner.crowd.enter(from);
         }
         Ok(Place {
             logins: self.clone(),
@@ -146,7 +146,6 @@ impl Logins {
             known.ends = ends;
             return;
         }
-        let from = from.map(network);
         inner.by_login.insert(
             id.to_vec(),
             Pace {
@@ -160,7 +159,7 @@ impl Logins {
             },
         );
         if let Some(from) = from {
-            *inner.by_address.entry(from).or_default() += 1;
+            inner.crowd.enter(from);
         }
     }
 
@@ -243,9 +242,14 @@ impl Remembered {
     }
 
     fn is_full(&self, limits: &Limits, from: Option<IpAddr>) -> bool {
-        let here = from.and_then(|from| self.by_address.get(&from).copied());
+        let address = limits.login_sessions_per_address;
+        let places = CrowdLimits {
+            address,
+            // So that it takes many customers of providers, not one, to keep everybody else from logging in.
+            wider: address.max(limits.login_sessions_total / 10),
+        };
         self.by_login.len() >= limits.login_sessions_total
-            || here.unwrap_or(0) >= limits.login_sessions_per_address
+            || from.is_some_and(|from| !self.crowd.has_room(from, places))
     }
 
     fn purge(&mut self, now: UnixSeconds) {
@@ -265,38 +269,8 @@ impl Remembered {
     }
 
     fn remove(&mut self, id: &[u8]) {
-        let from = self.by_login.remove(id).and_then(|pace| pace.from);
-        let Some((from, count)) =
-            from.and_then(|from| self.by_address.get_mut(&from).map(|count| (from, count)))
-        else {
-            return;
-        };
-        *count -= 1;
-        if *count == 0 {
-            self.by_address.remove(&from);
+        if let Some(from) = self.by_login.remove(id).and_then(|pace| pace.from) {
+            self.crowd.leave(from);
         }
-    }
-}
-
-/// What counts as one address against floods: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer has.
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
-        v4 => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_network_of_ipv6_is_one_address() {
-        let of = |text: &str| network(text.parse().unwrap());
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-        assert_eq!(of("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::");
     }
 }

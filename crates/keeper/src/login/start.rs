@@ -6,7 +6,7 @@ use gridkeep_token::time::Seconds;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::pace::LoginKind;
-use super::{LOGIN_LIFE, LoginStart, LoginStarted, login_name};
+use super::{LOGIN_LIFE, LoginStart, LoginStarted, login_name, swept_from};
 use crate::database::Change;
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
@@ -167,7 +167,7 @@ impl Keeper {
         change.guard(Guard::Absent(login_name(&id))).put(
             login_name(&id),
             &record,
-            Some(deadline.0),
+            Some(swept_from(deadline)),
         )?;
         self.inner.db.commit(change).await?;
         place.keep(deadline, issuer_interval, self.inner.time.boot());

@@ -1,6 +1,6 @@
 //! The policies that follow from the configuration, as text in the language operators know.
 
-use super::{DEFAULT, DELEGATED, OPERATOR, SSH, TOKENOPS};
+use super::{DEFAULT, DELEGATED, OPERATOR, ROBOTS, SSH, SSH_REGISTER, TOKENOPS};
 use crate::delegation::MOUNT;
 use crate::secret::Mint;
 use crate::setup::{IssuerSetup, RobotRule, Setup};
@@ -62,7 +62,7 @@ pub(crate) fn login_policies(
 
 /// Name of the policy by which a login at an issuer registers ssh keys.
 pub(crate) fn ssh_register_policy(issuer: &str) -> String {
-    format!("sshregister-{issuer}").to_lowercase()
+    format!("{SSH_REGISTER}{issuer}").to_lowercase()
 }
 
 /// What a login with an ssh key may do. Its issuer and role are those of this very login, bound to the token.
@@ -104,7 +104,7 @@ fn robot_policy(rule: &str) -> String {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, rule.as_bytes());
     let issuer = rule.split(' ').next().unwrap_or_default();
     format!(
-        "robots-{issuer}-{}",
+        "{ROBOTS}{issuer}-{}",
         crate::secret::hex(&hash.as_ref()[..6])
     )
     .to_lowercase()

@@ -7,6 +7,7 @@ mod acl;
 mod builtin;
 mod kerberos;
 mod syntax;
+mod unreadable;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -31,6 +32,7 @@ use acl::{Acl, Subject};
 pub(crate) use builtin::{login_policies, ssh_register_policy};
 pub(crate) use kerberos::{kerberos_accessor, kerberos_policy};
 use syntax::PathRule;
+use unreadable::Unreadable;
 
 /// May do everything.
 pub const ROOT: &str = "root";
@@ -38,6 +40,10 @@ pub const ROOT: &str = "root";
 pub const DEFAULT: &str = "default";
 /// Everything but reading other people's access tokens.
 pub const OPERATOR: &str = "operator";
+/// How the names of the policies begin by which people register ssh keys.
+pub(crate) const SSH_REGISTER: &str = "sshregister-";
+/// How the names of the policies begin by which people care for robots.
+pub(crate) const ROBOTS: &str = "robots-";
 /// What every login token may do with itself.
 pub const TOKENOPS: &str = "tokenops";
 /// What a login with an ssh key may do.
@@ -177,6 +183,7 @@ impl Policy {
 pub(crate) struct Policies {
     builtin: RwLock<HashMap<String, Arc<Policy>>>,
     written: RwLock<HashMap<String, Arc<Policy>>>,
+    unreadable: RwLock<Unreadable>,
     /// The rules by which logins are operators today.
     operator_rules: RwLock<HashSet<String>>,
     /// Held while a policy is written, so that what is in memory is what was stored last.
@@ -185,9 +192,11 @@ pub(crate) struct Policies {
 
 impl Policies {
     pub async fn load(db: &Database) -> Result<Policies, Failure> {
+        let (written, unreadable) = Self::written(db).await?;
         Ok(Policies {
             builtin: RwLock::default(),
-            written: RwLock::new(Self::written(db).await?),
+            written: RwLock::new(written),
+            unreadable: RwLock::new(unreadable),
             operator_rules: RwLock::default(),
             writing: tokio::sync::Mutex::default(),
         })
@@ -196,25 +205,52 @@ impl Policies {
     /// Reads anew what may have been written on other nodes.
     pub async fn reload(&self, db: &Database) -> Result<(), Failure> {
         let _alone = self.writing.lock().await;
-        let written = Self::written(db).await?;
-        *self.written.write().unwrap_or_else(PoisonError::into_inner) = written;
+        self.read_anew(db).await
+    }
+
+    async fn read_anew(&self, db: &Database) -> Result<(), Failure> {
+        let (written, unreadable) = Self::written(db).await?;
+        let mut present = self.written.write().unwrap_or_else(PoisonError::into_inner);
+        let mut doubtful = self
+            .unreadable
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        (*present, *doubtful) = (written, unreadable);
         Ok(())
     }
 
-    async fn written(db: &Database) -> Result<HashMap<String, Arc<Policy>>, Failure> {
-        let mut written = HashMap::new();
-        db.each::<PolicyRecord>(POLICY, &[], |stored| {
+    async fn written(db: &Database) -> Result<(HashMap<String, Arc<Policy>>, Unreadable), Failure> {
+        let (mut written, mut unreadable) = (HashMap::new(), Unreadable::default());
+        let damaged = db.each_counting_damaged(POLICY, &[], |stored| {
             let name = stored.name.parts().first().map(|part| String::from_utf8_lossy(part).into_owned()).unwrap_or_default();
-            match Policy::from_record(&name, &stored.value) {
+            match unreadable::read(&name, &stored) {
                 Ok(policy) => {
                     written.insert(name, Arc::new(policy));
                 }
-                Err(error) => tracing::error!(policy = name, %error, "a stored policy cannot be read and grants nothing; write it again"),
+                Err(error) => {
+                    tracing::error!(policy = name, %error, "a stored policy cannot be read, and those who have it are answered with 503; write it again, or bring all servers to one version");
+                    unreadable.names.insert(name);
+                }
             }
             std::ops::ControlFlow::Continue(())
         })
         .await?;
-        Ok(written)
+        unreadable.nameless = damaged > 0;
+        Ok((written, unreadable))
+    }
+
+    fn unreadable(&self) -> std::sync::RwLockReadGuard<'_, Unreadable> {
+        self.unreadable
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a written policy of this name is at hand, ended or not.
+    fn is_written(&self, name: &str) -> bool {
+        self.written
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(name)
     }
 
     /// Makes the built-in policies of `setup`.
@@ -296,6 +332,7 @@ impl Policies {
                 .filter(|(_, policy)| policy.stands(now))
                 .map(|(name, _)| name.clone()),
         );
+        names.extend(self.unreadable().names.iter().cloned());
         names.push(ROOT.to_owned());
         names.sort_unstable();
         names.dedup();
@@ -308,6 +345,12 @@ impl Policies {
             Some(policy) => written.insert(name.to_owned(), Arc::new(policy)),
             None => written.remove(name),
         };
+        drop(written);
+        self.unreadable
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .names
+            .remove(name);
     }
 
     /// Those policies of a token that have ended at `now`, of which that is not certain: just now, or by a clock in doubt.
@@ -352,7 +395,8 @@ impl Keeper {
     ///
     /// # Errors
     /// [`Refused::Policy`] when a live token's policies refuse something that exists; for a credential of an issuer or role that
-    /// does not exist the failure says so instead. [`Failure::Later`] when a policy that allows it has ended by a clock that may be wrong.
+    /// does not exist the failure says so instead. [`Failure::Later`] when a policy that allows it has ended by a clock that may be
+    /// wrong, when a policy of the token cannot be read, and when its way to log in was taken out not long ago.
     pub fn authorize(
         &self,
         bearer: &Bearer,
@@ -370,12 +414,15 @@ impl Keeper {
             });
         }
         let now = self.now();
+        self.inner.policies.certain(token, now)?;
         let mut acl = self.inner.policies.acl(token, now);
         if let Some(granted) = granted(&acl, operation, path, parameters) {
             return Ok(granted);
         }
         self.refusal_needs_proof(path)?;
-        self.setup().left_out.excuses(&token.policies)?;
+        let setup = self.setup();
+        setup.left_out.excuses(&token.policies)?;
+        setup.excuses_removed(&token.policies, now)?;
         let perhaps = self
             .inner
             .policies
@@ -480,7 +527,7 @@ impl Keeper {
     /// The policy called `name`, in whatever case.
     ///
     /// # Errors
-    /// [`Failure::NotFound`].
+    /// [`Failure::NotFound`]; [`Failure::Later`] when it is there and cannot be read.
     pub async fn policy(&self, name: &str) -> Result<Policy, Failure> {
         let name = name.to_lowercase();
         if name == ROOT {
@@ -488,9 +535,11 @@ impl Keeper {
             policy.builtin = true;
             return Ok(policy);
         }
-        self.inner
-            .policies
-            .get(&name, self.now())
+        let found = self.inner.policies.get(&name, self.now());
+        if found.is_none() && self.inner.policies.unreadable().names.contains(&name) {
+            return Err(Unreadable::failure(&name));
+        }
+        found
             .map(|policy| policy.as_ref().clone())
             .ok_or(Failure::NotFound)
     }
@@ -572,6 +621,10 @@ impl Keeper {
         mark_policies(&mut change)?;
         self.inner.db.commit(change).await?;
         self.inner.policies.set(&policy_name, None);
+        if self.inner.policies.unreadable().nameless {
+            // It may have been this one.
+            self.inner.policies.read_anew(&self.inner.db).await?;
+        }
         Ok(())
     }
 

@@ -1,18 +1,25 @@
 //! Keys that administrators put into files: reading those of a credkey, and saying which of them go on counting.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gridkeep_identity::ssh::authorized_keys;
 use gridkeep_token::time::UnixSeconds;
 
 use super::keys::{SshKey, SshKeySource};
+use super::remembered::{KeyFiles, Read};
 use crate::setup::SshSetup;
 
 /// A file that administrators may put keys into, and what it has, or why it cannot be used.
-pub(super) type InFile = (PathBuf, Result<Vec<SshKey>, String>);
+pub(super) type InFile = (PathBuf, Read);
 
 /// Reads the files for `credkey`: those of `issuers`, and the one for all of them.
-pub(super) async fn read_files(ssh: &SshSetup, issuers: &[&str], credkey: &str) -> Vec<InFile> {
+pub(super) async fn read_files(
+    known: &Arc<KeyFiles>,
+    ssh: &SshSetup,
+    issuers: &[&str],
+    credkey: &str,
+) -> Vec<InFile> {
     let Some(directory) = &ssh.authorized_keys else {
         return Vec::new();
     };
@@ -26,10 +33,10 @@ pub(super) async fn read_files(ssh: &SshSetup, issuers: &[&str], credkey: &str) 
         })
         .chain([(directory.join(credkey), None)])
         .collect();
-    let (owner, whole) = (credkey.to_owned(), directory.clone());
+    let (owner, whole, known) = (credkey.to_owned(), directory.clone(), known.clone());
     tokio::task::spawn_blocking(move || {
         let read = |(path, issuer): (PathBuf, Option<String>)| {
-            let keys = from_file(&path, issuer.as_deref(), &owner);
+            let keys = known.get(&path, |path| from_file(path, issuer.as_deref(), &owner));
             (path, keys)
         };
         places.into_iter().map(read).collect()
@@ -40,7 +47,7 @@ pub(super) async fn read_files(ssh: &SshSetup, issuers: &[&str], credkey: &str) 
 
 /// The files with a key whose fingerprint is `meant`; one that cannot be read may have it.
 pub(super) fn files_of(found: &[InFile], meant: impl Fn(&str) -> bool) -> Vec<&Path> {
-    let has = |read: &Result<Vec<SshKey>, String>| match read {
+    let has = |read: &Read| match read {
         Ok(keys) => keys.iter().any(|key| meant(&key.fingerprint)),
         Err(_) => true,
     };
@@ -64,8 +71,10 @@ pub(super) fn still_counting(files: &[&Path]) -> Vec<String> {
         .collect()
 }
 
+/// Reads a file and logs what is wrong with it.
 fn from_file(path: &Path, issuer: Option<&str>, owner: &str) -> Result<Vec<SshKey>, String> {
-    let Some(file) = authorized_keys::read(path).map_err(|error| error.to_string())? else {
+    let read = authorized_keys::read(path).map_err(|error| error.to_string());
+    let Some(file) = read.inspect_err(|why| tracing::error!("{why}"))? else {
         return Ok(Vec::new());
     };
     for left_out in &file.left_out {

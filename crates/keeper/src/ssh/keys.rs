@@ -17,8 +17,12 @@ use crate::records::{SSH_KEYS, SshKeyRecord, SshKeysRecord};
 use crate::setup::{Setup, SshSetup};
 use crate::tokens::Bearer;
 
-/// Keys one credkey can have.
+/// Keys one credkey can have at one issuer.
 const MOST_KEYS: usize = 100;
+/// Bytes they can have, so that people of one name at some issuers do not fill the record that they share.
+const MOST_BYTES: usize = 100 << 10;
+/// Longest line that can be registered, in bytes, comment included: twice what the longest keys need.
+const LONGEST_LINE: usize = 4 << 10;
 const LONGEST_NAME: usize = 255;
 
 /// Keys to be registered.
@@ -196,14 +200,7 @@ impl Keeper {
                         });
                     }
                 }
-                if registered.len() > MOST_KEYS {
-                    return Err(BadInput::Other(format!(
-                        "{} can have at most {MOST_KEYS} ssh keys; remove some first (gridkeep ssh-keys remove)",
-                        request.name
-                    ))
-                    .into());
-                }
-                Ok(())
+                Ok(within_quota(registered, &request.name, &issuers)?)
             },
         )
         .await?;
@@ -212,6 +209,11 @@ impl Keeper {
             left_out.extend(still_counting(&files_of(&found, |_| true)));
         }
         Ok(left_out)
+    }
+
+    /// Whether somebody with this permission can do no more at `auth/ssh/role/…` than add keys of their own.
+    pub fn adds_own_ssh_keys(&self, by: &Bearer, granted: &Granted) -> bool {
+        self.self_registering(&self.setup(), by, granted).is_some()
     }
 
     /// The issuer with whose login somebody registers keys of his own; `None` for everybody else who may write here.
@@ -472,13 +474,10 @@ impl Keeper {
             .collect();
         let mut trouble = None;
         if let Some(issuer) = issuer {
-            for (_, read) in read_files(ssh, &[issuer], credkey).await {
+            for (_, read) in read_files(&self.inner.ssh_files, ssh, &[issuer], credkey).await {
                 match read {
-                    Ok(more) => keys.extend(more),
-                    Err(why) => {
-                        tracing::error!("{why}");
-                        trouble = Some(why);
-                    }
+                    Ok(more) => keys.extend(more.iter().cloned()),
+                    Err(why) => trouble = Some(why),
                 }
             }
         }
@@ -502,7 +501,7 @@ impl Keeper {
             Some(issuer) => vec![issuer],
             None => all.collect(),
         };
-        read_files(ssh, &issuers, credkey).await
+        read_files(&self.inner.ssh_files, ssh, &issuers, credkey).await
     }
 
     /// Forgets all registered keys.
@@ -546,12 +545,44 @@ pub(super) fn opens(key: &SshKey, issuer: &str, ssh: &SshSetup) -> bool {
         .is_none_or(|own| own == issuer || ssh.cross_issuer)
 }
 
+/// Refuses more keys than `owner` can have at each of `issuers`. Those of other people are not counted, whose name may be the same
+/// at another issuer, or but for its case.
+fn within_quota(
+    registered: &[SshKeyRecord],
+    owner: &str,
+    issuers: &[Option<String>],
+) -> Result<(), BadInput> {
+    for issuer in issuers {
+        let theirs = registered
+            .iter()
+            .filter(|key| key.owner == owner && key.issuer == *issuer);
+        let (count, bytes) = theirs.fold((0, 0), |(count, bytes), key| {
+            (count + 1, bytes + key.line.len() + key.comment.len())
+        });
+        if count > MOST_KEYS || bytes > MOST_BYTES {
+            return Err(BadInput::Other(format!(
+                "{owner} can have at most {MOST_KEYS} ssh keys of {} KiB in all; remove some first (gridkeep ssh-keys remove)",
+                MOST_BYTES >> 10
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The keys among `texts`. Whoever registers all the keys of an agent may have some that cannot be used; an administrator is told.
 fn usable(texts: &[String], lenient: bool) -> Result<(Vec<Key>, Vec<String>), BadInput> {
     let mut keys: Vec<Key> = Vec::new();
     let mut left_out = Vec::new();
     let given = texts.iter().filter(|text| !text.trim().is_empty());
     for (index, text) in given.enumerate() {
+        if text.len() > LONGEST_LINE {
+            left_out.push(format!(
+                "public key {}: it is longer than {} KiB",
+                index + 1,
+                LONGEST_LINE >> 10
+            ));
+            continue;
+        }
         match Key::parse(text) {
             Ok(key) if keys.contains(&key) => {}
             Ok(key) => keys.push(key),

@@ -1,5 +1,5 @@
 //! Logging in with the key of an ssh-agent: logging in itself in [`login`], whose key is whose in [`keys`], those in files in
-//! [`files`].
+//! [`files`], as they were read last in [`remembered`].
 //!
 //! A key is bound to a credkey and an issuer. One that was registered with a login at an issuer opens that issuer's credentials and
 //! no other's, unless the operator says otherwise. A login's issuer and role are bound to its token; nothing that another login of
@@ -9,6 +9,7 @@
 mod files;
 mod keys;
 mod login;
+mod remembered;
 
 use gridkeep_token::time::UnixSeconds;
 
@@ -18,6 +19,7 @@ use crate::setup::Setup;
 pub use gridkeep_identity::ssh::{FORMATS as SSH_SIGNATURE_FORMATS, Form as SshSignatureForm};
 pub use keys::{RegisterSshKeys, SshKey, SshKeySource};
 pub use login::{SshChallenge, SshLogin, SshProbe};
+pub(crate) use remembered::KeyFiles;
 
 /// Where the API has it.
 pub(crate) const SSH_MOUNT: &str = "auth/ssh/";

@@ -163,3 +163,59 @@ async fn trouble_with_an_exchange_is_told_apart() {
         "fresh is good enough"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_is_no_wider_than_asked_either() {
+    use crate::database::{Change, name};
+    use crate::records::{CachedToken, EXCHANGED, ExchangedRecord};
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let by = alice(&house, &keeper).await;
+    let want = narrow(&["compute.read"], &[]);
+    let grant = grant_of(&keeper, ALICE).await;
+    let wider = CachedToken {
+        token: "wider".into(),
+        token_type: "Bearer".into(),
+        issued_at: START,
+        expires_at: Some(START + 3600),
+        scope: Some("compute.read compute.modify".into()),
+    };
+    let key = keeper.inner.sealer.key(&grant).unwrap();
+    let record = ExchangedRecord {
+        sealed: key.seal(&grant.id, &wider).unwrap(),
+    };
+    let place = name(EXCHANGED, &[&grant.id, &crate::exchange::cache_key(&want)]);
+    let mut change = Change::new();
+    change.put(place, &record, None).unwrap();
+    keeper.inner.db.commit(change).await.unwrap();
+    let (token, _) = read(&keeper, &by, ALICE, want).await.unwrap();
+    assert_ne!(token, "wider");
+    assert_eq!(house.issuer.books().exchanges.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_scope_or_audience_never_reaches_the_issuer() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let by = alice(&house, &keeper).await;
+    for (scope, audience) in [
+        ("a\0b", "x"),
+        ("a b", "x"),
+        ("a\"", "x"),
+        ("a\\b", "x"),
+        ("sch\u{f6}n", "x"),
+        ("", "x"),
+        ("a", "x\0y"),
+        ("a", "x\ny"),
+    ] {
+        let want = narrow(&[scope], &[audience]);
+        let refused = bad(read(&keeper, &by, ALICE, want).await).to_string();
+        assert!(refused.contains("is no "), "{refused}");
+    }
+    let resource = Want {
+        resources: vec!["https://x\u{7f}".into()],
+        ..Want::default()
+    };
+    bad(read(&keeper, &by, ALICE, resource).await);
+    assert!(house.issuer.books().exchanges.is_empty());
+}

@@ -40,7 +40,7 @@ async fn indexed(keeper: &Keeper, person: &str) -> usize {
 }
 
 async fn mine(keeper: &Keeper, by: &Bearer) -> Vec<String> {
-    let listed = keeper.tokens_of(&by.token, None, 100).await.unwrap();
+    let listed = keeper.tokens_of(&by, None, 100).await.unwrap();
     assert!(!listed.more);
     let tokens = listed.found.into_iter();
     tokens.map(|token| token.accessor).collect()
@@ -88,10 +88,10 @@ async fn a_list_of_ones_own_tokens_reads_no_others() {
     assert!(read < 2100, "{read} records were read");
 
     // Page by page, each once.
-    let first = keeper.tokens_of(&by.token, None, 1).await.unwrap();
+    let first = keeper.tokens_of(&by, None, 1).await.unwrap();
     assert!(first.more);
     let rest = keeper
-        .tokens_of(&by.token, Some(&first.found[0].accessor), 10)
+        .tokens_of(&by, Some(&first.found[0].accessor), 10)
         .await
         .unwrap();
     assert!(!rest.more);

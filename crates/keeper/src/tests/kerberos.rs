@@ -10,7 +10,7 @@ use super::measure::Counted;
 use super::support::*;
 use crate::*;
 
-const MOUNT: &str = "kerberos-dune_default";
+pub(super) const MOUNT: &str = "kerberos-dune_default";
 
 /// Believes any token of the form `name@REALM number`, but those of one realm.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl AcceptTickets for Believer {
     }
 }
 
-fn with_tickets(mut setup: Setup, issuer: &str, domain: Option<&str>) -> Setup {
+pub(super) fn with_tickets(mut setup: Setup, issuer: &str, domain: Option<&str>) -> Setup {
     setup.kerberos.insert(
         issuer.to_owned(),
         KerberosSetup {
@@ -58,7 +58,7 @@ async fn ticket(keeper: &Keeper, mount: &str, token: &str) -> TicketLogin {
         .unwrap()
 }
 
-async fn ticket_bearer(keeper: &Keeper, mount: &str, token: &str) -> Bearer {
+pub(super) async fn ticket_bearer(keeper: &Keeper, mount: &str, token: &str) -> Bearer {
     match ticket(keeper, mount, token).await {
         TicketLogin::LoggedIn(issued) => bearer(keeper, &issued.secret).await,
         TicketLogin::NotAccepted(why) => panic!("{why}"),

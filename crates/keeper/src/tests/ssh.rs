@@ -14,14 +14,14 @@ use super::support::*;
 use crate::*;
 
 /// The key of somebody's agent.
-struct AgentKey(Ed25519KeyPair);
+pub(super) struct AgentKey(Ed25519KeyPair);
 
 impl AgentKey {
-    fn new() -> AgentKey {
+    pub(super) fn new() -> AgentKey {
         AgentKey(Ed25519KeyPair::generate().unwrap())
     }
 
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let mut blob = Vec::new();
         for part in [b"ssh-ed25519".as_slice(), self.0.public_key().as_ref()] {
             blob.extend_from_slice(&u32::try_from(part.len()).unwrap().to_be_bytes());
@@ -35,7 +35,7 @@ impl AgentKey {
     }
 }
 
-fn setup(house: &House) -> Setup {
+pub(super) fn setup(house: &House) -> Setup {
     let mut setup = house.setup();
     setup.self_registration = true;
     setup.ssh = Some(SshSetup {
@@ -48,7 +48,7 @@ fn setup(house: &House) -> Setup {
 }
 
 /// The same with a second issuer, `cms`.
-fn setup_of_two(house: &House) -> (Setup, Arc<FakeIssuer>) {
+pub(super) fn setup_of_two(house: &House) -> (Setup, Arc<FakeIssuer>) {
     let mut setup = setup(house);
     let cms = FakeIssuer::new(Rotation::Never);
     setup.issuers.push(house.issuer_setup("cms", &cms));
@@ -56,7 +56,7 @@ fn setup_of_two(house: &House) -> (Setup, Arc<FakeIssuer>) {
 }
 
 /// Registers `keys` under `name` with everything that the policies of `by` allow.
-async fn register(
+pub(super) async fn register(
     keeper: &Keeper,
     by: &Bearer,
     name: &str,
@@ -106,7 +106,7 @@ async fn log_in_with(
         .await
 }
 
-async fn log_in(
+pub(super) async fn log_in(
     keeper: &Keeper,
     key: &AgentKey,
     role: &str,
@@ -137,7 +137,7 @@ async fn reads(keeper: &Keeper, by: &Issued, name: &str) -> bool {
 }
 
 /// A house with two issuers, where alice has logged in at dune and registered a key.
-async fn alice_registered(house: &House) -> (Keeper, AgentKey) {
+pub(super) async fn alice_registered(house: &House) -> (Keeper, AgentKey) {
     let (setup, cms) = setup_of_two(house);
     cms.books().person = super::issuer::claims("alice");
     let keeper = house.open_with(setup).await;
@@ -879,4 +879,42 @@ async fn the_terms_of_a_role_hold_for_logins_with_a_key() {
         let renewed = keeper.renew(&issued.token.id, None).await.unwrap();
         assert_eq!(renewed.ttl, Seconds(600));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn people_of_one_name_at_two_issuers_have_a_quota_each() {
+    let house = House::new(Rotation::Never);
+    let (setup, cms) = setup_of_two(&house);
+    cms.books().person = super::issuer::claims("alice");
+    let keeper = house.open_with(setup).await;
+    let dune = login(&house, &keeper, "alice").await;
+    let dune = bearer(&keeper, &dune.issued.secret).await;
+    let cms = bearer(&keeper, &login_at(&keeper, "cms").await.issued.secret).await;
+    let keys: Vec<AgentKey> = (0..101).map(|_| AgentKey::new()).collect();
+    let hundred: Vec<&AgentKey> = keys[..100].iter().collect();
+    register(&keeper, &cms, "alice", &hundred, &[])
+        .await
+        .unwrap();
+    register(&keeper, &dune, "alice", &[&keys[100]], &[])
+        .await
+        .unwrap();
+    log_in(&keeper, &keys[100], "alice", "dune").await.unwrap();
+    let more = bad(register(&keeper, &cms, "alice", &[&keys[100]], &[]).await);
+    assert!(more.to_string().contains("at most 100"), "{more}");
+    // Nor do long comments fill what they share.
+    let request = RegisterSshKeys {
+        name: "alice".into(),
+        keys: vec![format!("{} {}", keys[0].line(), "x".repeat(4096))],
+        issuers: Vec::new(),
+    };
+    let granted = keeper
+        .authorize(
+            &dune,
+            Operation::Update,
+            "auth/ssh/role/alice",
+            &Map::from_iter([("public_keys".to_owned(), json!([]))]),
+        )
+        .unwrap();
+    let long = bad(keeper.register_ssh_keys(&dune, &granted, request).await);
+    assert!(long.to_string().contains("longer than 4 KiB"), "{long}");
 }

@@ -12,7 +12,7 @@ use gridkeep_store::{Cursor, Name};
 use gridkeep_token::time::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
-use super::token_name;
+use super::{Bearer, token_name};
 use crate::database::{Change, NotCommitted, Stored};
 use crate::failure::{Failure, Later, LaterKind};
 use crate::keeper::Keeper;
@@ -70,28 +70,26 @@ pub(super) fn leave(change: &mut Change, token: &KeeperToken) {
 }
 
 impl Keeper {
-    /// The live tokens of whom `asking` speaks for, and itself: those whose accessors follow `after`, at most `most` of them, in order
-    /// of their accessors.
+    /// The live tokens that are the bearer's own ([`Keeper::kin`]): those whose accessors follow `after`, at most `most` of them, in
+    /// order of their accessors. Of those that speak for nobody only the ones with the same display name are looked at.
     ///
     /// # Errors
     /// [`Failure::Later`] when the store cannot be read.
     pub async fn tokens_of(
         &self,
-        asking: &KeeperToken,
+        by: &Bearer,
         after: Option<&str>,
         most: usize,
     ) -> Result<Excerpt<KeeperToken>, Failure> {
-        let is_own = |token: &KeeperToken| {
-            token.id == asking.id || (token.entity.is_some() && token.entity == asking.entity)
-        };
+        let (asking, kin) = (&by.token, self.kin(by).await?);
+        let is_own = |token: &KeeperToken| kin.includes(token);
         if !self.tokens_are_indexed().await? {
             return self.live_tokens(most, is_own).await;
         }
         let mut found = Entries::default();
-        if let Some(entity) = &asking.entity {
-            let prefix = [person(asking).as_bytes(), entity.as_bytes()];
-            self.look_through_held(&prefix, &mut found).await?;
-        }
+        let entity = asking.entity.as_deref().unwrap_or_default();
+        let prefix = [person(asking).as_bytes(), entity.as_bytes()];
+        self.look_through_held(&prefix, &mut found).await?;
         found.tokens.insert(asking.accessor.clone(), asking.id);
         let wanted = found
             .tokens
@@ -247,7 +245,7 @@ impl Keeper {
         let db = &self.inner.db;
         let mut after: Option<Cursor> = None;
         loop {
-            let (page, next) = db.page::<KeeperToken>(TOKEN, &[], after).await?;
+            let (page, next, _) = db.page::<KeeperToken>(TOKEN, &[], after).await?;
             let living: Vec<Name> = page
                 .into_iter()
                 .map(|stored| stored.value)

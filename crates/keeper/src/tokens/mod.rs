@@ -8,6 +8,7 @@
 mod address;
 mod create;
 mod held;
+mod kin;
 mod leases;
 mod lifetime;
 mod revoke;
@@ -34,6 +35,7 @@ use crate::terms::LoginTerms;
 
 pub(crate) use address::{allowed_address, is_range, within};
 pub use create::CreateToken;
+pub use kin::Kin;
 pub use roles::TokenRole;
 
 const OPERATOR_TTL: Seconds = Seconds(900);

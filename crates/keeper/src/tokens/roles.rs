@@ -10,7 +10,7 @@ use super::{is_range, normalised, sanitised};
 use crate::database::{Change, NotCommitted, Stored, name};
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
-use crate::policy::DEFAULT;
+use crate::policy::{DEFAULT, OPERATOR, ROBOTS, ROOT};
 use crate::records::{KeeperToken, TOKEN_ROLE};
 
 /// A token role.
@@ -144,9 +144,24 @@ impl TokenRole {
             None if limited => allowed,
             None => with_default(parent.policies.clone()),
         };
-        match policies.iter().find(|policy| refused(policy)) {
-            Some(policy) => Err(BadInput::Other(format!(
+        if let Some(policy) = policies.iter().find(|policy| refused(policy)) {
+            return Err(BadInput::Other(format!(
                 "token policy {policy:?} is disallowed by role {role:?}"
+            )));
+        }
+        // In the original no policy is there that nobody wrote, so patterns and lists of exceptions are written without these in mind.
+        let root = parent.policies.iter().any(|policy| policy == ROOT);
+        let held = |policy: &String| {
+            root || parent.policies.contains(policy) || self.allowed_policies.contains(policy)
+        };
+        let powerful = |policy: &&String| **policy == OPERATOR || policy.starts_with(ROBOTS);
+        match policies
+            .iter()
+            .filter(powerful)
+            .find(|policy| !held(policy))
+        {
+            Some(policy) => Err(BadInput::Other(format!(
+                "token policy {policy:?} is this server's own and is not given by role {role:?}: a role gives it to those who have it, or if its allowed_policies name it"
             ))),
             None => Ok(policies),
         }

@@ -414,3 +414,26 @@ fn options_from_a_server() {
     let ran = run(&host);
     assert_eq!(ran.code, 0, "{ran:?}");
 }
+
+#[test]
+fn a_file_of_httokensh_is_used_only_if_nobody_else_can_have_put_it_there() {
+    let machine = Machine::warm();
+    let (tmp, euid) = (&machine.environment.tmp, machine.environment.euid);
+    let planted = tmp.join(format!("vt_u{euid}.sh-0123456789abcdef0123456789abcdef"));
+    machine.put(&planted, "hvs.secret");
+    for option in ["--vaulttokenfile", "--vaulttokeninfile"] {
+        let before = machine.lines().len();
+        let mode = |mode| fs::set_permissions(&planted, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o644);
+        let ran = machine.run(&[option, planted.to_str().unwrap()]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert_eq!(
+            machine.lines().len(),
+            before,
+            "its token is shown to nobody"
+        );
+        mode(0o600);
+        let ran = machine.run(&[option, planted.to_str().unwrap()]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+}

@@ -105,3 +105,17 @@ async fn a_stranger_is_refused_unheard() {
             .contains("user id 4711 may not do this")
     );
 }
+
+#[test]
+fn a_token_is_not_shown_by_mistake() {
+    let answer = TokenAnswer {
+        token: "hvs.canary".to_owned(),
+        accessor: "name".to_owned(),
+        ttl: 900,
+    };
+    let shown = format!("{answer:?}");
+    assert!(
+        shown.contains("name") && !shown.contains("canary"),
+        "{shown}"
+    );
+}
