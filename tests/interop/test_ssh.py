@@ -1,16 +1,13 @@
 """Logging in with a real ssh-agent, PyPI's htgettoken and ours: keys of all kinds, registering, ending, removing, and ways around."""
 
-import base64
 import json
-import socket
-import struct
 
 import pytest
 from support.clients import Client, Outcome
 from support.issuers import Issuer
 from support.processes import GRIDKEEP
 from support.servers import Server
-from support.ssh import KINDS, SshAgent
+from support.ssh import KINDS, SshAgent, proof
 from support.tokens import claims
 
 DENIED_KEY = "validation public_key failed: permission denied"
@@ -219,10 +216,7 @@ def test_bypass_with_a_foreign_key_an_old_nonce_and_another_signature(lab, user,
     foreign = stranger.add("ed25519")
 
     def attempt(machine, public_key, signed, shown, role=None):
-        body = {
-            "role": role or user.user, "public_key": public_key, "nonce": base64.b64encode(shown.encode()).decode(),
-            "signature": base64.b64encode(sign(machine, public_key, signed)).decode(), "metadata": {"issuer": "dune", "group": "default"},
-        }
+        body = proof(machine, role or user.user, public_key, shown, signed)
         status, answer = lab.call("POST", "auth/ssh/login", body=body)
         return status, (answer.get("errors") or [None])[0]
 
@@ -236,26 +230,6 @@ def test_bypass_with_a_foreign_key_an_old_nonce_and_another_signature(lab, user,
     assert attempt(agent, line, fresh, fresh)[0] == 200
     assert attempt(agent, line, fresh, fresh) == (400, "nonce time expired or invalid")
     assert attempt(agent, line, "made up", "made up") == (400, "nonce time expired or invalid")
-
-
-def sign(agent, public_key: str, text: str) -> bytes:
-    """The second string of the agent's signature, as clients of the original send it."""
-    def string(data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + data
-
-    request = bytes([13]) + string(base64.b64decode(public_key.split()[1])) + string(text.encode()) + struct.pack(">I", 0)
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(agent.socket))
-        connection.sendall(string(request))
-        (length,) = struct.unpack(">I", connection.recv(4, socket.MSG_WAITALL))
-        answer = connection.recv(length, socket.MSG_WAITALL)
-    assert answer[0] == 14, answer
-    parts, rest = [], answer[5:]
-    while rest:
-        (length,) = struct.unpack(">I", rest[:4])
-        parts.append(rest[4:4 + length])
-        rest = rest[4 + length:]
-    return parts[1]
 
 
 def test_an_agent_that_cannot_help(lab, user, agent):
@@ -324,11 +298,7 @@ def test_sha1_switched_off(authority, make_server, make_issuer, entry, tmp_path,
     register(server, client, agent)
     assert by_agent(client, agent).code == 0
     fresh = server.call("GET", "auth/ssh/nonce")[1]["data"]["nonce"]
-    body = {
-        "role": "alice", "public_key": line, "nonce": base64.b64encode(fresh.encode()).decode(),
-        "signature": base64.b64encode(sign(agent, line, fresh)).decode(), "metadata": {"issuer": "dune", "group": "default"},
-    }
-    status, answer = server.call("POST", "auth/ssh/login", body=body)
+    status, answer = server.call("POST", "auth/ssh/login", body=proof(agent, "alice", line, fresh))
     assert status == 400 and "SHA-1" in answer["errors"][0]
     server.config["ssh"] = {"self-registration": "disallowed"}
     server.reload()
