@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.memory import found_in_memory, keys_of_store, root_key
-from support.processes import GRIDKEEP, wait_until
+from support.processes import GRIDKEEP, WITH_US, wait_until
 from support.servers import Server
 
 
@@ -112,7 +112,7 @@ def test_the_memory_of_the_server_is_its_own(public, authority, ending, make_iss
     # As the user nobody, with core dumps allowed, in a directory where one could be written.
     server = Server(
         public / "server", authority, [{**entry(issuer), "ca_file": shutil.copy(issuer.ca, public)}],
-        wrapper=["prlimit", "--core=unlimited", "setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"],
+        wrapper=["prlimit", "--core=unlimited", "setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups", *WITH_US],
     )
     ending(server)
     # The authority is everybody's: what this server wants of it is copied.

@@ -12,7 +12,7 @@ from support.clients import Client
 from support.house import lookup
 from support.issuers import Issuer
 from support.kerberos import KRB5, SPNEGO, Realms, negotiate, proof, refused
-from support.processes import BIN, GRIDKEEP, PATIENCE, wait_until
+from support.processes import BIN, GRIDKEEP, PATIENCE, WITH_US, wait_until
 from support.servers import Server
 from support.tokens import claims
 
@@ -415,7 +415,7 @@ def bare_root(root, *places):
     (root / "etc").mkdir()
     shutil.copy("/etc/hosts", root / "etc/hosts")
     mounts = "".join(f"mkdir -p '{root}{place}'; mount --rbind '{place}' '{root}{place}'; " for place in places)
-    return ["unshare", "-rm", "sh", "-c", f"set -e; {mounts} exec chroot '{root}' \"$@\"", "sh"]
+    return ["unshare", "-rm", "sh", "-c", f"set -e; {mounts} exec {' '.join(WITH_US)} chroot '{root}' \"$@\"", "sh"]
 
 
 def test_a_host_without_the_library(tmp_path, authority, realms, issuer, tickets, ending, entry):
