@@ -79,9 +79,9 @@ class Etcd:
             input=text, env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
         )
 
-    def files(self) -> bytes:
-        """What all members have on their disks: their logs of writes, snapshots and databases."""
-        return b"".join(path.read_bytes() for path in sorted(self.directory.glob("data-*/**/*")) if path.is_file())
+    def files(self):
+        """What all members have on their disks: their logs of writes, snapshots and databases, as pairs of where and what."""
+        return [(path, path.read_bytes()) for path in sorted(self.directory.glob("data-*/**/*")) if path.is_file()]
 
     def stop(self) -> None:
         for process in self.processes:
