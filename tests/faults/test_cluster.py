@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from support.away import Away, others
+from support.canaries import assert_hidden, everything
 from support.clock import HostClock
 from support.cluster import NODES, Cluster, node_address, pause
 from support.processes import GRIDKEEP, PATIENCE, wait_until
@@ -350,6 +351,41 @@ def test_a_node_that_starts_without_its_store_passes_requests_on(whole, away):
     before = len(server.audit())
     assert answered(**read)[0] == 200
     assert len(server.audit()) > before, "it serves by itself"
+
+
+def test_no_secret_of_what_is_passed_on_is_found(whole, away):
+    """Neither at the node that passes it nor at the one that answers, however much they log."""
+    def restarted(*arguments):
+        for name in NODES[:2]:
+            whole.nodes[name].arguments = list(arguments)
+            away.restart(name)()
+        whole.settled()
+
+    known = whole.ask("login")
+    secrets = {"vault token": known["token"], "client secret": whole.issuer.client_secret, "operator token": whole.nodes["n1"].operator_token()}
+    restarted("--log", "trace", "--log-format", "json")
+    seen = {name: len(whole.nodes[name].audit()) for name in NODES}
+    end = away.storeless("n1")
+    try:
+        read = {"method": "GET", "path": f"secret/oauth/creds/dune/{known['key']}:default", "token": known["token"]}
+        wait_until(lambda: not whole.status("n1")[0]["fresh"], "the node notices")
+        secrets["access token"] = served(whole, "n1", **read)["data"]["access_token"]
+        made = served(whole, "n1", method="POST", path="auth/token/create", token=known["token"], body={"ttl": "1h"})
+        secrets["child"] = made["auth"]["client_token"]
+        served(whole, "n1", method="GET", path="auth/token/lookup-self", token=secrets["operator token"])
+        for wrong in ({"path": f"auth/token/lookup-self?token={known['token']}"}, {"path": f"secret/oauth/creds/dune/{known['token']}:default"}):
+            whole.ask("once", address=node_address("n1"), method="GET", token=known["token"], **wrong)
+    finally:
+        end()
+    whole.settled()
+    try:
+        assert '"level":"TRACE"' in whole.nodes["n1"].log(), "the test looks at the right lines"
+        for name in NODES:
+            assert_hidden(secrets, everything(whole.nodes[name]))
+        elsewhere = {line["request"]["path"] for name in others("n1") for line in whole.nodes[name].audit()[seen[name]:]}
+        assert read["path"] in elsewhere, "the requests were passed on"
+    finally:
+        restarted()
 
 
 def operator(cluster, name, *words):
