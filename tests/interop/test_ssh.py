@@ -4,6 +4,7 @@ import json
 
 import pytest
 from support.clients import Client, Outcome
+from support.hardware_keys import HardwareAgent
 from support.issuers import Issuer
 from support.processes import GRIDKEEP
 from support.servers import Server
@@ -286,6 +287,28 @@ class TestOurs:
         assert keys("list").code == 1, "no vault token is left"
         wrong = keys("remove", "nonsense")
         assert wrong.code == 2 and "fingerprint" in wrong.err
+
+
+    @pytest.mark.parametrize("algorithm", ["sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"])
+    def test_hardware_keys(self, lab, user, tmp_path, ending, algorithm):
+        """They count only when somebody has touched them, and not in the form in which the original would send them."""
+        agent = HardwareAgent(tmp_path / "hardware")
+        ending(agent)
+        key = agent.add(algorithm)
+        register(lab, user, agent)
+        for _ in range(2):
+            outcome = by_agent(user, agent, "-v")
+            assert outcome.code == 0 and algorithm in outcome.out, outcome
+        assert key.counter == 2 and claims(user.bearer.read_text())["iss"] == lab.issuer.url
+        key.touched = False
+        refused = by_agent(user, agent, "-v")
+        assert refused.code == 1 and not user.bearer.exists(), refused
+        assert "without being touched" in refused.out + refused.err, refused
+        key.touched = True
+        nonce = lab.call("GET", "auth/ssh/nonce")[1]["data"]["nonce"]
+        status, body = lab.call("POST", "auth/ssh/login", body=proof(agent, user.user, key.line, nonce))
+        assert status == 400 and "use the htgettoken of gridkeep" in body["errors"][0], body
+        assert by_agent(user, agent).code == 0
 
 
 def test_sha1_switched_off(authority, make_server, make_issuer, entry, tmp_path, agent):
