@@ -1,6 +1,8 @@
 """Fixtures: everything a test starts is its own and is gone when it ends."""
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,22 @@ def ending():
 
 
 @pytest.fixture
+def as_root():
+    """For tests that become another user, or look into other programs: elsewhere they are left out, in CI that is a failure."""
+    if os.geteuid() != 0:
+        assert not os.environ.get("CI"), "CI has to run this test, and only root can"
+        pytest.skip("only root can become another user and look into other programs")
+
+
+@pytest.fixture
+def public():
+    """A directory that every user can enter; those above pytest's are closed anew whenever another run begins."""
+    with tempfile.TemporaryDirectory(prefix="gridkeep-test-") as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
+
+
+@pytest.fixture
 def make_issuer(tmp_path, ending):
     def make(name="issuer", **options):
         issuer = Issuer(tmp_path, name, **options)
@@ -55,8 +73,8 @@ def make_provider(tmp_path, authority, ending):
 
 @pytest.fixture
 def make_server(tmp_path, authority, ending):
-    def make(issuers, name="server", start=True, **options):
-        directory = tmp_path / name
+    def make(issuers, name="server", start=True, below=tmp_path, **options):
+        directory = below / name
         directory.mkdir()
         server = Server(directory, authority, issuers, **options)
         ending(server)

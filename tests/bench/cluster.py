@@ -10,7 +10,7 @@ from pathlib import Path
 
 import reads
 from support.etcd import Etcd
-from support.processes import wait_until
+from support.processes import WITH_US, wait_until
 from support.servers import Server
 
 NODES = ("n1", "n2", "n3")
@@ -40,7 +40,7 @@ class Nodes:
             place = directory / name
             place.mkdir()
             # The audit log has the same path on all nodes, and is each one's own.
-            own_log = ["unshare", "-rm", "sh", "-c", f'mount --bind "{place}" "{log}" && exec "$@"', "sh"]
+            own_log = ["unshare", "-rm", "sh", "-c", f'mount --bind "{place}" "{log}" && exec {" ".join(WITH_US)} "$@"', "sh"]
             server = Server(
                 place, authority, [reads.ISSUER] if not self.servers else [],
                 own={

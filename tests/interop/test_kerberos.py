@@ -5,14 +5,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
 from support.clients import Client
 from support.house import lookup
 from support.issuers import Issuer
-from support.kerberos import KRB5, SPNEGO, Realms, negotiate, proof, refused
-from support.processes import BIN, GRIDKEEP, PATIENCE, wait_until
+from support.kerberos import KRB5, PROOF, SPNEGO, Realms, negotiate, proof, refused
+from support.namespaces import with_hosts
+from support.processes import BIN, GRIDKEEP, PATIENCE, WITH_US, wait_until
 from support.servers import Server
 from support.tokens import claims
 
@@ -429,7 +431,54 @@ def bare_root(root, *places):
     (root / "etc").mkdir()
     shutil.copy("/etc/hosts", root / "etc/hosts")
     mounts = "".join(f"mkdir -p '{root}{place}'; mount --rbind '{place}' '{root}{place}'; " for place in places)
-    return ["unshare", "-rm", "sh", "-c", f"set -e; {mounts} exec chroot '{root}' \"$@\"", "sh"]
+    return ["unshare", "-rm", "sh", "-c", f"set -e; {mounts} exec {' '.join(WITH_US)} chroot '{root}' \"$@\"", "sh"]
+
+
+@pytest.mark.parametrize("kind", ["ours"])
+def test_the_reverse_name_of_the_server_does_not_count(tmp_path, authority, realms, issuer, tickets, ending, entry, kind):
+    """The address of the server has another name than people know it by, and only the latter has a key: as behind a load balancer."""
+    alias, reverse = "grid.lab.example", "backend7.lab.example"
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"127.0.0.1 {reverse}\n127.0.0.1 localhost\n127.0.0.1 {alias}\n")
+    inside = with_hosts(hosts)
+    looked = subprocess.run([*inside, sys.executable, "-c", NAMES, alias], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert looked.stdout.split() == [alias, reverse], looked
+    keytab = realms.keytab(tmp_path / "alias.keytab", f"host/{alias}")
+    (tmp_path / "server").mkdir()
+    server = Server(
+        tmp_path / "server", authority, [{**entry(issuer), "kerbservice": "lab"}], extra={"kerberos": [{"name": "lab", "keytab": str(keytab)}]},
+    )
+    certificate, private = authority.issue("alias", (alias, "localhost"))
+    server.config["cluster"]["name"] = alias
+    server.config["gridkeep"]["tls"] = {"certificate": str(certificate), "key": str(private)}
+    server.write_config()
+    ending(server)
+    server.start(env={"KRB5_CONFIG": str(realms.config)})
+    for place in ("elsewhere", "host"):
+        (tmp_path / place).mkdir()
+    assert Client(kind, tmp_path / "elsewhere", server).log_in_elsewhere(issuer, "ours-alice").code == 0
+
+    environment = tickets(f"ours-alice@{LAB}")
+    client = Client(kind, tmp_path / "host", server)
+    client.left_out = ["--nossh"]
+    words = [word.replace("localhost:", f"{alias}:") for word in client.arguments(["--nooidc", "-v"], "dune")]
+    outcome = client.execute([*inside, *words], env=client.environment(environment))
+    assert outcome.code == 0 and f"for host/{alias}@" in outcome.out, outcome
+    assert claims(client.bearer.read_text())["iss"] == issuer.url
+    # By itself the library goes by the reverse name, for which there is no key.
+    done = subprocess.run(
+        [*inside, sys.executable, "-c", PROOF, f"host@{alias}", KRB5], capture_output=True, text=True, timeout=PATIENCE,
+        env={"PATH": os.environ["PATH"], **environment},
+    )
+    assert done.returncode != 0 and f"host/{reverse}" in done.stderr, done
+
+
+# What the name service has for a name, and for its address.
+NAMES = """
+import socket, sys
+(found, *_) = socket.getaddrinfo(sys.argv[1], None, socket.AF_INET, socket.SOCK_STREAM, 0, socket.AI_CANONNAME)
+print(found[3], socket.getnameinfo(found[4], socket.NI_NAMEREQD)[0])
+"""
 
 
 def test_a_host_without_the_library(tmp_path, authority, realms, issuer, tickets, ending, entry):

@@ -1,16 +1,14 @@
 """Logging in with a real ssh-agent, PyPI's htgettoken and ours: keys of all kinds, registering, ending, removing, and ways around."""
 
-import base64
 import json
-import socket
-import struct
 
 import pytest
 from support.clients import Client, Outcome
+from support.hardware_keys import HardwareAgent
 from support.issuers import Issuer
 from support.processes import GRIDKEEP
 from support.servers import Server
-from support.ssh import KINDS, SshAgent
+from support.ssh import KINDS, SshAgent, proof
 from support.tokens import claims
 
 DENIED_KEY = "validation public_key failed: permission denied"
@@ -219,10 +217,7 @@ def test_bypass_with_a_foreign_key_an_old_nonce_and_another_signature(lab, user,
     foreign = stranger.add("ed25519")
 
     def attempt(machine, public_key, signed, shown, role=None):
-        body = {
-            "role": role or user.user, "public_key": public_key, "nonce": base64.b64encode(shown.encode()).decode(),
-            "signature": base64.b64encode(sign(machine, public_key, signed)).decode(), "metadata": {"issuer": "dune", "group": "default"},
-        }
+        body = proof(machine, role or user.user, public_key, shown, signed)
         status, answer = lab.call("POST", "auth/ssh/login", body=body)
         return status, (answer.get("errors") or [None])[0]
 
@@ -236,26 +231,6 @@ def test_bypass_with_a_foreign_key_an_old_nonce_and_another_signature(lab, user,
     assert attempt(agent, line, fresh, fresh)[0] == 200
     assert attempt(agent, line, fresh, fresh) == (400, "nonce time expired or invalid")
     assert attempt(agent, line, "made up", "made up") == (400, "nonce time expired or invalid")
-
-
-def sign(agent, public_key: str, text: str) -> bytes:
-    """The second string of the agent's signature, as clients of the original send it."""
-    def string(data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + data
-
-    request = bytes([13]) + string(base64.b64decode(public_key.split()[1])) + string(text.encode()) + struct.pack(">I", 0)
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(agent.socket))
-        connection.sendall(string(request))
-        (length,) = struct.unpack(">I", connection.recv(4, socket.MSG_WAITALL))
-        answer = connection.recv(length, socket.MSG_WAITALL)
-    assert answer[0] == 14, answer
-    parts, rest = [], answer[5:]
-    while rest:
-        (length,) = struct.unpack(">I", rest[:4])
-        parts.append(rest[4:4 + length])
-        rest = rest[4 + length:]
-    return parts[1]
 
 
 def test_an_agent_that_cannot_help(lab, user, agent):
@@ -314,6 +289,28 @@ class TestOurs:
         assert wrong.code == 2 and "fingerprint" in wrong.err
 
 
+    @pytest.mark.parametrize("algorithm", ["sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"])
+    def test_hardware_keys(self, lab, user, tmp_path, ending, algorithm):
+        """They count only when somebody has touched them, and not in the form in which the original would send them."""
+        agent = HardwareAgent(tmp_path / "hardware")
+        ending(agent)
+        key = agent.add(algorithm)
+        register(lab, user, agent)
+        for _ in range(2):
+            outcome = by_agent(user, agent, "-v")
+            assert outcome.code == 0 and algorithm in outcome.out, outcome
+        assert key.counter == 2 and claims(user.bearer.read_text())["iss"] == lab.issuer.url
+        key.touched = False
+        refused = by_agent(user, agent, "-v")
+        assert refused.code == 1 and not user.bearer.exists(), refused
+        assert "without being touched" in refused.out + refused.err, refused
+        key.touched = True
+        nonce = lab.call("GET", "auth/ssh/nonce")[1]["data"]["nonce"]
+        status, body = lab.call("POST", "auth/ssh/login", body=proof(agent, user.user, key.line, nonce))
+        assert status == 400 and "use the htgettoken of gridkeep" in body["errors"][0], body
+        assert by_agent(user, agent).code == 0
+
+
 def test_sha1_switched_off(authority, make_server, make_issuer, entry, tmp_path, agent):
     """Ours signs RSA with SHA-2; with the original's SHA-1 only the setting decides."""
     issuer = make_issuer()
@@ -324,11 +321,7 @@ def test_sha1_switched_off(authority, make_server, make_issuer, entry, tmp_path,
     register(server, client, agent)
     assert by_agent(client, agent).code == 0
     fresh = server.call("GET", "auth/ssh/nonce")[1]["data"]["nonce"]
-    body = {
-        "role": "alice", "public_key": line, "nonce": base64.b64encode(fresh.encode()).decode(),
-        "signature": base64.b64encode(sign(agent, line, fresh)).decode(), "metadata": {"issuer": "dune", "group": "default"},
-    }
-    status, answer = server.call("POST", "auth/ssh/login", body=body)
+    status, answer = server.call("POST", "auth/ssh/login", body=proof(agent, "alice", line, fresh))
     assert status == 400 and "SHA-1" in answer["errors"][0]
     server.config["ssh"] = {"self-registration": "disallowed"}
     server.reload()

@@ -18,11 +18,20 @@ class Away:
     def kinds(self) -> list:
         return [
             self.kill, self.stop, self.minority, self.unplug, self.majority_gone, self.storeless, self.kill_etcd, self.slow_disk, self.skew,
-            self.skew_back,
+            self.skew_back, self.restart,
         ]
+
+    def spares_others(self, kind) -> bool:
+        """Whether the nodes that are not its own go on serving while such a fault lasts."""
+        return kind != self.majority_gone
 
     def kill(self, name):
         self.cluster.nodes[name].kill()
+        return lambda: self.cluster.nodes[name].start()
+
+    def restart(self, name):
+        """An orderly stop, as for a new version."""
+        self.cluster.nodes[name].stop()
         return lambda: self.cluster.nodes[name].start()
 
     def kill_etcd(self, name):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .issuers import Issuer
 from .namespaces import Network
-from .processes import GRIDKEEP, PATIENCE, Process, wait_until
+from .processes import GRIDKEEP, PATIENCE, Process, ended, wait_until
 from .servers import Server
 
 NODES = ["n1", "n2", "n3"]
@@ -48,6 +48,8 @@ class Member:
                 "--listen-client-urls", f"http://{address}:2379", "--advertise-client-urls", f"http://{address}:2379",
                 "--listen-peer-urls", f"http://{address}:2380", "--initial-advertise-peer-urls", f"http://{address}:2380",
                 "--initial-cluster", initial, "--initial-cluster-token", "test", "--logger", "zap", "--log-level", "error",
+                # As from 3.5 on: a member that comes back makes nobody vote while the others have a leader.
+                "--pre-vote",
             ],
             self.cluster.directory / f"etcd-{self.name}.log",
         )
@@ -117,8 +119,45 @@ class Cluster:
         assert done.returncode < 2, done.stderr
         return json.loads(done.stdout), done.returncode
 
+    def etcdctl(self, *words: str):
+        endpoints = ",".join(f"http://{etcd_address(name)}:2379" for name in NODES)
+        return subprocess.run(
+            [*self.network["clients"].enter, "etcdctl", "--endpoints", endpoints, "--command-timeout", "2s", *words],
+            capture_output=True, text=True, timeout=PATIENCE, env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
+        )
+
+    def leader(self) -> str | None:
+        """The host whose member leads etcd, if all members are there and say the same."""
+        done = self.etcdctl("endpoint", "status", "-w", "json")
+        found = json.loads(done.stdout) if done.stdout.strip() else []
+        if done.returncode or len(found) != len(NODES):
+            return None
+        ids = {each["Status"]["header"]["member_id"]: each["Endpoint"] for each in found}
+        leaders = {each["Status"].get("leader") for each in found}
+        (leader,) = leaders if len(leaders) == 1 else (None,)
+        return next((name for name in NODES if etcd_address(name) in ids.get(leader, "")), None)
+
+    def members_are_whole(self) -> None:
+        """Waits until all members of etcd answer and follow one leader, so that a fault is the only one."""
+        wait_until(lambda: self.etcdctl("endpoint", "health").returncode == 0 and self.leader(), "etcd is whole")
+
+    def lead(self, name: str) -> None:
+        """Makes the member on this host the leader of etcd."""
+        def leads():
+            if self.leader() == name:
+                return True
+            members = json.loads(self.etcdctl("member", "list", "-w", "json").stdout or "{}").get("members", [])
+            for member in members:
+                if member["name"] == name:
+                    self.etcdctl("move-leader", f"{member['ID']:x}")
+            return False
+
+        wait_until(leads, f"the member of {name} leads etcd")
+
     def settled(self) -> None:
-        """Waits until every node has its store and sees all others."""
+        """Waits until etcd is whole, and every node has its store and sees all others."""
+        self.members_are_whole()
+
         def all_live():
             for name in NODES:
                 try:
@@ -171,8 +210,7 @@ class Talker:
         return answer["answer"]
 
     def stop(self) -> None:
-        self.popen.stdin.close()
-        self.popen.wait(PATIENCE)
+        ended(self.popen)
 
 
 def pause(seconds: float) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -12,25 +13,35 @@ from .processes import PATIENCE, Process, wait_until
 
 
 class Etcd:
-    """Members of one cluster, one unless told otherwise. `options` are etcd's."""
+    """Members of one cluster, one unless told otherwise. `options` are etcd's.
 
-    def __init__(self, directory: Path, *options: str, members: int = 1):
+    With an `authority`, clients come by TLS and show a certificate of it; `tls` is what a configuration says of it then.
+    """
+
+    def __init__(self, directory: Path, *options: str, members: int = 1, authority=None):
         assert shutil.which("etcd"), "etcd is missing; scripts/prepare test installs it"
         self.directory = directory
         directory.mkdir()
         # Bound together, so that they differ.
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2 * members)]
-        urls = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+        hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
         for each in sockets:
             each.close()
-        self.clients, peers = urls[:members], urls[members:]
+        self.tls = None
+        if authority:
+            certificate, key = authority.issue(f"etcd-{directory.parent.name}")
+            options = [*options, "--cert-file", certificate, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", authority.path]
+            certificate, key = authority.issue(f"etcd-client-{directory.parent.name}")
+            self.tls = {"ca": str(authority.path), "certificate": str(certificate), "key": str(key)}
+        self.clients = [f"{'https' if authority else 'http'}://{host}" for host in hosts[:members]]
+        peers = [f"http://{host}" for host in hosts[members:]]
         self.client = self.clients[0]
         cluster = ",".join(f"m{number}={peer}" for number, peer in enumerate(peers))
         self.processes = [
             Process(
                 [
                     "etcd", "--name", f"m{number}", "--data-dir", directory / f"data-{number}", "--listen-client-urls", client, "--advertise-client-urls", client,
-                    "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--log-level", "error", *options,
+                    "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--logger", "zap", "--log-level", "error", "--pre-vote", *options,
                 ],
                 directory / f"etcd-{number}.log", env={"PATH": os.environ["PATH"]},
             )
@@ -44,21 +55,33 @@ class Etcd:
             self.stop()
             raise
 
-    @staticmethod
-    def healthy(client: str) -> bool:
+    def healthy(self, client: str) -> bool:
+        context = None
+        if self.tls:
+            context = ssl.create_default_context(cafile=self.tls["ca"])
+            context.load_cert_chain(self.tls["certificate"], self.tls["key"])
         try:
-            with urllib.request.urlopen(f"{client}/health", timeout=2) as answer:
+            with urllib.request.urlopen(f"{client}/health", timeout=2, context=context) as answer:
                 return b'"true"' in answer.read()
         except (OSError, urllib.error.URLError):
             return False
 
     def ctl(self, *words: str) -> str:
-        done = subprocess.run(
-            ["etcdctl", "--endpoints", self.client, *words], capture_output=True, text=True, errors="replace", timeout=PATIENCE,
-            env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
-        )
+        done = self.try_ctl(*words)
         assert done.returncode == 0, done
         return done.stdout
+
+    def try_ctl(self, *words: str, text: str | None = None):
+        """etcdctl with `text` as its standard input, whatever comes of it."""
+        shown = ["--cacert", self.tls["ca"], "--cert", self.tls["certificate"], "--key", self.tls["key"]] if self.tls else []
+        return subprocess.run(
+            ["etcdctl", "--endpoints", self.client, *shown, *words], capture_output=True, text=True, errors="replace", timeout=PATIENCE,
+            input=text, env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
+        )
+
+    def files(self):
+        """What all members have on their disks: their logs of writes, snapshots and databases, as pairs of where and what."""
+        return [(path, path.read_bytes()) for path in sorted(self.directory.glob("data-*/**/*")) if path.is_file()]
 
     def stop(self) -> None:
         for process in self.processes:

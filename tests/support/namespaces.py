@@ -5,10 +5,16 @@ import subprocess
 import time
 from pathlib import Path
 
-from .processes import PATIENCE
+from .processes import PATIENCE, WITH_US, ended
 
 # A hardware address that nobody has: what is sent there is lost, as on a broken way.
 NOWHERE = "02:00:00:00:ff:ff"
+
+
+def with_hosts(hosts: Path) -> list[str]:
+    """Words that start a program for which `hosts` is /etc/hosts, without being root."""
+    script = f"mount --bind '{hosts}' /etc/hosts && exec {' '.join(WITH_US)} \"$@\""
+    return ["unshare", "-rm", "sh", "-c", script, "sh"]
 
 
 class Holder:
@@ -32,15 +38,14 @@ class Holder:
     @property
     def enter(self) -> list[str]:
         """Words in front of a program that shall run there."""
-        return ["nsenter", "-t", str(self.popen.pid), "-U", "-n", "-m", "--preserve-credentials", "--"]
+        return ["nsenter", "-t", str(self.popen.pid), "-U", "-n", "-m", "--preserve-credentials", "--", *WITH_US]
 
     def run(self, *words) -> None:
         done = subprocess.run([*self.enter, *map(str, words)], capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, f"{words}: {done.stderr}"
 
     def stop(self) -> None:
-        self.popen.stdin.close()
-        self.popen.wait(PATIENCE)
+        ended(self.popen)
 
 
 class Network:

@@ -16,15 +16,19 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grid
 # No test decides by this: it only bounds how long a broken program can hang the run.
 PATIENCE = 60
 
+# Words in front of a program: it is killed when the thread that started it ends, as with a run that is killed itself, and leaves nothing
+# behind. The kernel forgets it where the program changes its user or user namespace: who does that in a wrapper says it after.
+WITH_US = ["setpriv", "--pdeathsig", "KILL"]
+
 
 class Process:
-    """A background program whose output goes to a file."""
+    """A background program whose output goes to a file. It lives no longer than the thread that starts it."""
 
     def __init__(self, arguments, log: Path, env=None, pass_fds=(), **options):
         self.log = log
         with open(log, "ab") as output:
             self.popen = subprocess.Popen(
-                [str(argument) for argument in arguments],
+                [*WITH_US, *[str(argument) for argument in arguments]],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 env=env, pass_fds=pass_fds, start_new_session=True, **options,
             )
@@ -54,9 +58,20 @@ class Process:
             raise AssertionError(f"the program did not end on SIGTERM:\n{self.output()}")
 
 
+def ended(popen) -> None:
+    """Ends a program that runs until its standard input ends; one that does not is taken away, and that is a failure."""
+    popen.stdin.close()
+    try:
+        popen.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        popen.kill()
+        popen.wait(PATIENCE)
+        raise AssertionError(f"{popen.args} did not end with its standard input") from None
+
+
 def on_small_disk(directory, megabytes):
     """Words that start a program with a file system of its own on `directory`, without being root."""
-    script = f'mount -t tmpfs -o size={megabytes}m,mode=0700 tmpfs "{directory}" && exec "$@"'
+    script = f'mount -t tmpfs -o size={megabytes}m,mode=0700 tmpfs "{directory}" && exec {" ".join(WITH_US)} "$@"'
     return ["unshare", "-rm", "sh", "-c", script, "sh"]
 
 

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from .processes import GRIDKEEP, NotifySocket, Process, PATIENCE
+from .processes import GRIDKEEP, NotifySocket, Process, PATIENCE, wait_until
 
 
 class Server:
@@ -117,3 +117,21 @@ class Server:
         except urllib.error.HTTPError as error:
             text, status = error.read(), error.code
         return status, (json.loads(text) if text else None)
+
+
+def past_later(server, *what, **more):
+    """`call`, repeated while a node of a cluster says "later", as one that is late with its heartbeat may: status and body.
+
+    A 503 has to give its reason, and to say nothing that makes clients throw tokens away.
+    """
+    found = []
+
+    def answered():
+        found[:] = server.call(*what, **more)
+        if found[0] != 503:
+            return True
+        assert found[1]["errors"] and "permission denied" not in str(found[1]), found
+        return False
+
+    wait_until(answered, "the node serves", server.process)
+    return tuple(found)

@@ -1,6 +1,9 @@
 """A real ssh-agent with keys of its own."""
 
+import base64
 import os
+import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -55,3 +58,31 @@ class SshAgent:
     def stop(self) -> None:
         self.process.signal(15)
         self.process.popen.wait(PATIENCE)
+
+
+def sign(agent, public_key: str, text: str) -> bytes:
+    """The second string of the agent's signature, as clients of the original send it."""
+    def string(data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + data
+
+    request = bytes([13]) + string(base64.b64decode(public_key.split()[1])) + string(text.encode()) + struct.pack(">I", 0)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(agent.socket))
+        connection.sendall(string(request))
+        (length,) = struct.unpack(">I", connection.recv(4, socket.MSG_WAITALL))
+        answer = connection.recv(length, socket.MSG_WAITALL)
+    assert answer[0] == 14, answer
+    parts, rest = [], answer[5:]
+    while rest:
+        (length,) = struct.unpack(">I", rest[:4])
+        parts.append(rest[4:4 + length])
+        rest = rest[4 + length:]
+    return parts[1]
+
+
+def proof(agent, role: str, public_key: str, nonce: str, signed: str | None = None) -> dict:
+    """The body of a login: the nonce that is shown and, unless it is another, the one that is signed."""
+    return {
+        "role": role, "public_key": public_key, "nonce": base64.b64encode(nonce.encode()).decode(),
+        "signature": base64.b64encode(sign(agent, public_key, signed or nonce)).decode(), "metadata": {"issuer": "dune", "group": "default"},
+    }

@@ -40,7 +40,7 @@ async fn indexed(keeper: &Keeper, person: &str) -> usize {
 }
 
 async fn mine(keeper: &Keeper, by: &Bearer) -> Vec<String> {
-    let listed = keeper.tokens_of(&by, None, 100).await.unwrap();
+    let listed = keeper.tokens_of(by, None, 100).await.unwrap();
     assert!(!listed.more);
     let tokens = listed.found.into_iter();
     tokens.map(|token| token.accessor).collect()
