@@ -7,15 +7,15 @@ import subprocess
 
 import pytest
 
-from support.etcd import Etcd
+from support.etcd import PROGRAMS, Etcd
 from support.processes import GRIDKEEP, PATIENCE, wait_until
 from support.servers import past_later
 from support.vault import Vault
 
 
-@pytest.fixture
-def etcd(tmp_path, ending):
-    made = Etcd(tmp_path / "etcd")
+@pytest.fixture(params=PROGRAMS)
+def etcd(request, tmp_path, ending):
+    made = Etcd(tmp_path / "etcd", version=request.param)
     ending(made)
     return made
 
@@ -170,10 +170,11 @@ class Filler:
         self.etcd.ctl("alarm", "disarm")
 
 
-def test_what_clients_of_a_full_etcd_are_told(tmp_path, ending, make_issuer, make_server, entry):
+@pytest.mark.parametrize("version", PROGRAMS)
+def test_what_clients_of_a_full_etcd_are_told(version, tmp_path, ending, make_issuer, make_server, entry):
     """Without upkeep of ours. First short of room, where what must not wait goes on; then full, where reading does; then emptied."""
     # It flushes each write by itself, and so always knows how large it is.
-    etcd = Etcd(tmp_path / "etcd", "--quota-backend-bytes", str(QUOTA), "--backend-batch-limit", "1")
+    etcd = Etcd(tmp_path / "etcd", "--quota-backend-bytes", str(QUOTA), "--backend-batch-limit", "1", version=version)
     ending(etcd)
     filler = Filler(etcd)
     issuer = make_issuer(auto_login="alice")
