@@ -1,0 +1,178 @@
+//! What a server that is up does on each order, and the lines of its audit log.
+
+use super::*;
+
+#[async_trait::async_trait]
+impl Desk for Running {
+    async fn obey(
+        &self,
+        caller: u32,
+        order: &Order,
+        secret: Option<&str>,
+    ) -> anyhow::Result<String> {
+        perform(caller, order, secret, self).await
+    }
+
+    async fn note(
+        &self,
+        kind: &str,
+        caller: u32,
+        order: &Order,
+        error: Option<String>,
+    ) -> anyhow::Result<()> {
+        audit(self, kind, caller, order, error).await
+    }
+
+    async fn note_refused(&self, refused: Refused) {
+        let line = serde_json::json!({
+            "time": jiff::Timestamp::now().to_string(),
+            "type": "response",
+            "request": { "operation": "update", "path": "operator/socket", "caller_uid": refused.caller },
+            "error": "refused: neither root nor the server's own user",
+            "refused": refused.count,
+        });
+        let mut bytes = line.to_string().into_bytes();
+        bytes.push(b'\n');
+        if let Err(error) = self.audit.sink.write(bytes).await {
+            tracing::warn!(
+                caller = refused.caller,
+                calls = refused.count,
+                %error,
+                "refused calls on the operators' socket could not be noted in the audit log"
+            );
+        }
+    }
+}
+
+async fn perform(
+    caller: u32,
+    order: &Order,
+    secret: Option<&str>,
+    running: &Running,
+) -> anyhow::Result<String> {
+    if running.seal.begun() {
+        match order {
+            Order::Seal => {}
+            Order::Unseal => anyhow::bail!(
+                "the server was sealed a moment ago and finishes what was under way; try again in a moment"
+            ),
+            _ => return Err(sealed()),
+        }
+    }
+    match order {
+        Order::Token => {
+            let issued = running
+                .keeper
+                .operator_token(&format!("uid:{caller}"))
+                .await?;
+            tracing::info!(
+                caller,
+                accessor = issued.token.accessor,
+                "an operator got a token"
+            );
+            let answer = TokenAnswer {
+                token: issued.secret.expose_secret().to_owned(),
+                accessor: issued.token.accessor.clone(),
+                ttl: issued.token.creation_ttl.0,
+            };
+            Ok(serde_json::to_string(&answer)?)
+        }
+        Order::Diff => Ok(serde_json::to_string(&running.diff().await?)?),
+        Order::ShowConfig => Ok(running.shown()),
+        Order::ClusterStatus => {
+            let store = running.keeper.store_status();
+            let trouble = store.refusing_writes.map(|error| error.to_string());
+            let status = running.keeper.cluster_status();
+            let answer = crate::server::cluster::status(&status, store.engine, trouble.as_deref());
+            Ok(serde_json::to_string(&answer)?)
+        }
+        Order::PublishConfig => running.publish().await,
+        Order::ConfirmClock => {
+            running.keeper.confirm_clock();
+            Ok("the server trusts its wall clock".to_owned())
+        }
+        Order::Status => Ok(serde_json::to_string(&inventory::status(running).await?)?),
+        Order::Credentials { below } => Ok(serde_json::to_string(
+            &inventory::credentials(running, below).await?,
+        )?),
+        Order::Tokens { of } => Ok(serde_json::to_string(
+            &inventory::tokens(running, of).await?,
+        )?),
+        Order::Show { which } => Ok(inventory::show(running, which).await?.to_string()),
+        Order::Revoke { which } => {
+            let done = inventory::revoke(running, which, caller).await?;
+            tracing::info!(caller, "{done}");
+            Ok(done)
+        }
+        Order::Seal => {
+            running.seal.begin();
+            Ok("the server is sealed; requests under way are finished".to_owned())
+        }
+        Order::Unseal => Ok("the server is unsealed".to_owned()),
+        Order::RotateKeyring => {
+            let by = format!("uid:{caller}");
+            let generation = running.keeper.rotate_keyring(&by).await?;
+            Ok(format!(
+                "new records are sealed under key {generation}; the others follow in the background"
+            ))
+        }
+        Order::ReplaceRootKey | Order::ExpectRootKey => {
+            anyhow::ensure!(
+                running.seal.kind() == SealKind::Auto,
+                "nobody holds the root key of this server, so there is no other to put in its place"
+            );
+            let key = RootKey::from_text(secret.context("no key came with the order")?.as_bytes())?;
+            if *order == Order::ExpectRootKey {
+                running.keeper.expect_root_key(&key);
+                return Ok(format!("root key {} is expected", key.id()));
+            }
+            let by = format!("uid:{caller}");
+            running.keeper.replace_root_key(&key, &by).await?;
+            Ok(key.id())
+        }
+        Order::AuditEvidence => {
+            if let Some(file) = &running.audit.file
+                && let Err(error) =
+                    gridkeep_dialect_vault::audit::anchor(file, &running.keeper).await
+            {
+                tracing::warn!(error, "the end of the audit log could not be noted");
+            }
+            let evidence = running.keeper.audit_evidence().await?;
+            Ok(serde_json::to_string(&EvidenceAnswer::of(&evidence))?)
+        }
+    }
+}
+
+/// A line in the audit log: one before anything is done, one with what came of it. While the log cannot be written, lines of orders
+/// that pass are left to it for later, as those of requests are.
+async fn audit(
+    running: &Running,
+    kind: &str,
+    caller: u32,
+    order: &Order,
+    error: Option<String>,
+) -> anyhow::Result<()> {
+    let mut line = serde_json::json!({
+        "time": jiff::Timestamp::now().to_string(),
+        "type": kind,
+        "request": { "operation": "update", "path": "operator/socket", "data": order, "caller_uid": caller },
+    });
+    if let Some(error) = error {
+        line["error"] = error.into();
+    }
+    let mut bytes = line.to_string().into_bytes();
+    bytes.push(b'\n');
+    let passes = match running.audit.on_failure {
+        AuditFailure::Refuse => false,
+        AuditFailure::Revoke => order.cannot_wait(),
+        AuditFailure::Serve => true,
+    };
+    match running.audit.sink.write(bytes.clone()).await {
+        Err(AuditError::Write { .. } | AuditError::Overloaded) if passes => {
+            // A log that has no room for it says so by itself.
+            let _ = running.audit.sink.queue(bytes);
+            Ok(())
+        }
+        done => Ok(done?),
+    }
+}
