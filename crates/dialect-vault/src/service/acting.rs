@@ -138,7 +138,8 @@ impl Inner {
         match self.by(until, self.announce(&common, None, passes)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return unaudited(&error),
-            Err(late) => return late,
+            // The first line is with the log, which may take its time.
+            Err(late) => return self.finish(&common, request.call(params).fields, late, passes),
         }
         let mut call = request.call(params);
         let acting = async {

@@ -43,7 +43,7 @@ impl Inner {
         trouble: Trouble,
         until: Instant,
     ) -> Answer {
-        let answer = Answer::from(trouble);
+        let mut answer = Answer::from(trouble);
         let error = answer.error_text().unwrap_or("not found");
         let common = Common::new(&self.hasher, exchange);
         let passes = self.options.on_audit_failure == AuditFailure::Serve;
@@ -51,8 +51,10 @@ impl Inner {
         match self.by(Some(until), announcing).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return unaudited(&error),
-            Err(late) => return late,
+            // The first line is with the log, which may take its time.
+            Err(late) => answer = late,
         }
+        let error = answer.error_text().unwrap_or("not found");
         let part = ResponsePart::default();
         let line = common.response_line(&self.hasher, self.wall(), &part, Some(error));
         self.conclude(line, answer, passes)

@@ -114,6 +114,13 @@ async fn an_audit_log_that_hangs_holds_nobody_up_for_longer_than_clients_wait() 
         advance(9 * SECOND).await;
         let told = late(task).await;
         assert!(told.contains(said), "{method} {path}: {told}");
+        if method == "GET" {
+            // Which the log is told too, behind the line that it has not taken yet.
+            let lines = house.audit.drain();
+            let last = lines.last().unwrap();
+            assert_eq!(last["type"], "response");
+            assert!(last["error"].as_str().unwrap().contains(said), "{last}");
+        }
     }
 }
 
