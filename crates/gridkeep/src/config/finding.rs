@@ -22,6 +22,11 @@ impl Origin {
         Self::default()
     }
 
+    /// Whether both are places in one file.
+    pub fn is_beside(&self, other: &Origin) -> bool {
+        self.file.is_some() && self.file == other.file
+    }
+
     /// A place in a file; lines and columns count from 1.
     pub fn new(file: &Arc<Path>, line: u32, column: u32) -> Self {
         Self {

@@ -66,13 +66,8 @@ const RESERVED_PARAMS: [&str; 10] = [
     "state",
 ];
 
-/// Reads the issuers. `services`: the Kerberos services that exist; `ran_on_original`: no key of ours is in the files.
-pub fn read(
-    reader: &mut Reader<'_>,
-    root: &Mapping,
-    services: &[String],
-    ran_on_original: bool,
-) -> Vec<IssuerConfig> {
+/// Reads the issuers. `services`: the Kerberos services that exist.
+pub fn read(reader: &mut Reader<'_>, root: &Mapping, services: &[String]) -> Vec<IssuerConfig> {
     let named = reader.named_items(root.get("issuers"), "issuers", NOT_SERVED);
     if !named.is_empty() && !named.iter().any(|item| item.name.value == "default") {
         let origin = root
@@ -90,7 +85,7 @@ pub fn read(
     let mut issuers: Vec<(IssuerConfig, String, Origin)> = Vec::new();
     let spellings = spellings(&named);
     for item in &named {
-        let issuer = issuer(reader, item, services, ran_on_original);
+        let issuer = issuer(reader, item, services);
         if differs_by_case(reader, item, &spellings, "issuer") {
             continue;
         }
@@ -102,12 +97,7 @@ pub fn read(
     issuers.into_iter().map(|(issuer, ..)| issuer).collect()
 }
 
-fn issuer(
-    reader: &mut Reader<'_>,
-    named: &Named<'_>,
-    services: &[String],
-    ran_on_original: bool,
-) -> Option<IssuerConfig> {
+fn issuer(reader: &mut Reader<'_>, named: &Named<'_>, services: &[String]) -> Option<IssuerConfig> {
     warn_underscore(reader, &named.name, &named.path);
     let mut item = Item::new(reader, named.map, &named.path, &named.origin, NOT_SERVED);
     item.unknown(&KEYS);
@@ -172,7 +162,7 @@ fn issuer(
             "htgettoken asks for it when no -r is given.",
         );
     }
-    if callback_mode.value == CallbackMode::NoConfirm && roles.len() > 1 && ran_on_original {
+    if callback_mode.value == CallbackMode::NoConfirm && roles.len() > 1 && reader.ran_on_original {
         reader.find(
             Severity::Warning,
             &callback_mode.origin,

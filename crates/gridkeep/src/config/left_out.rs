@@ -2,10 +2,10 @@
 //!
 //! Compares what was written with what was read, so it need not know the rules by which items are left out.
 
-use super::finding::nearest;
+use super::finding::{Origin, nearest};
 use super::model::{IssuerConfig, KerberosConfig};
 use super::own::TOP;
-use super::yaml::{Mapping, Node, Value};
+use super::yaml::{Entry, Mapping, Node, Value};
 use gridkeep_keeper::LeftOut;
 
 /// Finds it. `ssh_refused`: the section `ssh` is there and could not be read.
@@ -100,8 +100,28 @@ fn named(item: &Node) -> Option<(&str, &Mapping)> {
 
 /// Whether an unknown key at the top is a slip of the pen for `key`.
 fn is_misspelt(root: &Mapping, key: &str) -> bool {
-    root.entries.iter().any(|entry| {
-        let given = entry.key.as_str();
-        !TOP.contains(&given) && nearest(given, &TOP) == Some(key)
-    })
+    root.entries
+        .iter()
+        .any(|entry| stands_for(root, entry) == Some(key))
+}
+
+/// The section that an unknown key at the top was meant for, unless its own file has that one too: then it may be there for its anchor,
+/// which the original allows.
+pub(super) fn stands_for(root: &Mapping, entry: &Entry) -> Option<&'static str> {
+    if TOP.contains(&entry.key.as_str()) {
+        return None;
+    }
+    let meant = nearest(&entry.key, &TOP)?;
+    let beside = root.get(meant).is_some_and(|section| {
+        let parts: Vec<&Origin> = match &section.value {
+            Value::List(items) => items.iter().map(|item| &item.origin).collect(),
+            Value::Map(map) => map.entries.iter().map(|entry| &entry.key_origin).collect(),
+            Value::Null | Value::Scalar(_) => Vec::new(),
+        };
+        parts
+            .into_iter()
+            .chain([&section.origin])
+            .any(|origin| origin.is_beside(&entry.key_origin))
+    });
+    (!beside).then_some(meant)
 }

@@ -32,7 +32,7 @@ mod source;
 mod telemetry;
 mod terms;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod values;
 mod without_effect;
 mod yaml;
@@ -177,6 +177,7 @@ fn typed(
     let mut reader = Reader {
         findings,
         shell_unescape: false,
+        ran_on_original: root.get(own::KEY).is_none(),
     };
     own::check_top_level(&mut reader, root);
     let mut gridkeep = own::read(&mut reader, root, &sources.base);
@@ -187,8 +188,7 @@ fn typed(
         .iter()
         .map(|service| service.name.value.clone())
         .collect();
-    let ran_on_original = root.get(own::KEY).is_none();
-    let issuers = issuers::read(&mut reader, root, &services, ran_on_original);
+    let issuers = issuers::read(&mut reader, root, &services);
     terms::check(&mut reader, &issuers, gridkeep.max_ttl.as_ref());
     let none_here = root.get("issuers").is_none_or(|node| match &node.value {
         Value::Null => true,

@@ -4,6 +4,7 @@
 //! place the operator did not choose. Only an operator entry is left out alone.
 
 use super::finding::{Finding, Setting, Severity, quoted};
+use super::left_out;
 use super::model::{GridkeepConfig, IssuerConfig, OnAuditFailure, OperatorConfig};
 use super::read::{Item, Reader};
 use super::telemetry::{self, TelemetryConfig};
@@ -407,8 +408,8 @@ pub fn check_top_level(reader: &mut Reader<'_>, root: &Mapping) {
         )
         .nearest_of(&entry.key, &TOP)
         .allowed(TOP.join(", "));
-        // A whole section would be missing.
-        match finding.nearest.as_deref() {
+        // A whole section is missing.
+        match left_out::stands_for(root, entry) {
             Some(KEY) => {
                 finding.severity = Severity::Fatal;
                 finding.means = MEANS.to_owned();

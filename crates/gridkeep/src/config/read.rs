@@ -20,6 +20,8 @@ pub struct Reader<'f> {
     pub findings: &'f mut Findings,
     /// `compat.shell_unescape`
     pub shell_unescape: bool,
+    /// The files have no section of ours: they may be those of an original, which ignores what it does not know.
+    pub ran_on_original: bool,
 }
 
 /// A named member of a list.

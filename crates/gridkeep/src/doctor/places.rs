@@ -76,7 +76,7 @@ pub(super) async fn store(
         (Some(_), Some(trouble)) => findings.push(
             "store",
             State::Bad,
-            format!("It takes no writes: {trouble}"),
+            format!("It does not answer, or takes no writes: {trouble}"),
             format!("{}.", mend(config)),
         ),
         (Some(status), None) => {

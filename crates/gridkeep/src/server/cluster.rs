@@ -63,7 +63,7 @@ impl Own {
             config: config.clone(),
             sources: loaded.sources.clone(),
             faultless: loaded.is_faultless(),
-            digest: (!config.issuers.is_empty()).then(|| config::digest(config).to_string()),
+            digest: (!config.issuers.is_empty()).then(|| digest_of(config)),
         }
     }
 
@@ -82,6 +82,29 @@ impl Own {
         let master = self.config.cluster.master.as_ref();
         master.is_some_and(|master| master.value.eq_ignore_ascii_case(&name))
     }
+}
+
+/// What stands before a digest and says which keys it covers; raised whenever there are others.
+const SCHEME: &str = "2:";
+
+fn digest_of(config: &Config) -> String {
+    format!("{SCHEME}{}", config::digest(config))
+}
+
+/// What is stored, with its digest as this program makes it.
+async fn stored(store: &Store, own: &Own) -> anyhow::Result<Option<StoredConfiguration>> {
+    let stored = StoredConfiguration::read(store).await?;
+    Ok(stored.map(|stored| comparable(own, stored)))
+}
+
+/// A digest that covers other keys, as one of an older program does, says nothing beside one of ours: that of the same text does.
+fn comparable(own: &Own, mut stored: StoredConfiguration) -> StoredConfiguration {
+    if !stored.digest.starts_with(SCHEME)
+        && let Ok(config) = config::shared::joined(&own.config, &stored.text)
+    {
+        stored.digest = digest_of(&config);
+    }
+    stored
 }
 
 /// Keys without effect that a node tells the others of; they go with every heartbeat.
@@ -137,7 +160,7 @@ pub(super) struct Foreseen {
 /// # Errors
 /// As [`settle`].
 pub(super) async fn foresee(store: &Store, own: &Own, before: &Own) -> anyhow::Result<Foreseen> {
-    let stored = StoredConfiguration::read(store).await?;
+    let stored = stored(store, own).await?;
     let changed = before.digest != own.digest && own.faultless;
     if own.is_due(stored.as_ref(), changed) {
         return Ok(Foreseen {
@@ -158,8 +181,7 @@ pub(super) async fn foresee(store: &Store, own: &Own, before: &Own) -> anyhow::R
     })
 }
 
-/// Finds what is to be in force; publishes this node's files where that is due. `before` is the digest of its files as they
-/// were before a reload.
+/// Finds what is to be in force; publishes this node's files where that is due. `before`: its files as they were before a reload.
 ///
 /// # Errors
 /// When the store cannot be asked, or what is in it cannot be used by this version.
@@ -172,7 +194,8 @@ pub(super) async fn settle(
     let changed = match occasion {
         Occasion::Start if own.is_master() => previous_files(store, &own.name())
             .await?
-            .is_some_and(|before| Some(before) != own.digest),
+            // What an older program has noted of the same files is not comparable.
+            .is_some_and(|before| before.starts_with(SCHEME) && Some(before) != own.digest),
         Occasion::Reload => before.is_some_and(|before| before.digest != own.digest),
         Occasion::Start | Occasion::Publish | Occasion::Seen => false,
     };
@@ -187,7 +210,7 @@ pub(super) async fn settle(
     let wanted = changed || occasion == Occasion::Publish;
     let mut done = false;
     loop {
-        let stored = StoredConfiguration::read(store).await?;
+        let stored = stored(store, own).await?;
         let due = own.is_due(stored.as_ref(), wanted);
         let Some(digest) = own.digest.as_ref().filter(|_| due) else {
             if let Some(stored) = &stored {
@@ -472,5 +495,34 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
         text,
         json,
         attention,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::loaded;
+
+    #[test]
+    fn what_an_older_program_stored_of_the_same_files_is_no_other_configuration() {
+        let issuers = |secret: &str| {
+            let text = format!(
+                "gridkeep: {{store: {{etcd: {{endpoints: [http://e.example:2379]}}}}}}\nissuers: [{{name: default, clientid: c, secret: {secret}, url: 'https://i.example/', credclaim: sub, roles: [{{name: default}}]}}]\n"
+            );
+            let loaded = loaded(&[&text]);
+            Own::of(loaded.config.as_ref().unwrap(), &loaded)
+        };
+        let own = issuers("s");
+        let stored_of = |own: &Own| StoredConfiguration {
+            version: 1,
+            digest: "0123".to_owned(),
+            by: "gk1".to_owned(),
+            at: UnixSeconds(0),
+            text: config::shared::to_text(&own.sources).unwrap(),
+        };
+        let same = comparable(&own, stored_of(&own));
+        assert!(!drifts(&own, &same) && !own.is_due(Some(&same), true));
+        let other = comparable(&own, stored_of(&issuers("t")));
+        assert!(drifts(&own, &other) && own.is_due(Some(&other), true));
     }
 }

@@ -216,6 +216,8 @@ impl Running {
         } else {
             Settled::alone(&own)
         };
+        // Whatever fails from here on is tried again with these files: they may be those of all nodes by now.
+        *standing = own;
         let new = &settled.config;
         let old = self.config();
         let changes = config::diff(&old, new);
@@ -226,7 +228,6 @@ impl Running {
         self.proxies.set(trusted_proxies(new));
         settled.tell(&self.keeper.reported());
         self.keeper.report(settled.report.clone());
-        *standing = own;
         issuers.forget_unused(new);
         issuers.compare_with_discovery(new);
         for change in &changes {

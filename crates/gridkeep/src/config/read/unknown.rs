@@ -29,6 +29,8 @@ impl Item<'_, '_, '_> {
             .iter()
             .copied()
             .filter(|key| CLOSING.contains(key))
+            // Files of an original may have a `realm` that never counted.
+            .filter(|key| *key != "realms" || !self.reader.ran_on_original)
             .collect();
         for entry in &self.map.entries {
             if known.contains(&entry.key.as_str()) {

@@ -47,7 +47,7 @@ fn sources(texts: &[&str]) -> Sources {
     }
 }
 
-pub(super) fn loaded(texts: &[&str]) -> Loaded {
+pub(crate) fn loaded(texts: &[&str]) -> Loaded {
     load_sources(sources(texts), &nowhere())
 }
 

@@ -151,6 +151,10 @@ fn faulty_items_are_left_out_and_only_they() {
     assert_eq!(config.kerberos.len(), 1);
     assert!(config.ssh.is_none() && config.left_out.ssh);
 
+    let config = load("original_extras.yaml");
+    assert_eq!((config.issuers.len(), config.kerberos.len()), (1, 1));
+    assert!(!config.left_out.any_issuer && config.faults.is_empty());
+
     let config = load("sections.yaml");
     assert_eq!(config.kerberos.len(), 1);
     assert!(
