@@ -16,6 +16,8 @@ use crate::records::{
 };
 use crate::refresh::due_name;
 
+/// After which tokens that could not be indexed are tried again.
+const INDEX_AGAIN: Duration = Duration::from_secs(300);
 /// Expired records are deleted this long after their end, in seconds.
 pub(crate) const SWEEP_GRACE: i64 = 7 * 86_400;
 const SWEEP_LIMIT: usize = 5_000;
@@ -54,8 +56,13 @@ impl Keeper {
         });
         let keeper = self.clone();
         self.own(async move {
-            if let Err(failure) = keeper.index_tokens().await {
-                tracing::warn!(%failure, "tokens are indexed at the next start; until then lists of one's own look through the first of all");
+            let mut stop = keeper.stopping();
+            while let Err(failure) = keeper.index_tokens().await {
+                tracing::warn!(%failure, "tokens could not be indexed, which is tried again; until then lists of one's own look through the first of all");
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    () = tokio::time::sleep(INDEX_AGAIN) => {}
+                }
             }
         });
         let keeper = self.clone();

@@ -285,7 +285,7 @@ impl Keeper {
         .await;
         if finished.is_err() {
             tracing::warn!(
-                "requests to issuers were still under way when the time to drain was over; their intents are stored"
+                "requests to issuers were still under way when the time to drain was over: of refreshes the intents are stored, logins have to be made again"
             );
         }
     }

@@ -325,13 +325,17 @@ pub(super) async fn own(
                 .iter()
                 .map(|token| (token.accessor.clone(), describe::token(token, now))),
         );
-        return Ok(if listed.more && limit.is_none() {
+        let count = listed.found.len();
+        return Ok(if !listed.more || (limit.is_some() && count == most) {
+            answer
+        } else if count == most {
             answer.with_warnings(vec![format!(
-                "there are more than these {}; go on with ?after=<the last of them>",
-                listed.found.len()
+                "there are more than these {count}; go on with ?after=<the last of them>"
             )])
         } else {
-            answer
+            answer.with_warnings(vec![
+                "there are too many tokens to look at all of them; the operators of this server can (gridkeep operator tokens)".to_owned(),
+            ])
         });
     };
     let kin = keeper.kin(caller.bearer).await?;

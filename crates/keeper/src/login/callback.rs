@@ -145,7 +145,7 @@ impl Keeper {
 }
 
 impl Keeper {
-    /// Tries for as long as the login lasts: what an issuer gave for a code cannot be had again.
+    /// Tries for as long as the login lasts, or once more when the server stops: what an issuer gave for a code cannot be had again.
     async fn write_outcome(
         &self,
         id: &[u8],
@@ -153,15 +153,20 @@ impl Keeper {
         step: LoginStep,
     ) -> Result<(), Failure> {
         let (mut wait, mut tried) = (FIRST_WAIT, false);
+        let mut stop = self.stopping();
         loop {
+            let last = *stop.borrow();
             match self.advance(id, stored, step.clone()).await {
                 Ok(_) => return Ok(()),
                 // Written by an attempt whose answer was lost: nobody else moves this login on.
                 Err(Failure::BadInput(BadInput::LoginExpired)) if tried => return Ok(()),
-                Err(Failure::Later(later)) if self.now() < stored.value.deadline => {
+                Err(Failure::Later(later)) if !last && self.now() < stored.value.deadline => {
                     tracing::warn!(%later, "the outcome of a login could not be stored yet");
                     tried = true;
-                    tokio::time::sleep(wait).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        _ = stop.wait_for(|stop| *stop) => {}
+                    }
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
                 Err(failure) => return Err(failure),

@@ -179,11 +179,17 @@ impl Policy {
     }
 }
 
+/// The policies in the store.
+#[derive(Debug, Clone, Default)]
+struct Written {
+    policies: HashMap<String, Arc<Policy>>,
+    unreadable: Unreadable,
+}
+
 /// All policies, ready for use.
 pub(crate) struct Policies {
     builtin: RwLock<HashMap<String, Arc<Policy>>>,
-    written: RwLock<HashMap<String, Arc<Policy>>>,
-    unreadable: RwLock<Unreadable>,
+    written: RwLock<Arc<Written>>,
     /// The rules by which logins are operators today.
     operator_rules: RwLock<HashSet<String>>,
     /// Held while a policy is written, so that what is in memory is what was stored last.
@@ -192,11 +198,9 @@ pub(crate) struct Policies {
 
 impl Policies {
     pub async fn load(db: &Database) -> Result<Policies, Failure> {
-        let (written, unreadable) = Self::written(db).await?;
         Ok(Policies {
             builtin: RwLock::default(),
-            written: RwLock::new(written),
-            unreadable: RwLock::new(unreadable),
+            written: RwLock::new(Arc::new(Self::stored(db).await?)),
             operator_rules: RwLock::default(),
             writing: tokio::sync::Mutex::default(),
         })
@@ -209,48 +213,37 @@ impl Policies {
     }
 
     async fn read_anew(&self, db: &Database) -> Result<(), Failure> {
-        let (written, unreadable) = Self::written(db).await?;
-        let mut present = self.written.write().unwrap_or_else(PoisonError::into_inner);
-        let mut doubtful = self
-            .unreadable
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        (*present, *doubtful) = (written, unreadable);
+        let stored = Arc::new(Self::stored(db).await?);
+        *self.written.write().unwrap_or_else(PoisonError::into_inner) = stored;
         Ok(())
     }
 
-    async fn written(db: &Database) -> Result<(HashMap<String, Arc<Policy>>, Unreadable), Failure> {
-        let (mut written, mut unreadable) = (HashMap::new(), Unreadable::default());
+    /// As they are at this moment: no lock is held while they are looked at.
+    fn written(&self) -> Arc<Written> {
+        self.written
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    async fn stored(db: &Database) -> Result<Written, Failure> {
+        let mut found = Written::default();
         let damaged = db.each_counting_damaged(POLICY, &[], |stored| {
             let name = stored.name.parts().first().map(|part| String::from_utf8_lossy(part).into_owned()).unwrap_or_default();
             match unreadable::read(&name, &stored) {
                 Ok(policy) => {
-                    written.insert(name, Arc::new(policy));
+                    found.policies.insert(name, Arc::new(policy));
                 }
                 Err(error) => {
-                    tracing::error!(policy = name, %error, "a stored policy cannot be read, and those who have it are answered with 503; write it again, or bring all servers to one version");
-                    unreadable.names.insert(name);
+                    tracing::error!(policy = name, %error, "a stored policy cannot be read, and those who have it are answered with 503; delete it and write it again, or bring all servers to one version");
+                    found.unreadable.names.insert(name);
                 }
             }
             std::ops::ControlFlow::Continue(())
         })
         .await?;
-        unreadable.nameless = damaged > 0;
-        Ok((written, unreadable))
-    }
-
-    fn unreadable(&self) -> std::sync::RwLockReadGuard<'_, Unreadable> {
-        self.unreadable
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a written policy of this name is at hand, ended or not.
-    fn is_written(&self, name: &str) -> bool {
-        self.written
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(name)
+        found.unreadable.nameless = damaged > 0;
+        Ok(found)
     }
 
     /// Makes the built-in policies of `setup`.
@@ -308,9 +301,8 @@ impl Policies {
         {
             return Some(policy.clone());
         }
-        self.written
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.written()
+            .policies
             .get(name)
             .filter(|policy| policy.stands(now))
             .cloned()
@@ -324,15 +316,15 @@ impl Policies {
             .keys()
             .cloned()
             .collect();
+        let written = self.written();
         names.extend(
-            self.written
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
+            written
+                .policies
                 .iter()
                 .filter(|(_, policy)| policy.stands(now))
                 .map(|(name, _)| name.clone()),
         );
-        names.extend(self.unreadable().names.iter().cloned());
+        names.extend(written.unreadable.names.iter().cloned());
         names.push(ROOT.to_owned());
         names.sort_unstable();
         names.dedup();
@@ -341,16 +333,12 @@ impl Policies {
 
     fn set(&self, name: &str, policy: Option<Policy>) {
         let mut written = self.written.write().unwrap_or_else(PoisonError::into_inner);
+        let written = Arc::make_mut(&mut written);
         match policy {
-            Some(policy) => written.insert(name.to_owned(), Arc::new(policy)),
-            None => written.remove(name),
+            Some(policy) => written.policies.insert(name.to_owned(), Arc::new(policy)),
+            None => written.policies.remove(name),
         };
-        drop(written);
-        self.unreadable
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .names
-            .remove(name);
+        written.unreadable.names.remove(name);
     }
 
     /// Those policies of a token that have ended at `now`, of which that is not certain: just now, or by a clock in doubt.
@@ -360,12 +348,12 @@ impl Policies {
         now: UnixSeconds,
         doubtful: bool,
     ) -> Vec<Arc<Policy>> {
-        let written = self.written.read().unwrap_or_else(PoisonError::into_inner);
+        let written = self.written();
         token
             .policies
             .iter()
             .filter(|name| self.counts(name, token) && self.get(name, now).is_none())
-            .filter_map(|name| written.get(name))
+            .filter_map(|name| written.policies.get(name))
             .filter(|policy| {
                 let just_now = |end: UnixSeconds| now.0 - end.0 <= TOLERANCE_SECONDS;
                 doubtful || policy.expires_at.is_some_and(just_now)
@@ -536,7 +524,15 @@ impl Keeper {
             return Ok(policy);
         }
         let found = self.inner.policies.get(&name, self.now());
-        if found.is_none() && self.inner.policies.unreadable().names.contains(&name) {
+        if found.is_none()
+            && self
+                .inner
+                .policies
+                .written()
+                .unreadable
+                .names
+                .contains(&name)
+        {
             return Err(Unreadable::failure(&name));
         }
         found
@@ -621,7 +617,7 @@ impl Keeper {
         mark_policies(&mut change)?;
         self.inner.db.commit(change).await?;
         self.inner.policies.set(&policy_name, None);
-        if self.inner.policies.unreadable().nameless {
+        if self.inner.policies.written().unreadable.nameless {
             // It may have been this one.
             self.inner.policies.read_anew(&self.inner.db).await?;
         }

@@ -13,7 +13,7 @@ use crate::failure::{BadInput, Failure, Later, LaterKind};
 use crate::records::{KeeperToken, PolicyRecord};
 
 /// The policies that could not be read.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Unreadable {
     pub names: BTreeSet<String>,
     /// Whether there are more whose names cannot be told either.
@@ -28,7 +28,7 @@ impl Unreadable {
     pub fn failure(name: &str) -> Failure {
         Later::new(
             LaterKind::Store,
-            format!("the policy \"{name}\" cannot be read at the moment, so it is not known what it allows; ask the operators of this server to write it again, or to bring all servers to one version"),
+            format!("the policy \"{name}\" cannot be read at the moment, so it is not known what it allows; ask the operators of this server to delete it and write it again, or to bring all servers to one version"),
         )
         .into()
     }
@@ -46,12 +46,13 @@ pub(super) fn read(name: &str, stored: &Stored<serde_json::Value>) -> Result<Pol
 impl Policies {
     /// Refuses nobody, but for now, whose rights follow from a policy that cannot be read.
     pub(super) fn certain(&self, token: &KeeperToken, now: UnixSeconds) -> Result<(), Failure> {
-        let unreadable = self.unreadable();
+        let written = self.written();
+        let unreadable = &written.unreadable;
         if unreadable.names.is_empty() && !unreadable.nameless {
             return Ok(());
         }
         let doubtful = |name: &&String| {
-            let known = self.get(name, now).is_some() || self.is_written(name);
+            let known = self.get(name, now).is_some() || written.policies.contains_key(*name);
             self.counts(name, token) && unreadable.could_be(name, known)
         };
         match token.policies.iter().find(doubtful) {

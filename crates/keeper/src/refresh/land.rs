@@ -41,10 +41,12 @@ impl Keeper {
             let mut settling = Box::pin(self.settle(&received));
             let settled = match tokio::time::timeout(SPOOL_AFTER, &mut settling).await {
                 Ok(settled) => settled,
-                // The store may let us wait for long, and this process may be killed meanwhile.
+                // The store may let us wait for long, and this process may be killed meanwhile. The attempt goes on beside: it may be
+                // what others wait for.
                 Err(_) => {
-                    self.spool(&received, &mut spooled).await;
-                    settling.await
+                    let spooling = self.spool(&received, &mut spooled);
+                    let (settled, ()) = tokio::join!(settling, spooling);
+                    settled
                 }
             };
             match settled {
@@ -142,7 +144,7 @@ impl Keeper {
         Ok(Some(received.access.clone()))
     }
 
-    /// Removes this node's intent for `generation`; one of another node, which took over after our deadline, stays.
+    /// Removes this process's intent for `generation`; one of another, which took over after our deadline, stays.
     async fn end_intent(
         &self,
         change: &mut Change,
@@ -150,9 +152,9 @@ impl Keeper {
         generation: u64,
     ) -> Result<(), Failure> {
         let intent: Option<Stored<Intent>> = self.inner.db.get(&name(INTENT, &[grant])).await?;
-        if let Some(intent) = intent.filter(|intent| {
-            intent.value.node == self.inner.options.node && intent.value.generation <= generation
-        }) {
+        if let Some(intent) = intent
+            .filter(|intent| self.is_ours(&intent.value) && intent.value.generation <= generation)
+        {
             change.guard(intent.unchanged()).delete(intent.name);
         }
         Ok(())

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gridkeep_identity::ssh::authorized_keys;
+use gridkeep_identity::ssh::authorized_keys::{self, FileError};
 use gridkeep_token::time::UnixSeconds;
 
 use super::keys::{SshKey, SshKeySource};
-use super::remembered::{KeyFiles, Read};
+use super::remembered::{KeyFiles, Read, Unusable};
 use crate::setup::SshSetup;
 
 /// A file that administrators may put keys into, and what it has, or why it cannot be used.
@@ -71,10 +71,16 @@ pub(super) fn still_counting(files: &[&Path]) -> Vec<String> {
         .collect()
 }
 
-/// Reads a file and logs what is wrong with it.
-fn from_file(path: &Path, issuer: Option<&str>, owner: &str) -> Result<Vec<SshKey>, String> {
-    let read = authorized_keys::read(path).map_err(|error| error.to_string());
-    let Some(file) = read.inspect_err(|why| tracing::error!("{why}"))? else {
+/// Reads a file and logs which of its lines are left out.
+fn from_file(path: &Path, issuer: Option<&str>, owner: &str) -> Result<Vec<SshKey>, Unusable> {
+    let read = authorized_keys::read(path).map_err(|error| Unusable {
+        why: error.to_string(),
+        passing: match &error {
+            FileError::Io { source, .. } => Some(source.kind()),
+            FileError::Unsafe { .. } => None,
+        },
+    });
+    let Some(file) = read? else {
         return Ok(Vec::new());
     };
     for left_out in &file.left_out {

@@ -33,6 +33,12 @@ impl Stamp {
 
 pub(super) type Read = Result<Arc<Vec<SshKey>>, String>;
 
+/// Why a file cannot be used; what kind of trouble that is if it may pass while the file stays as it is.
+pub(super) struct Unusable {
+    pub why: String,
+    pub passing: Option<ErrorKind>,
+}
+
 /// The files that were read.
 #[derive(Debug, Default)]
 pub(crate) struct KeyFiles {
@@ -49,7 +55,7 @@ impl KeyFiles {
     pub(super) fn get(
         &self,
         path: &Path,
-        read: impl FnOnce(&Path) -> Result<Vec<SshKey>, String>,
+        read: impl FnOnce(&Path) -> Result<Vec<SshKey>, Unusable>,
     ) -> Read {
         let stamp = match std::fs::metadata(path) {
             Ok(found) => Stamp::of(&found),
@@ -61,10 +67,7 @@ impl KeyFiles {
             }
             Err(error) => {
                 let why = format!("{} cannot be read: {error}", path.display());
-                let directory = path.parent().unwrap_or(path).to_owned();
-                if lock(&self.closed).insert(directory, error.kind()) != Some(error.kind()) {
-                    tracing::error!("{why}");
-                }
+                self.tell(path, error.kind(), &why);
                 return Err(why);
             }
         };
@@ -74,9 +77,33 @@ impl KeyFiles {
             return outcome.clone();
         }
         // Changed since the stamp was taken, it is read again the next time.
-        let outcome = read(path).map(Arc::new);
+        let outcome = match read(path) {
+            Ok(keys) => Ok(Arc::new(keys)),
+            Err(Unusable { why, passing: None }) => {
+                tracing::error!("{why}");
+                Err(why)
+            }
+            // The host's trouble, not the file's: the next one to ask may fare better.
+            Err(Unusable {
+                why,
+                passing: Some(kind),
+            }) => {
+                self.tell(path, kind, &why);
+                return Err(why);
+            }
+        };
         lock(&self.read).insert(path.to_owned(), (stamp, outcome.clone()));
         outcome
+    }
+}
+
+impl KeyFiles {
+    /// Logs trouble with files of a directory, once until it is another.
+    fn tell(&self, path: &Path, kind: ErrorKind, why: &str) {
+        let directory = path.parent().unwrap_or(path).to_owned();
+        if lock(&self.closed).insert(directory, kind) != Some(kind) {
+            tracing::error!("{why}");
+        }
     }
 }
 
@@ -96,19 +123,26 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("alice");
         let (files, reads) = (KeyFiles::default(), Cell::new(0));
-        let outcome = |answer: Result<Vec<SshKey>, String>| {
+        let outcome = |answer: Result<Vec<SshKey>, Unusable>| {
             files.get(&path, |_| {
                 reads.set(reads.get() + 1);
                 answer
             })
+        };
+        let no_good = |passing| Unusable {
+            why: "no good".to_owned(),
+            passing,
         };
         assert!(outcome(Ok(Vec::new())).unwrap().is_empty());
         let known = lock(&files.read).len();
         assert_eq!((reads.get(), known), (0, 0), "there is no file");
         // What cannot be used is remembered too, and so logged once.
         std::fs::write(&path, "one").unwrap();
+        // Trouble of the host is none of the file's.
+        assert!(outcome(Err(no_good(Some(ErrorKind::Other)))).is_err());
+        assert_eq!(reads.replace(0), 1);
         for _ in 0..3 {
-            assert!(outcome(Err("no good".into())).is_err());
+            assert!(outcome(Err(no_good(None))).is_err());
         }
         assert_eq!(reads.get(), 1);
         for change in [0o640, 0o600] {
@@ -120,9 +154,9 @@ mod tests {
             assert_eq!(reads.get(), before + 1, "its mode is another");
         }
         std::fs::write(&path, "another length").unwrap();
-        assert!(outcome(Err("no good".into())).is_err());
+        assert!(outcome(Err(no_good(None))).is_err());
         std::fs::remove_file(&path).unwrap();
-        assert!(outcome(Err("no good".into())).is_ok());
+        assert!(outcome(Err(no_good(None))).is_ok());
         assert!(lock(&files.read).is_empty(), "nothing is kept of it");
     }
 

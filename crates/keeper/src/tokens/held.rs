@@ -20,8 +20,10 @@ use crate::overview::Excerpt;
 use crate::records::{HELD, KeeperToken, TOKEN};
 use crate::secret::TokenId;
 
-/// Entries of one person that are looked through for one list; whoever has more is told so.
+/// Tokens of one person that are looked at for one list; whoever has more is told so.
 const MOST_ENTRIES: usize = 10_000;
+/// Entries that are looked through for it, those of tokens that have ended included, which are swept a week later.
+const MOST_PASSED: usize = 20 * MOST_ENTRIES;
 /// Tokens looked through where the index does not help: a part of a name, or a store that is not indexed yet.
 const MOST_LOOKED_AT: usize = if cfg!(test) { 500 } else { 20_000 };
 /// Tokens entered into the index per transaction.
@@ -83,8 +85,16 @@ impl Keeper {
     ) -> Result<Excerpt<KeeperToken>, Failure> {
         let (asking, kin) = (&by.token, self.kin(by).await?);
         let is_own = |token: &KeeperToken| kin.includes(token);
+        let follows = |accessor: &str| after.is_none_or(|after| accessor > after);
         if !self.tokens_are_indexed().await? {
-            return self.live_tokens(most, is_own).await;
+            let wanted = |token: &KeeperToken| is_own(token) && follows(&token.accessor);
+            let mut listed = self.live_tokens(MOST_LOOKED_AT, wanted).await?;
+            listed
+                .found
+                .sort_unstable_by(|one, other| one.accessor.cmp(&other.accessor));
+            listed.more |= listed.found.len() > most;
+            listed.found.truncate(most);
+            return Ok(listed);
         }
         let mut found = Entries::default();
         let entity = asking.entity.as_deref().unwrap_or_default();
@@ -94,7 +104,7 @@ impl Keeper {
         let wanted = found
             .tokens
             .into_iter()
-            .filter(|(accessor, _)| after.is_none_or(|after| accessor.as_str() > after))
+            .filter(|(accessor, _)| follows(accessor))
             .map(|(_, id)| id);
         let listed = self.living(wanted, most, is_own).await?;
         Ok(Excerpt {
@@ -214,7 +224,7 @@ impl Keeper {
         self.inner
             .db
             .each::<HeldRecord>(HELD, prefix, |stored| {
-                if found.looked_at == MOST_ENTRIES {
+                if found.tokens.len() == MOST_ENTRIES || found.looked_at == MOST_PASSED {
                     found.more = true;
                     return ControlFlow::Break(());
                 }
