@@ -309,7 +309,7 @@ def test_the_state_is_told_when_the_store_is_away(etcd, make_issuer, make_server
 
     found = told(server, "doctor", code=1)
     said = json.dumps([finding for finding in found if finding["about"] == "store"])
-    assert "It takes no writes" in said and "members of etcd" in said and "mend the disk" not in said, said
+    assert "takes no writes" in said and "members of etcd" in said and "mend the disk" not in said, said
     assert f"The member of etcd at {etcd.client} does not answer" in said, said
     assert "systemctl start gridkeep" not in json.dumps(found)
     server.stop()
