@@ -318,7 +318,7 @@ impl Keeper {
         stored.ok_or_else(missing_record)
     }
 
-    /// Changes the keeper's own record, however many others do so at the same time.
+    /// Changes the keeper's own record, however many others do so at the same time. Nothing is written where nothing changes.
     pub(crate) async fn amend_record(
         &self,
         amend: impl Fn(&mut KeeperRecord),
@@ -327,6 +327,9 @@ impl Keeper {
             let stored = self.record().await?;
             let mut record = stored.value.clone();
             amend(&mut record);
+            if record == stored.value {
+                return Ok(());
+            }
             let mut change = Change::new();
             change
                 .guard(stored.unchanged())

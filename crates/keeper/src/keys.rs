@@ -6,11 +6,11 @@
 use gridkeep_store::{RootKey, StoreError};
 use gridkeep_token::time::UnixSeconds;
 
-use crate::database::{Change, NotCommitted, failure, name};
+use crate::database::{Change, failure};
 use crate::events::{self, Event};
 use crate::failure::Failure;
-use crate::keeper::{Keeper, missing_record};
-use crate::records::{DataKeySince, KEEPER, KeeperRecord};
+use crate::keeper::Keeper;
+use crate::records::{DataKeySince, KeeperRecord};
 
 /// What the keys are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,14 +53,10 @@ impl Keeper {
     /// # Errors
     /// [`Failure::Later`] when the store cannot be read.
     pub async fn data_key_since(&self) -> Result<UnixSeconds, Failure> {
-        let stored = self
-            .inner
-            .db
-            .get::<KeeperRecord>(&name(KEEPER, &[]))
-            .await?;
+        let record = self.record().await?.value;
         let generation = self.key_status().generation;
-        Ok(stored
-            .and_then(|stored| stored.value.data_key)
+        Ok(record
+            .data_key
             .filter(|key| key.generation == generation)
             .map_or(self.inner.started_at, |key| key.at))
     }
@@ -75,35 +71,14 @@ impl Keeper {
             .rotate_keyring()
             .await
             .map_err(|error| failure(&error))?;
-        if let Err(error) = self.note_data_key(generation).await {
+        let noted = self.amend_record(|record| note(record, generation, self.now()));
+        if let Err(error) = noted.await {
             tracing::info!(%error, generation, "since when the new data key is in use could not be stored; the next start or reload notes its own time");
         }
         self.tell_of_keys("keyring_rotated", by, &format!("generation {generation}"))
             .await;
         self.reseal_in_background(generation);
         Ok(generation)
-    }
-
-    async fn note_data_key(&self, generation: u32) -> Result<(), Failure> {
-        let key = name(KEEPER, &[]);
-        loop {
-            let stored = self.inner.db.get::<KeeperRecord>(&key).await?;
-            let stored = stored.ok_or_else(missing_record)?;
-            let mut record = stored.value.clone();
-            note(&mut record, generation, self.now());
-            if record == stored.value {
-                return Ok(());
-            }
-            let mut change = Change::new();
-            change
-                .guard(stored.unchanged())
-                .put(key.clone(), &record, None)?;
-            match self.inner.db.commit(change).await {
-                Ok(()) => return Ok(()),
-                Err(NotCommitted::Conflict) => {}
-                Err(other) => return Err(other.into()),
-            }
-        }
     }
 
     /// At a start: goes on with what an earlier run did not finish.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use gridkeep_token::time::{Seconds, UnixSeconds};
 
 use crate::credentials::CredentialName;
-use crate::database::{Change, NotCommitted, name};
+use crate::database::name;
 use crate::failure::{BadInput, Failure, Later, LaterKind};
 use crate::keeper::Keeper;
 use crate::policy::{SSH, kerberos_policy};
@@ -270,8 +270,10 @@ impl Keeper {
         for (issuer, since) in &stored.value.removed_issuers {
             let present = setup.issuer(issuer).is_some() || setup.left_out.may_have_issuer(issuer);
             if over(since) && !present && self.forget(issuer, None).await? {
-                self.settled(|record| record.removed_issuers.remove(issuer).is_some())
-                    .await?;
+                self.amend_record(|record| {
+                    record.removed_issuers.remove(issuer);
+                })
+                .await?;
             }
         }
         for (role, since) in &stored.value.removed_roles {
@@ -285,8 +287,10 @@ impl Keeper {
                 || setup.left_out.may_have_issuer(issuer)
                 || setup.left_out.may_have_key(role);
             if over(since) && !present && self.forget(issuer, Some(name)).await? {
-                self.settled(|record| record.removed_roles.remove(role).is_some())
-                    .await?;
+                self.amend_record(|record| {
+                    record.removed_roles.remove(role);
+                })
+                .await?;
             }
         }
         Ok(())
@@ -326,32 +330,6 @@ impl Keeper {
             );
         }
         Ok(names.len() < AT_ONCE)
-    }
-
-    /// Writes the keeper's record if `change_record` says that it changed something.
-    async fn settled(
-        &self,
-        change_record: impl Fn(&mut KeeperRecord) -> bool,
-    ) -> Result<(), Failure> {
-        let key = name(KEEPER, &[]);
-        loop {
-            let Some(stored) = self.inner.db.get::<KeeperRecord>(&key).await? else {
-                return Ok(());
-            };
-            let mut record = stored.value.clone();
-            if !change_record(&mut record) {
-                return Ok(());
-            }
-            let mut change = Change::new();
-            change
-                .guard(stored.unchanged())
-                .put(key.clone(), &record, None)?;
-            match self.inner.db.commit(change).await {
-                Ok(()) => return Ok(()),
-                Err(NotCommitted::Conflict) => {}
-                Err(other) => return Err(other.into()),
-            }
-        }
     }
 }
 
