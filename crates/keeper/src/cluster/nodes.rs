@@ -350,7 +350,12 @@ impl Keeper {
                     version: node.record.version.clone(),
                     level: node.record.level,
                     commit: Duration::from_millis(node.record.commit_ms),
-                    report: node.record.report.clone(),
+                    // This node knows its own before its next heartbeat tells it.
+                    report: if here {
+                        self.reported()
+                    } else {
+                        node.record.report.clone()
+                    },
                 }
             })
             .collect();
