@@ -47,12 +47,20 @@ class Process:
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         self.popen.wait(PATIENCE)
+        self._forget()
+
+    def _forget(self) -> None:
+        # What libfaketime made to share among processes stays behind where one program starts the other in its place.
+        for shared in (f"faketime_shm_{self.pid}", f"sem.faketime_sem_{self.pid}"):
+            Path("/dev/shm", shared).unlink(missing_ok=True)
 
     def stop(self) -> int:
         """Asks it to end and returns its exit code; takes it away when it does not."""
         self.signal(signal.SIGTERM)
         try:
-            return self.popen.wait(PATIENCE)
+            code = self.popen.wait(PATIENCE)
+            self._forget()
+            return code
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the program did not end on SIGTERM:\n{self.output()}")
