@@ -133,24 +133,15 @@ async fn a_received_token_is_on_the_disk_while_the_store_does_not_even_refuse_it
 async fn a_login_outlasts_a_store_that_does_not_take_what_it_came_to() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;
-    let state = keeper.login_start(start("dune")).await.unwrap().state;
-    house.issuer.close_gate();
-    let browser = tokio::spawn({
-        let (keeper, back) = (keeper.clone(), callback("dune", &state));
-        async move { keeper.callback(back).await }
-    });
-    house.issuer.acted(1).await;
+    let (state, browser) = code_on_its_way(&house, &keeper).await;
     break_disk(&house);
     house.issuer.open_gate();
-    let _ = tokio::time::advance(Duration::from_secs(9)).await;
+    tokio::time::advance(Duration::from_secs(9)).await;
     let _ = browser.await.unwrap();
     heal_disk(&house);
     tokio::time::advance(Duration::from_secs(30)).await;
     until_async("the login is ready", async || {
-        !matches!(
-            keeper.login_poll(poll("dune", &state)).await,
-            Ok(PollOutcome::Pending)
-        )
+        !pending(&keeper, &state).await
     })
     .await;
     assert!(credential(&keeper, ALICE).await.is_some());

@@ -21,13 +21,6 @@ async fn logged_in(keeper: &Keeper, state: &str) -> Login {
     }
 }
 
-async fn pending(keeper: &Keeper, state: &str) -> bool {
-    matches!(
-        keeper.login_poll(poll("dune", state)).await,
-        Ok(PollOutcome::Pending)
-    )
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_code_flow_leaves_a_token_a_credential_and_a_handle() {
     let house = House::new(Rotation::Grace);
@@ -461,13 +454,7 @@ async fn a_device_login_that_the_person_denies_ends() {
 async fn a_slow_code_exchange_goes_on_without_the_browser() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;
-    let state = keeper.login_start(start("dune")).await.unwrap().state;
-    house.issuer.close_gate();
-    let browser = tokio::spawn({
-        let (keeper, back) = (keeper.clone(), callback("dune", &state));
-        async move { keeper.callback(back).await }
-    });
-    house.issuer.acted(1).await;
+    let (state, browser) = code_on_its_way(&house, &keeper).await;
     tokio::time::advance(Duration::from_secs(9)).await;
     assert_eq!(kind(browser.await.unwrap()), LaterKind::IssuerSlow);
     assert!(pending(&keeper, &state).await);

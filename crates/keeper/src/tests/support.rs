@@ -218,6 +218,31 @@ pub fn poll(issuer: &str, state: &str) -> Poll {
     }
 }
 
+/// A browser is back with a code, which the issuer has and does not answer while its gate is closed.
+pub async fn code_on_its_way(
+    house: &House,
+    keeper: &Keeper,
+) -> (
+    String,
+    tokio::task::JoinHandle<Result<CallbackOutcome, Failure>>,
+) {
+    let state = keeper.login_start(start("dune")).await.unwrap().state;
+    house.issuer.close_gate();
+    let browser = tokio::spawn({
+        let (keeper, back) = (keeper.clone(), callback("dune", &state));
+        async move { keeper.callback(back).await }
+    });
+    house.issuer.acted(1).await;
+    (state, browser)
+}
+
+pub async fn pending(keeper: &Keeper, state: &str) -> bool {
+    matches!(
+        keeper.login_poll(poll("dune", state)).await,
+        Ok(PollOutcome::Pending)
+    )
+}
+
 /// `owner` logs in with the code flow.
 pub async fn login(house: &House, keeper: &Keeper, owner: &str) -> Login {
     house.issuer.books().person = claims(owner);
