@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from support.processes import GRIDKEEP, PATIENCE, on_small_disk, wait_until
+from support.servers import whole_lines
 from support.vault import Vault
 
 
@@ -19,10 +20,6 @@ def verify(server, *paths, config=None):
         capture_output=True, text=True, timeout=PATIENCE, env={"PATH": os.environ["PATH"]},
     )
     return done.returncode, done.stdout + done.stderr
-
-
-def lines(path):
-    return path.read_text().splitlines(keepends=True)
 
 
 def test_a_log_is_verified_over_rotation_kill_and_restart(world):
@@ -60,7 +57,7 @@ def test_a_log_is_verified_over_rotation_kill_and_restart(world):
     code, told = verify(server, packed, log)
     assert code == 0 and "after its end was last noted" not in told, told
 
-    good = lines(log)
+    good = whole_lines(log)
     other = server.directory / "tampered.log"
     assert len(good) > 6
 
@@ -90,7 +87,7 @@ def test_a_log_is_verified_over_rotation_kill_and_restart(world):
 def test_lines_are_still_those_of_the_original(world):
     _, server, client, token, key = world
     client.read(token, key)
-    for line in lines(server.directory / "audit.log"):
+    for line in whole_lines(server.directory / "audit.log"):
         entry = json.loads(line)
         assert entry["type"] in ("request", "response") and entry["time"].endswith("Z")
         assert entry["request"]["path"] and list(entry)[-1] == "chain"

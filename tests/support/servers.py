@@ -12,6 +12,11 @@ from pathlib import Path
 from .processes import GRIDKEEP, NotifySocket, Process, PATIENCE, wait_until
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file, each with its end; one that its writer is still at is not there yet."""
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
 class Server:
     """`gridkeep server` with its files below `directory`. Issuers are given as dictionaries in the original's schema."""
 
@@ -93,7 +98,7 @@ class Server:
         return (self.directory / "server.log").read_text(errors="replace")
 
     def audit(self) -> list[dict]:
-        return [json.loads(line) for line in (self.directory / "audit.log").read_text().splitlines()]
+        return [json.loads(line) for line in whole_lines(self.directory / "audit.log")]
 
     def operator_token(self) -> str:
         done = subprocess.run(

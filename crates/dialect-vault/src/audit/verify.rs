@@ -223,9 +223,9 @@ impl AuditVerifier {
                     first = false;
                 }
                 None if !finished && !first => {
-                    // Nothing is behind it: the last write before a kill.
+                    // Nothing is behind it: a write under way, or the last one before a kill.
                     self.report.remarks.push(format!(
-                        "{}: the last line is torn, as by a kill of the server or a loss of power while it was written",
+                        "{}: the last line is torn: the server is still writing it, or was killed or lost power while it did",
                         place()
                     ));
                 }
