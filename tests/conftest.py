@@ -1,6 +1,7 @@
 """Fixtures: everything a test starts is its own and is gone when it ends."""
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from support.certificates import Authority  # noqa: E402
 from support.clients import Client  # noqa: E402
 from support.issuers import Issuer, Provider  # noqa: E402
+from support.processes import GRIDKEEP  # noqa: E402
 from support.servers import Server  # noqa: E402
 
 
@@ -49,6 +51,14 @@ def public():
     with tempfile.TemporaryDirectory(prefix="gridkeep-test-") as directory:
         os.chmod(directory, 0o755)
         yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def everybodys():
+    """The program where every user can run it: the place where it was built may be closed, as a home is."""
+    with tempfile.TemporaryDirectory(prefix="gridkeep-program-") as directory:
+        os.chmod(directory, 0o755)
+        yield Path(shutil.copy(GRIDKEEP, directory))
 
 
 @pytest.fixture

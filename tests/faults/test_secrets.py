@@ -78,14 +78,15 @@ def test_the_audit_log_says_who_fetched_what(make_issuer, make_server, make_clie
 
 
 NOBODY = 65534
+MAY_LOCK = ["--inh-caps=+ipc_lock", "--ambient-caps=+ipc_lock"]
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 
 
-def server_of_nobody(public, authority, issuer, entry, lockable=None, **options):
-    """As the user nobody, with core dumps allowed, in a directory where one could be written."""
+def server_of_nobody(program, public, authority, issuer, entry, lockable=None, capable=False, **options):
+    """As the user nobody, with core dumps allowed, in a directory where one could be written; `capable` may lock memory past the limit."""
     limits = ["prlimit", "--core=unlimited", *([f"--memlock={lockable}"] if lockable else [])]
     issuers = [{**entry(issuer), "ca_file": shutil.copy(issuer.ca, public)}]
-    server = Server(public / "server", authority, issuers, wrapper=[*limits, *AS_NOBODY, *WITH_US], **options)
+    server = Server(public / "server", authority, issuers, wrapper=[*limits, *AS_NOBODY, *(MAY_LOCK if capable else []), *WITH_US], program=program, **options)
     # The authority is everybody's: what this server wants of it is copied.
     for name in ("certificate", "key"):
         server.config["gridkeep"]["tls"][name] = shutil.copy(server.config["gridkeep"]["tls"][name], server.etc)
@@ -109,15 +110,15 @@ def check_closed_off(pid):
     assert re.search(r"Max core file size +0 +0 ", limits), limits
 
 
-def test_the_memory_of_a_command_that_is_given_a_share_is_its_own(as_root, public, authority, ending, make_issuer, entry):
-    server = server_of_nobody(public, authority, make_issuer(auto_login="alice"), entry, own={"seal": {"shamir": True}})
+def test_the_memory_of_a_command_that_is_given_a_share_is_its_own(as_root, everybodys, public, authority, ending, make_issuer, entry):
+    server = server_of_nobody(everybodys, public, authority, make_issuer(auto_login="alice"), entry, own={"seal": {"shamir": True}})
     ending(server)
     server.start()
     made = server.call("PUT", "sys/init", body={"secret_shares": 3, "secret_threshold": 2})[1]
     wait_until(lambda: server.call("GET", "sys/seal-status")[1]["n"] == 3, "it has begun anew", server.process)
     check_closed_off(server.process.pid)
     unsealing = subprocess.Popen(
-        ["prlimit", "--core=unlimited", *AS_NOBODY, GRIDKEEP, "operator", "unseal", "--config", server.etc / "config.d"],
+        ["prlimit", "--core=unlimited", *AS_NOBODY, everybodys, "operator", "unseal", "--config", server.etc / "config.d"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"PATH": os.environ["PATH"]},
     )
     try:
@@ -131,12 +132,12 @@ def test_the_memory_of_a_command_that_is_given_a_share_is_its_own(as_root, publi
         unsealing.wait(PATIENCE)
 
 
-@pytest.mark.parametrize("lockable", ["unlimited", "65536:65536"])
-def test_the_memory_of_the_server_is_its_own(as_root, lockable, public, authority, ending, make_issuer, make_client, entry):
+@pytest.mark.parametrize("lockable, capable", [("unlimited", False), ("65536:65536", False), ("65536:65536", True)])
+def test_the_memory_of_the_server_is_its_own(as_root, lockable, capable, everybodys, public, authority, ending, make_issuer, make_client, entry):
     """No core dump, no swap, and nothing of /proc that another program of the same user could read secrets from."""
     if subprocess.run(["prlimit", f"--memlock={lockable}", "true"], capture_output=True).returncode:
         pytest.skip("not even root may lift the limit of locked memory here")
-    server = server_of_nobody(public, authority, make_issuer(auto_login="alice"), entry, lockable)
+    server = server_of_nobody(everybodys, public, authority, make_issuer(auto_login="alice"), entry, lockable, capable)
     ending(server)
     server.start()
     user = make_client(server)
@@ -146,7 +147,8 @@ def test_the_memory_of_the_server_is_its_own(as_root, lockable, public, authorit
     status = (proc / "status").read_text()
     locked = int(re.search(r"VmLck:\s+(\d+) kB", status)[1])
     # Locked where that is allowed, and said where it is not.
-    assert (locked > 0, "the memory of the server is not locked" in server.log()) == ((True, False) if lockable == "unlimited" else (False, True)), status
+    assert (locked > 0, "the memory of the server is not locked" in server.log()) == ((True, False) if lockable == "unlimited" or capable else (False, True)), status
+    assert re.search(r"Max locked memory +(\S+)", (proc / "limits").read_text())[1] == lockable.partition(":")[0]
     before = set(server.directory.rglob("*")) | set(Path.cwd().glob("core*"))
     server.process.signal(signal.SIGABRT)
     server.process.popen.wait(60)

@@ -20,7 +20,7 @@ def whole_lines(path: Path) -> list[str]:
 class Server:
     """`gridkeep server` with its files below `directory`. Issuers are given as dictionaries in the original's schema."""
 
-    def __init__(self, directory: Path, authority, issuers: list[dict], own: dict | None = None, extra: dict | None = None, arguments=(), wrapper=()):
+    def __init__(self, directory: Path, authority, issuers: list[dict], own: dict | None = None, extra: dict | None = None, arguments=(), wrapper=(), program=GRIDKEEP):
         self.directory = directory
         self.authority = authority
         self.etc = directory / "etc"
@@ -43,6 +43,7 @@ class Server:
         self.arguments = list(arguments)
         # Words in front of the program, which must end in becoming it: `unshare`, a shell with exec.
         self.wrapper = list(wrapper)
+        self.program = program
         self.write_config()
         self.notify = None
         self.process = None
@@ -59,7 +60,7 @@ class Server:
         self.notify = NotifySocket(self.directory / "notify.sock")
         environment = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(self.notify.path), **(env or {})}
         self.process = Process(
-            [*self.wrapper, GRIDKEEP, "server", "--config", self.etc / "config.d", *self.arguments], self.directory / "server.log", env=environment
+            [*self.wrapper, self.program, "server", "--config", self.etc / "config.d", *self.arguments], self.directory / "server.log", env=environment
         )
         status = self.notify.wait_for("READY=1", self.process)["STATUS"]
         self.address = status.split()[2]

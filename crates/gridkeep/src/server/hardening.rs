@@ -22,20 +22,27 @@ pub fn close_off() -> Vec<String> {
     troubles
 }
 
-/// Locks the memory of the server, now and as it comes into use. Only without a limit: with one, every later allocation beyond it would fail.
+/// Locks the memory of the server, now and as it comes into use. Only beyond any limit, that is without one or with the capability
+/// `CAP_IPC_LOCK`: otherwise every later allocation past the limit would fail.
 pub fn lock() {
     const ADVICE: &str = "the memory of the server is not locked and may be written to a swap area: set LimitMEMLOCK=infinity, or have no swap area that is not encrypted";
-    if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_MEMLOCK)
-        && soft != RLIM_INFINITY
-        && setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err()
-    {
-        tracing::info!(limit = soft, "{ADVICE}");
+    let (soft, hard) =
+        getrlimit(Resource::RLIMIT_MEMLOCK).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
+    let limited = soft != RLIM_INFINITY
+        && setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err();
+    // With an allowance of nothing only the capability locks. What a user namespace calls by its name does not.
+    if limited && let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, 0, hard) {
+        tracing::info!(limit = soft, %error, "{ADVICE}");
         return;
     }
     // Pages are locked when they are first touched, so that what is only set aside takes no memory.
     let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
     let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault;
     if let Err(error) = mlockall(flags) {
-        tracing::info!(%error, "{ADVICE}");
+        tracing::info!(limit = soft, %error, "{ADVICE}");
+    }
+    // The allowance was ours to lower for the attempt; raising it again up to the hard limit is always allowed.
+    if limited && let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard) {
+        tracing::info!(limit = soft, %error, "the limit of locked memory could not be put back");
     }
 }
