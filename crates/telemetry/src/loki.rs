@@ -94,16 +94,19 @@ impl Receiver<Line> for Push {
 }
 
 fn body(labels: &BTreeMap<String, String>, batch: &[Line]) -> Vec<u8> {
-    let mut streams: BTreeMap<Level, Vec<serde_json::Value>> = BTreeMap::new();
+    let mut streams: BTreeMap<Level, Vec<&Line>> = BTreeMap::new();
     for line in batch {
-        streams
-            .entry(line.level)
-            .or_default()
-            .push(json!([line.at.to_string(), line.text]));
+        streams.entry(line.level).or_default().push(line);
     }
     let streams: Vec<_> = streams
         .into_iter()
-        .map(|(level, values)| {
+        .map(|(level, mut lines)| {
+            // Threads that log at once may hand their lines over the other way round.
+            lines.sort_by_key(|line| line.at);
+            let values: Vec<_> = lines
+                .iter()
+                .map(|line| json!([line.at.to_string(), line.text]))
+                .collect();
             let mut stream = labels.clone();
             stream.insert("level".to_owned(), level.as_str().to_ascii_lowercase());
             json!({"stream": stream, "values": values})
@@ -125,9 +128,9 @@ mod tests {
         };
         let labels = BTreeMap::from([("job".to_owned(), "gridkeep".to_owned())]);
         let batch = [
-            line(1, Level::INFO, "a"),
-            line(2, Level::WARN, "b"),
             line(3, Level::INFO, "c\n\"d\""),
+            line(2, Level::WARN, "b"),
+            line(1, Level::INFO, "a"),
         ];
         let body: serde_json::Value = serde_json::from_slice(&body(&labels, &batch)).unwrap();
         assert_eq!(

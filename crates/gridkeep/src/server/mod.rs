@@ -116,6 +116,8 @@ async fn live(options: &Options, loaded: Loaded, measures: &Measures) -> anyhow:
     let config = accepted(&loaded, options.strict)?.clone();
     let port = Port::open(&config, options.sealed_ports.as_deref())?;
     // From the beginning: a server that is sealed or waits for its store is to be told from one that is down.
+    let sealed = config.gridkeep.shamir.value || options.sealed_ports.is_some();
+    telemetry::SEALED.store(sealed, Ordering::Relaxed);
     let scraped = telemetry::Scraped::open(&config, measures, &port.tls)?;
     let over = under_way(options, config, loaded, measures, port).await;
     scraped.close().await;
@@ -130,8 +132,7 @@ async fn under_way(
     port: Port,
 ) -> anyhow::Result<Over> {
     let mut key = None;
-    if config.gridkeep.shamir.value || options.sealed_ports.is_some() {
-        telemetry::SEALED.store(true, Ordering::Relaxed);
+    if telemetry::SEALED.load(Ordering::Relaxed) {
         match sealed::wait(&config, &port).await? {
             Awaited::Stop => return Ok(Over::Stopped),
             Awaited::Initialised => return Ok(Over::Sealed(port)),
