@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import CACHE, PATIENCE, TESTBED, wait_until
+from support.processes import CACHE, GRIDKEEP, PATIENCE, TESTBED, wait_until
 
 
 @pytest.fixture
@@ -111,7 +111,11 @@ def test_a_closed_output_ends_it(room):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_in_the_middle_leaves_nothing(room, number):
-    process = demo(room)
+    # The login lasts until the signal comes, however late that is.
+    program = room / "gridkeep"
+    program.write_text(f'#!/bin/sh\n[ "$1" = get ] && exec sleep 1000\nexec "{GRIDKEEP}" "$@"\n')
+    program.chmod(0o755)
+    process = demo(room, "--gridkeep", program)
     read_until(process, "gridkeep get")
     process.send_signal(number)
     code, _, err = finished(process)

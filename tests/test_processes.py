@@ -22,7 +22,8 @@ def state(pid: int) -> tuple[str, str]:
     """A process's program and state; both empty when it is gone."""
     try:
         name, _, rest = (Path("/proc") / str(pid) / "stat").read_text().partition("(")[2].rpartition(") ")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # The latter when it goes between opening and reading.
         return "", ""
     return name, rest[0]
 

@@ -9,6 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from support.clients import finish, read_url
+from support.processes import PATIENCE
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def picture(browser, name):
 
 def patient(browser):
     """Waits while pages change: what was found on one may be gone when it is looked at."""
-    return WebDriverWait(browser, 30, ignored_exceptions=(NoSuchElementException, StaleElementReferenceException))
+    return WebDriverWait(browser, PATIENCE, ignored_exceptions=(NoSuchElementException, StaleElementReferenceException))
 
 
 def text(browser):

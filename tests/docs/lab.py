@@ -50,6 +50,15 @@ PLACES = [
 ]
 
 
+def held_port() -> socket.socket:
+    """A socket bound to a free port of loopback. While it is open the system gives the port to nobody who asks for any, and whoever is told
+    of it can listen there."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
 @dataclass
 class Block:
     """One marked block of a document."""
@@ -96,7 +105,9 @@ class Lab:
         self.root = directory
         self.authority = authority
         self.process = None
-        self.port = None
+        # Known before the server listens there, because the address browsers return to holds it; kept while the server does not run.
+        self.held = [held_port()]
+        self.port = self.held[0].getsockname()[1]
         for place in PLACES:
             self.place(place).mkdir(parents=True, exist_ok=True)
         self.etc = "/etc/gridkeep"
@@ -149,6 +160,21 @@ exec {GRIDKEEP} "$@"
         journal = self.bin / "journalctl"
         journal.write_text(f"#!/bin/sh\ncat {self.root}/server.log\n")
         journal.chmod(0o755)
+        # Ends the server of `timeout 5 gridkeep server` when it serves and not before, however long that takes here.
+        timeout = self.bin / "timeout"
+        timeout.write_text(f"""#!{sys.executable}
+import subprocess, sys, threading
+program = subprocess.Popen(sys.argv[2:], stderr=subprocess.PIPE, text=True)
+guard = threading.Timer({PATIENCE}, program.kill)
+guard.daemon = True
+guard.start()
+for line in program.stderr:
+    print(line, end="", file=sys.stderr, flush=True)
+    if "serving on" in line:
+        program.terminate()
+sys.exit(program.wait())
+""")
+        timeout.chmod(0o755)
         for name in ("htgettoken", "httokensh", "htdecodetoken", "httokendecode", "htdestroytoken"):
             (self.bin / name).symlink_to(GRIDKEEP)
         original = self.place("/home/alice") / "venv" / "bin"
@@ -211,17 +237,12 @@ exec {GRIDKEEP} "$@"
             [GRIDKEEP, "server", "--config", self.place(etc) / "config.d", "--config", self.root / "lab.yaml", *arguments], self.root / "server.log",
             env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(self.notify.path)},
         )
-        status = self.notify.wait_for("READY=1", self.process)["STATUS"]
-        first, self.port = self.port is None, int(status.rsplit(":", 1)[1])
-        if first:
-            # The port is known only now, and the address browsers return to holds it.
-            self.stop_server()
-            self.start(etc, arguments)
+        self.notify.wait_for("READY=1", self.process)
 
     def _own_places(self):
         """What the server is told besides the documents' files: where this laboratory is, and whom to trust."""
         own = {
-            "listen": [f"127.0.0.1:{self.port or 0}"],
+            "listen": [f"127.0.0.1:{self.port}"],
             "data": str(self.place("/var/lib/gridkeep")),
             "run_directory": str(self.place("/run/gridkeep")),
             "telemetry": {"metrics": {"listen": ["127.0.0.1:0"]}},
@@ -230,10 +251,9 @@ exec {GRIDKEEP} "$@"
         text = self._site(self.etc)
         named = dict.fromkeys(re.findall(r"^  - name: (\S+)", text.partition("issuers:")[2], re.M))
         authorities = "".join(f"  - {{name: {name}, ca_file: {self.bundle}}}\n" for name in named)
-        port = f"  callback_port: {self.port}\n" if self.port else ""
         audit = "" if "auditlog" in text else f"cluster:\n  auditlog: {self.place('/var/log/htvault-config/auditlog')}\n"
         extra = self.root / "lab.yaml"
-        extra.write_text(f"gridkeep:\n{lines}{port}{audit}issuers:\n{authorities}")
+        extra.write_text(f"gridkeep:\n{lines}  callback_port: {self.port}\n{audit}issuers:\n{authorities}")
         extra.chmod(0o600)
 
     def _site(self, etc: str) -> str:
@@ -262,11 +282,9 @@ exec {GRIDKEEP} "$@"
         place.mkdir()
         for source, name in ((self.authority.path, "ca.pem"), (certificate, "client.pem"), (key, "client.key")):
             (place / name).write_bytes(Path(source).read_bytes())
-        # Bound together, so that they differ.
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
+        sockets = [held_port() for _ in range(6)]
+        self.held += sockets
         urls = [f"https://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-        for each in sockets:
-            each.close()
         names = ["etcd1", "etcd2", "etcd3"]
         peers = dict(zip(names, urls[3:]))
         self.etcd_clients = {f"https://{name}.example.org:2379": url for name, url in zip(names, urls)}
@@ -293,7 +311,9 @@ exec {GRIDKEEP} "$@"
 
     def stop(self):
         trouble = []
-        for end in (self.stop_server, *(member.kill for member in self.etcd), *(issuer.stop for issuer in self.issuers.values())):
+        for end in (
+            self.stop_server, *(member.kill for member in self.etcd), *(issuer.stop for issuer in self.issuers.values()), *(held.close for held in self.held)
+        ):
             try:
                 end()
             except Exception as error:  # the next must be ended too

@@ -40,14 +40,20 @@ def nodes(etcd, make_issuer, make_server, entry):
 
 
 def status(server, wanted, code, unwanted=None):
-    """The text, once it holds `wanted` and not `unwanted`: nodes hear of each other, and of themselves, with their heartbeats."""
-    def asked():
-        done = gridkeep(server, "cluster", "status")
-        return done if wanted in done.stdout and (unwanted is None or unwanted not in done.stdout) else None
+    """The text, once it holds `wanted` and not `unwanted`, and the exit code is `code`: nodes hear of each other, and of themselves, with
+    their heartbeats, and one that comes late is told of with them."""
+    last = []
 
-    done = wait_until(asked, f"{wanted!r} is told", server.process)
-    assert done.returncode == code, done
-    return done.stdout
+    def asked():
+        last[:] = [gridkeep(server, "cluster", "status")]
+        text = last[0].stdout
+        return wanted in text and (unwanted is None or unwanted not in text) and last[0].returncode == code
+
+    try:
+        wait_until(asked, f"{wanted!r} is told", server.process)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\nwith exit code {code}, but the last time: {last}") from None
+    return last[0].stdout
 
 
 def test_the_words_of_cluster_status_and_publishing(nodes):

@@ -7,6 +7,7 @@ import pytest
 
 from support.etcd import Etcd
 from support.processes import wait_until
+from support.servers import past_later
 from support.vault import Vault
 from test_metrics import LISTENING, scrape
 from test_running import gridkeep
@@ -78,7 +79,7 @@ def test_a_node_that_takes_all_from_the_store_is_reloaded_and_tells_the_truth(fi
     shown = gridkeep(second, "config", "show", "--effective")
     assert shown.returncode == 0 and "version 1 of the configuration of all nodes, of the files of first.test" in shown.stdout, shown
     assert "- name: dune" in shown.stdout and first.config["issuers"][0]["secret"] not in shown.stdout, shown
-    status, answer = second.call("POST", "auth/oidc-dune/config", second.operator_token(), {"oidc_client_id": "x"})
+    status, answer = past_later(second, "POST", "auth/oidc-dune/config", second.operator_token(), {"oidc_client_id": "x"})
     assert status == 405 and "configuration files of node first.test" in answer["errors"][0], answer
     second.stop()
     shown = gridkeep(second, "config", "show")
