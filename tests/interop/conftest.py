@@ -19,7 +19,8 @@ def _all_ended(started):
 def house(tmp_path_factory, authority):
     started = []
     try:
-        yield House.open(tmp_path_factory.mktemp("house"), authority, started.append)
+        # Of ten minutes of life the server would give up the last two and a half by itself, in the middle of some test.
+        yield House.open(tmp_path_factory.mktemp("house"), authority, started.append, access_seconds=3000)
     finally:
         _all_ended(started)
 

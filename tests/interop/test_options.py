@@ -54,7 +54,7 @@ def test_credkey_of_somebody_else(house, resident):
 
 
 def test_minsecs_longer_than_the_cached_token_lasts(house, resident):
-    """The provider's tokens live 600 seconds after a login and 3600 after a refresh."""
+    """The provider's tokens live 3000 seconds after a login and 3600 after a refresh."""
     assert resident.run(terminal=False).code == 0
     before = claims(resident.bearer.read_text())
     # The server may have dated it a moment later than the provider.

@@ -8,6 +8,9 @@ import subprocess
 import hvac
 import hvac.exceptions
 import pytest
+import requests
+import requests.adapters
+import urllib3
 
 from support.etcd import Etcd
 from support.processes import GRIDKEEP, PATIENCE, wait_until
@@ -16,6 +19,32 @@ from support.vault import Vault
 
 def client_of(server, token=None):
     return hvac.Client(url=server.url, token=token, verify=str(server.authority.path))
+
+
+def client_of_node(server, token=None):
+    """Of a node of a cluster, which says "later" while it is late with its heartbeat: such an answer is waited out."""
+    session = requests.Session()
+    session.verify = str(server.authority.path)
+    later = urllib3.Retry(
+        total=None, connect=0, read=0, status=PATIENCE, status_forcelist=[503], allowed_methods=None, raise_on_status=False, backoff_factor=0.1,
+        backoff_max=1,
+    )
+    session.mount("https://", requests.adapters.HTTPAdapter(max_retries=later))
+    return hvac.Client(url=server.url, token=token, session=session)
+
+
+class VaultOfNode(Vault):
+    """The same for requests by hand."""
+
+    def request(self, *what, **more):
+        found = []
+
+        def answered():
+            found[:] = super(VaultOfNode, self).request(*what, **more)
+            return found[0] != 503
+
+        wait_until(answered, "the node serves", self.server.process)
+        return tuple(found)
 
 
 def operator(server, *words, **options):
@@ -31,10 +60,10 @@ def sealed(make_issuer, make_server, entry):
     return make_server([entry(issuer)], own={"seal": {"shamir": True}})
 
 
-def opened(server):
+def opened(server, vault=Vault):
     """Waits until the server serves again, and returns a client on a fresh connection."""
     wait_until(lambda: server.call("GET", "sys/health")[0] == 200, "the server is unsealed", server.process)
-    return Vault(server)
+    return vault(server)
 
 
 def test_whoever_initialises_gets_the_shares_whatever_fails_after_the_store_was_made(sealed):
@@ -330,15 +359,16 @@ def test_a_credential_of_the_service_manager_is_replaced(make_issuer, make_serve
 
 @pytest.mark.parametrize("engine", ["embedded", "etcd"])
 def test_a_replacement_of_the_root_key_that_was_interrupted_is_finished(engine, make_issuer, make_server, entry, tmp_path, ending):
-    own, extra = {}, None
+    own, extra, vault = {}, None, Vault
     if engine == "etcd":
+        vault = VaultOfNode
         etcd = Etcd(tmp_path / "etcd")
         ending(etcd)
         own = {"store": {"etcd": {"endpoints": [etcd.client]}}}
         extra = {"cluster": {"name": "localhost", "myname": "one.test", "master": "one.test", "auditlog": "none"}}
     server = make_server([entry(make_issuer(auto_login="alice"))], own=own, extra=extra)
     # A node of a cluster serves from its first heartbeat on.
-    token, credential = opened(server).login()
+    token, credential = opened(server, vault).login()
     key, waiting = server.etc / "root.key", server.etc / "root.key.new"
     old = key.read_text()
     # All but the last step: a key that the operator names stays where it is.
@@ -349,7 +379,7 @@ def test_a_replacement_of_the_root_key_that_was_interrupted_is_finished(engine, 
     server.start()
     assert key.read_text() == new and not waiting.exists()
     assert [path.read_text() for path in server.etc.glob("root.key.old-*")] == [old]
-    assert opened(server).read(token, credential)[0] == 200
+    assert opened(server, vault).read(token, credential)[0] == 200
 
 
 def test_nodes_on_one_store_have_the_same_shares(make_issuer, make_server, entry, tmp_path, ending):
@@ -363,37 +393,46 @@ def test_nodes_on_one_store_have_the_same_shares(make_issuer, make_server, entry
         )
         for name in ("one", "two")
     )
-    first, second = client_of(one), client_of(two)
+    first, second = client_of_node(one), client_of_node(two)
     assert not first.sys.is_initialized() and not second.sys.is_initialized()
     shares = first.sys.initialize(3, 2)["keys"]
     assert {client.sys.read_seal_status()["storage_type"] for client in (first, second)} == {"raft"}
-    assert second.sys.is_initialized() and second.sys.read_seal_status()["t"] == 2
+    # It looks at the store once a second at most.
+    wait_until(second.sys.is_initialized, "the other node has looked again", two.process)
+    assert second.sys.read_seal_status()["t"] == 2
     with pytest.raises(hvac.exceptions.InvalidRequest, match="already initialized"):
         second.sys.initialize(1, 1)
     first.sys.submit_unseal_keys(shares[:2])
-    vault = opened(one)
+    vault = opened(one, VaultOfNode)
     token, key = vault.login()
     assert two.call("GET", "sys/health")[0] == 503, "each is unsealed by itself"
     second.sys.submit_unseal_keys(shares[1:])
-    other = opened(two)
+    other = opened(two, VaultOfNode)
     wait_until(lambda: other.read(token, key)[0] == 200, "what one knows the other knows", two.process)
 
     # Another root key, which the other node would not know: only while it is sealed.
-    admin = client_of(one, one.operator_token())
+    admin = client_of_node(one, one.operator_token())
+
+    def serving():
+        """The nodes that are heard of at the first, or were a moment ago."""
+        return [node["hostname"] for node in admin.read("sys/ha-status")["data"]["nodes"] if node["active_node"]]
+
+    wait_until(lambda: serving() == ["one.test", "two.test"], "each node hears the other", one.process)
     with pytest.raises(hvac.exceptions.InvalidRequest, match="other nodes serve on this store.*two.test"):
         admin.sys.start_rekey(2, 2)
     waits = two.log().count("sealed on")
-    client_of(two, two.operator_token()).sys.seal()
+    client_of_node(two, two.operator_token()).sys.seal()
     wait_until(lambda: two.log().count("sealed on") > waits, "what was under way is finished", two.process)
     assert second.sys.is_sealed() and vault.read(token, key)[0] == 200
     given = second.sys.submit_unseal_key(shares[0])
     assert given["progress"] == 1
+    wait_until(lambda: serving() == ["one.test"], "the other node has said goodbye", one.process)
     nonce = admin.sys.start_rekey(2, 2)["nonce"]
     new = admin.sys.rekey_multi(shares[:2], nonce=nonce)["keys"]
     assert vault.read(token, key)[0] == 200
     assert second.sys.submit_unseal_key(new[0])["progress"] == 1, "what was given of the old key is forgotten"
     second.sys.submit_unseal_key(new[1])
-    other = opened(two)
+    other = opened(two, VaultOfNode)
     wait_until(lambda: other.read(token, key)[0] == 200, "the other node is back", two.process)
     kept = etcd.ctl("get", "", "--prefix")
     for share in (*shares, *new):

@@ -153,7 +153,7 @@ class VaultCredmon:
         assert (parsed.scheme, parsed.port) == ("https", OWN_PORT) and parsed.path.startswith("/v1")
         # It connects to an address and checks the certificate against the name; for an address no SNI is sent.
         pool = urllib3.HTTPSConnectionPool(
-            self.server.at_8200, port=parsed.port, timeout=urllib3.util.Timeout(connect=2, read=10), retries=False,
+            self.server.at_8200, port=parsed.port, timeout=PATIENCE, retries=False,
             assert_hostname=parsed.host, ca_certs=str(self.server.authority.path), cert_reqs="CERT_REQUIRED",
         )
         answer = pool.request("GET", f"{parsed.path}?minimum_seconds={minimum}{query}", headers={"X-Vault-Token": stored["vault_token"]})
