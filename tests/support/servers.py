@@ -77,6 +77,8 @@ class Server:
         """SIGHUP, and back when the server says it is done."""
         self.write_config()
         self.process.signal(signal.SIGHUP)
+        # A server that was unsealed, or has reached its store late, has said before that it is ready.
+        self.notify.wait_for("RELOADING=1", self.process)
         self.notify.wait_for("READY=1", self.process)
 
     def stop(self) -> None:
