@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from .processes import GRIDKEEP, NotifySocket, Process, PATIENCE, wait_until
+from .processes import GRIDKEEP, NotifySocket, Process, PATIENCE, hold_port, wait_until
 
 
 def whole_lines(path: Path) -> list[str]:
@@ -55,7 +55,11 @@ class Server:
             json.dump(self.config, file)
 
     def start(self, env: dict | None = None) -> "Server":
-        """Starts it and waits until it serves. The first free port is kept for later starts."""
+        """Starts it and waits until it serves. A free port is taken at the first start, and kept for later ones."""
+        if self.config["gridkeep"]["listen"] == ["127.0.0.1:0"]:
+            self.held = hold_port()
+            self.config["gridkeep"]["listen"] = [f"127.0.0.1:{self.held.getsockname()[1]}"]
+            self.write_config()
         self.notify = NotifySocket(self.directory / "notify.sock")
         environment = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(self.notify.path), **(env or {})}
         self.process = Process(
@@ -64,9 +68,6 @@ class Server:
         status = self.notify.wait_for("READY=1", self.process)["STATUS"]
         self.address = status.split()[2]
         self.port = int(self.address.rsplit(":", 1)[1])
-        if self.config["gridkeep"]["listen"] == ["127.0.0.1:0"]:
-            self.config["gridkeep"]["listen"] = [self.address]
-            self.write_config()
         return self
 
     @property
