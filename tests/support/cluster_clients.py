@@ -180,7 +180,7 @@ class Load:
 def login(caller, role="default"):
     """A device login that the issuer approves by itself, its steps spread over the nodes."""
     nonce, addresses = "n" * 43, caller.addresses
-    ask = lambda number, path, body, token=None: caller.once(addresses[number % len(addresses)], "POST", path, token, body)
+    ask = lambda number, path, body, token=None: caller.past_later(addresses[number % len(addresses)], "POST", path, token, body)
     status, started, trouble = ask(0, "auth/oidc-dune/oidc/auth_url", {"role": role, "client_nonce": nonce, "redirect_uri": ""})
     assert status == 200, (started, trouble)
     state, end, number = started["data"]["state"], time.monotonic() + 60, 0
