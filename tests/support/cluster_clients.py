@@ -71,7 +71,7 @@ class Caller:
 class Load:
     """Threads that make tokens, revoke some of them, and read, each answer recorded."""
 
-    def __init__(self, caller, logins, operator, threads, minimum=10):
+    def __init__(self, caller, logins, operator, threads, minimum):
         """`logins`: what `login` answered. What is read is to live for `minimum` seconds."""
         self.caller, self.logins, self.minimum = caller, logins, minimum
         # Revokes; lives for 15 minutes and is replaced in time.
