@@ -38,6 +38,11 @@ def lookup(client, token):
     return status, "" if status == 200 else body["errors"][0]
 
 
+def fetch(client, token, key):
+    """The status of a read for which the issuer is asked, which may take longer than a reader is let wait."""
+    return client.past_later("GET", f"secret/oauth/creds/dune/{key}:default?minimum_seconds=60", token)[0]
+
+
 def confirm(server):
     done = subprocess.run(
         [GRIDKEEP, "operator", "confirm-clock", "--config", server.etc / "config.d"], capture_output=True, text=True, timeout=PATIENCE, env={}
@@ -78,7 +83,7 @@ def test_a_clock_that_is_right_after_all_is_believed(world, clock, by):
     status, text = lookup(client, short)
     assert status == 403 and text == "permission denied", (status, text)
     assert lookup(client, token)[0] == 200
-    assert client.read(token, key)[0] == 200
+    assert fetch(client, token, key) == 200
 
 
 @pytest.mark.parametrize("days", [5, -5])
@@ -88,7 +93,7 @@ def test_a_start_under_another_clock(world, clock, days):
     clock.jump(days * DAY)
     server.start(clock.environment)
     assert client_again(client, token) == (200, "")
-    assert client.read(token, key)[0] == 200
+    assert fetch(client, token, key) == 200
     status, text = lookup(client, short)
     assert (status == 503 and "this server's clock" in text) if days > 0 else status == 200, (status, text)
     assert "the wall clock is before or more than a day after" in server.log()

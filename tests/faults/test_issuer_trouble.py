@@ -7,19 +7,17 @@ import pytest
 from support.processes import wait_until
 from support.vault import at_once
 
-# Life of the issuer's access tokens in seconds, and what a reader asks for who is not content with one that is two seconds old.
-SHORT = 20
-NEARLY_ALL = 19
+# What a reader asks for who is not content with an access token that is two seconds old; all of them live for an hour.
+NEARLY_ALL = 3599
 
 
 @pytest.fixture
 def world(make_issuer, make_server, entry, vault):
-    issuer = make_issuer(auto_login="alice", access_token_seconds=SHORT)
+    issuer = make_issuer(auto_login="alice")
     server = make_server([entry(issuer)])
     client = vault(server)
     token, key = client.login()
     return issuer, server, client, token, key
-
 
 
 def fault(issuer, **members):
@@ -41,7 +39,7 @@ def fault(issuer, **members):
 def test_trouble_is_passing_and_heals(world, members):
     issuer, _, client, token, key = world
     fault(issuer, **members)
-    # Ask for more than any token of this issuer has left once a tenth of its life is over.
+    # Ask for more than any token of this issuer has left once it is two seconds old.
     status, body = wait_until(lambda: not_fresh(client, token, key), "the cached token is not fresh any more")
     assert status == 503, body
     text = body["errors"][0]
@@ -72,7 +70,8 @@ def test_issuer_gone_and_back(world):
 
 def test_an_answer_after_the_waiter_left_is_kept(world):
     issuer, _, client, token, key = world
-    fault(issuer, kind="delay", delay_answer_ms=9000, times=1)
+    # Well after the eight seconds that a reader is let wait.
+    fault(issuer, kind="delay", delay_answer_ms=12_000, times=1)
     status, body = wait_until(lambda: not_fresh(client, token, key), "a refresh is wanted")
     assert status == 503 and "goes on" in body["errors"][0], body
     wait_until(lambda: client.read(token, key, minimum=NEARLY_ALL)[0] == 200, "the late answer arrived")
@@ -80,22 +79,17 @@ def test_an_answer_after_the_waiter_left_is_kept(world):
     assert tally["undelivered"] == 0, tally
 
 
-def test_many_readers_of_one_expired_credential_cause_one_refresh(world):
-    issuer, _, client, token, key = world
-    wait_until(lambda: client.read(token, key, minimum=1)[0] == 200, "a token is there")
-    before = issuer.admin("counters")["grant_types"].get("refresh_token", {}).get("received", 0)
+def test_many_readers_of_one_expired_credential_cause_one_refresh(make_issuer, make_server, entry, vault):
+    # What comes with the login lives for less than the ten seconds that a server wants at least, what comes after it for an hour.
+    issuer = make_issuer(auto_login="alice", access_token_seconds=9)
+    client = vault(make_server([entry(issuer)]))
+    token, key = client.login()
+    issuer.admin("settings", {"access_token_seconds": 3600})
+    assert "refresh_token" not in issuer.admin("counters")["grant_types"]
     fault(issuer, kind="delay", delay_ms=1500, times=1)
-    first = wait_until(lambda: refreshing(issuer, client, token, key, before), "a refresh is under way")
-    statuses = at_once(400, lambda _: client.read(token, key, minimum=NEARLY_ALL)[0])
+    statuses = at_once(400, lambda _: client.read(token, key)[0])
     assert set(statuses) == {200}, statuses
-    after = issuer.admin("counters")["grant_types"]["refresh_token"]["received"]
-    # The readers may take longer than a token is fresh; what counts is that 400 of them did not make 400 requests.
-    assert first and after - before <= 4, f"{after - before} refreshes"
-
-
-def refreshing(issuer, client, token, key, before):
-    client.read(token, key, minimum=NEARLY_ALL)
-    return issuer.admin("counters")["grant_types"].get("refresh_token", {}).get("received", 0) > before
+    assert issuer.admin("counters")["grant_types"]["refresh_token"]["received"] == 1
 
 
 def test_definite_refusal_says_why_and_what_to_do(world):

@@ -83,8 +83,9 @@ def test_kills_under_load(make_issuer, make_server, entry, rotation):
             seen = load.answers
             enough = chance.randrange(5, 400)
             wait_until(lambda: load.answers >= seen + enough, "the load goes on", server.process)
-            kills.append(time.time())
+            began = time.time()
             server.kill()
+            kills.append((began, time.time()))
             load.pause.set()
             server.start()
             for login in logins:
@@ -117,7 +118,8 @@ def test_kills_under_load(make_issuer, make_server, entry, rotation):
         return
     # The issuer cannot see whether an answer that reached the socket just before a kill was committed.
     doubtful = {
-        grant for grant, answer in last.items() if any(-0.5 <= killed - (answer["written_at_ms"] or 0) / 1000 <= IN_FLIGHT for killed in kills)
+        grant for grant, answer in last.items()
+        if any(began - IN_FLIGHT <= (answer["written_at_ms"] or 0) / 1000 <= ended for began, ended in kills)
     }
     assert lost <= dead, f"the issuer counts {lost} as undelivered, but {lost - dead} still work"
     assert dead <= lost | doubtful, f"logins died without an answer in flight: {dead - lost - doubtful}"

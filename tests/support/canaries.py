@@ -12,7 +12,11 @@ def everything(server):
     spared = {server.etc / "config.d" / "10-test.yaml", server.etc / "root.key"}
     for path in server.directory.rglob("*"):
         if path.is_file() and path not in spared:
-            yield str(path), path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # renamed in the place of an older one by now, or removed
+                continue
+            yield str(path), content
     proc = Path(f"/proc/{server.process.pid}")
     for name in ("cmdline", "environ"):
         yield str(proc / name), (proc / name).read_bytes()

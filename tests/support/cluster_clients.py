@@ -71,7 +71,7 @@ class Caller:
 class Load:
     """Threads that make tokens, revoke some of them, and read, each answer recorded."""
 
-    def __init__(self, caller, logins, operator, threads, minimum=10):
+    def __init__(self, caller, logins, operator, threads, minimum):
         """`logins`: what `login` answered. What is read is to live for `minimum` seconds."""
         self.caller, self.logins, self.minimum = caller, logins, minimum
         # Revokes; lives for 15 minutes and is replaced in time.
@@ -180,7 +180,7 @@ class Load:
 def login(caller, role="default"):
     """A device login that the issuer approves by itself, its steps spread over the nodes."""
     nonce, addresses = "n" * 43, caller.addresses
-    ask = lambda number, path, body, token=None: caller.once(addresses[number % len(addresses)], "POST", path, token, body)
+    ask = lambda number, path, body, token=None: caller.past_later(addresses[number % len(addresses)], "POST", path, token, body)
     status, started, trouble = ask(0, "auth/oidc-dune/oidc/auth_url", {"role": role, "client_nonce": nonce, "redirect_uri": ""})
     assert status == 200, (started, trouble)
     state, end, number = started["data"]["state"], time.monotonic() + 60, 0

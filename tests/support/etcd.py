@@ -3,14 +3,13 @@
 import importlib.util
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from .processes import PATIENCE, Process, wait_until
+from .processes import PATIENCE, Process, hold_port, wait_until
 
 
 # Debian's, 3.4; and the 3.5.1 of PyPI, which ends when a reader goes away, and refuses when it is full more than others do.
@@ -27,11 +26,9 @@ class Etcd:
         assert shutil.which("etcd"), "etcd is missing; scripts/prepare test installs it"
         self.directory = directory
         directory.mkdir()
-        # Bound together, so that they differ.
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2 * members)]
-        hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-        for each in sockets:
-            each.close()
+        # Held as long as this is: members are told of each other before they listen.
+        self.ports = [hold_port() for _ in range(2 * members)]
+        hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in self.ports]
         self.tls = None
         if authority:
             certificate, key = authority.issue(f"etcd-{directory.parent.name}")
@@ -91,3 +88,5 @@ class Etcd:
     def stop(self) -> None:
         for process in self.processes:
             process.kill()
+        for port in self.ports:
+            port.close()

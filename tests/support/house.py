@@ -8,7 +8,7 @@ from pathlib import Path
 from .clients import Client
 from .issuers import Provider
 from .people import Person
-from .servers import Server
+from .servers import Server, past_later
 
 # The modes of a login and the algorithms of the provider's keys, by the name of the issuer in the server's configuration.
 MODES = {"dune": ("device", "gridkeep"), "noconfirm": ("noconfirm", "gridkeep-ec"), "direct": ("direct", "gridkeep")}
@@ -86,7 +86,7 @@ def lookup(server, token: str) -> dict:
 
 def new_token(server, parent: str, ttl: str) -> str:
     """A child of a vault token."""
-    status, body = server.call("POST", "auth/token/create", parent, {"ttl": ttl, "renewable": "false"})
+    status, body = past_later(server, "POST", "auth/token/create", parent, {"ttl": ttl, "renewable": "false"})
     assert status == 200, body
     return body["auth"]["client_token"]
 

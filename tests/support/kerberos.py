@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from .processes import PATIENCE, Process, wait_until
+from .servers import past_later
 
 KDC, KADMIN, KDB_UTIL = "/usr/sbin/krb5kdc", "/usr/sbin/kadmin.local", "/usr/sbin/kdb5_util"
 KRB5, SPNEGO = "1.2.840.113554.1.2.2", "1.3.6.1.5.5.2"
@@ -135,7 +136,8 @@ def proof(environment, service="host@localhost", mechanism=KRB5) -> str:
 
 
 def negotiate(server, proof, mount="kerberos-dune_default", method="POST"):
-    return server.call(method, f"auth/{mount}/login", body=b"" if method == "POST" else None, headers={"Authorization": f"Negotiate {proof}"})
+    headers = {"Authorization": f"Negotiate {proof}"}
+    return past_later(server, method, f"auth/{mount}/login", body=b"" if method == "POST" else None, headers=headers)
 
 
 def refused(answer) -> str:

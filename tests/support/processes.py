@@ -83,6 +83,15 @@ def on_small_disk(directory, megabytes):
     return ["unshare", "-rm", "sh", "-c", script, "sh"]
 
 
+def hold_port() -> socket.socket:
+    """A free port of 127.0.0.1, as a socket that is bound to it. A server that sets SO_REUSEADDR, as they do, can listen there, and start
+    again; nobody else is given the port as a free one meanwhile."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
 def wait_until(condition, what: str, process: Process | None = None, patience: float = PATIENCE):
     """Polls `condition` until it returns something true, and returns that."""
     end = time.monotonic() + patience

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from .processes import GRIDKEEP, NotifySocket, Process, PATIENCE, wait_until
+from .processes import GRIDKEEP, NotifySocket, Process, PATIENCE, hold_port, wait_until
 
 
 def whole_lines(path: Path) -> list[str]:
@@ -56,7 +56,11 @@ class Server:
             json.dump(self.config, file)
 
     def start(self, env: dict | None = None) -> "Server":
-        """Starts it and waits until it serves. The first free port is kept for later starts."""
+        """Starts it and waits until it serves. A free port is taken at the first start, and kept for later ones."""
+        if self.config["gridkeep"]["listen"] == ["127.0.0.1:0"]:
+            self.held = hold_port()
+            self.config["gridkeep"]["listen"] = [f"127.0.0.1:{self.held.getsockname()[1]}"]
+            self.write_config()
         self.notify = NotifySocket(self.directory / "notify.sock")
         environment = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(self.notify.path), **(env or {})}
         self.process = Process(
@@ -65,9 +69,6 @@ class Server:
         status = self.notify.wait_for("READY=1", self.process)["STATUS"]
         self.address = status.split()[2]
         self.port = int(self.address.rsplit(":", 1)[1])
-        if self.config["gridkeep"]["listen"] == ["127.0.0.1:0"]:
-            self.config["gridkeep"]["listen"] = [self.address]
-            self.write_config()
         return self
 
     @property
@@ -78,6 +79,8 @@ class Server:
         """SIGHUP, and back when the server says it is done."""
         self.write_config()
         self.process.signal(signal.SIGHUP)
+        # A server that was unsealed, or has reached its store late, has said before that it is ready.
+        self.notify.wait_for("RELOADING=1", self.process)
         self.notify.wait_for("READY=1", self.process)
 
     def stop(self) -> None:

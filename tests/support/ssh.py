@@ -21,8 +21,13 @@ class SshAgent:
         self.directory = directory
         self.socket = directory / "agent.sock"
         self.process = Process(["ssh-agent", "-D", "-a", self.socket], directory / "agent.log")
-        wait_until(self.socket.exists, "the ssh-agent is ready", self.process)
+        wait_until(self._listens, "the ssh-agent is ready", self.process)
         self.environment = {"SSH_AUTH_SOCK": str(self.socket)}
+
+    def _listens(self) -> bool:
+        """Its socket is there a moment before it listens."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(self.socket)) == 0
 
     def add(self, kind: str, name: str = "key") -> str:
         """Makes a key, adds it, and returns its public half as a line."""

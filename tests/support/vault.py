@@ -39,15 +39,25 @@ class Vault:
             raise Gone(str(trouble)) from trouble
         return answer.status, (json.loads(text) if text else None)
 
+    def past_later(self, *what, **more):
+        """`request`, repeated for as long as the server says "later" and why, as a node of a cluster that is late with its heartbeat may."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            status, body = self.request(*what, **more)
+            if status != 503 or not (body or {}).get("errors") or time.monotonic() > end:
+                return status, body
+            threading.Event().wait(0.1)
+
     def login(self, issuer="dune", role="default") -> tuple[str, str]:
         """A device login that the issuer approves by itself: vault token and credkey, the credential stored."""
         nonce = "n" * 43
-        status, started = self.request("POST", f"auth/oidc-{issuer}/oidc/auth_url", body={"role": role, "client_nonce": nonce, "redirect_uri": ""})
+        body = {"role": role, "client_nonce": nonce, "redirect_uri": ""}
+        status, started = self.past_later("POST", f"auth/oidc-{issuer}/oidc/auth_url", body=body)
         assert status == 200, started
         state = started["data"]["state"]
         end = time.monotonic() + PATIENCE
         while True:
-            status, polled = self.request("POST", f"auth/oidc-{issuer}/oidc/poll", body={"state": state, "client_nonce": nonce})
+            status, polled = self.past_later("POST", f"auth/oidc-{issuer}/oidc/poll", body={"state": state, "client_nonce": nonce})
             if status == 200:
                 break
             assert polled["errors"] == ["authorization_pending"], polled
@@ -55,7 +65,7 @@ class Vault:
             threading.Event().wait(0.2)
         auth = polled["auth"]
         key = auth["metadata"]["credkey"]
-        status, stored = self.request(
+        status, stored = self.past_later(
             "POST", f"secret/oauth/creds/{issuer}/{key}:{role}", auth["client_token"],
             {"server": issuer, "refresh_token": auth["metadata"]["oauth2_refresh_token"]},
         )
