@@ -161,8 +161,9 @@ impl Time {
 
     /// Now with its fraction.
     pub fn now_exact(&self) -> Duration {
-        let (wall, boot) = (self.clock.wall(), self.clock.boot());
         let mut state = self.state();
+        // Read under the lock: a time from before a jump would be one anew to whoever comes after.
+        let (wall, boot) = (self.clock.wall(), self.clock.boot());
         let expected = state.wall + boot.saturating_sub(state.boot);
         if expected.abs_diff(wall) > TOLERANCE {
             state.doubtful = true;

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::cluster::NodeState;
 use crate::database::failure;
-use crate::failure::{BadInput, Failure};
+use crate::failure::{BadInput, Failure, Later, LaterKind};
 use crate::keeper::Keeper;
 use crate::secret::random_uuid;
 
@@ -306,6 +306,14 @@ impl Keeper {
     fn alone_on_the_store(&self) -> Result<(), Failure> {
         if !self.is_shared() {
             return Ok(());
+        }
+        // Whoever does not hear himself hears nobody.
+        if !self.fresh() {
+            return Err(Later::new(
+                LaterKind::Store,
+                "this node has not heard from the store for a while and cannot say whether it is alone on it, as a rekey demands; try again",
+            )
+            .into());
         }
         let others: Vec<String> = self
             .cluster_status()

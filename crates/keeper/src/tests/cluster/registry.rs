@@ -1,5 +1,7 @@
 //! Who is there: levels of records, names, the configuration of all.
 
+use gridkeep_store::{RootKey, Shares};
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -112,4 +114,32 @@ async fn the_configuration_of_all_is_counted_and_seen_by_all() {
     let seen = &nodes[1].keeper.cluster_status().nodes[0];
     assert!(seen.report.drift && seen.report.configuration == 2);
     assert_eq!(seen.report.without_effect, ["ssh (/etc/a.yaml:3)"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hears_nobody_does_not_take_itself_for_alone() {
+    let nodes = Nodes::new(Rotation::Never, 2).await;
+    let shares = Shares {
+        count: 3,
+        threshold: 2,
+    };
+    let (key, _) = RootKey::generate_shared(shares).unwrap();
+    nodes[0]
+        .keeper
+        .replace_root_key(&key, "test")
+        .await
+        .unwrap();
+    let Err(Failure::BadInput(BadInput::Rekey(RekeyRefused::OtherNodes(names)))) =
+        nodes[0].keeper.begin_rekey(shares, false).await
+    else {
+        panic!("the other node would not learn of the key");
+    };
+    assert_eq!(names, "node2");
+    // It hears of no heartbeat any more, for longer than after which a node counts as silent.
+    nodes[0].way.set_held(true);
+    nodes.live(Duration::from_secs(8)).await;
+    assert_eq!(
+        kind(nodes[0].keeper.begin_rekey(shares, false).await),
+        LaterKind::Store
+    );
 }
