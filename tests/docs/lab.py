@@ -23,7 +23,6 @@ import os
 import pty
 import re
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -36,7 +35,7 @@ if __name__ == "__main__":
 
 from support.issuers import Issuer
 from support.people import Person
-from support.processes import CACHE, GRIDKEEP, PATIENCE, NotifySocket, Process, wait_until
+from support.processes import CACHE, GRIDKEEP, PATIENCE, NotifySocket, Process, hold_port, wait_until
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ELLIPSIS = "…"
@@ -48,15 +47,6 @@ PLACES = [
     "/etc/gridkeep", "/etc/htvault-config", "/var/lib/gridkeep", "/var/log/gridkeep", "/var/log/htvault-config", "/run/gridkeep",
     "/run/user/1000", "/home/alice", "/etc/pki", "/backup", "/tmp",
 ]
-
-
-def held_port() -> socket.socket:
-    """A socket bound to a free port of loopback. While it is open the system gives the port to nobody who asks for any, and whoever is told
-    of it can listen there."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
 
 
 @dataclass
@@ -106,7 +96,7 @@ class Lab:
         self.authority = authority
         self.process = None
         # Known before the server listens there, because the address browsers return to holds it; kept while the server does not run.
-        self.held = [held_port()]
+        self.held = [hold_port()]
         self.port = self.held[0].getsockname()[1]
         for place in PLACES:
             self.place(place).mkdir(parents=True, exist_ok=True)
@@ -282,7 +272,7 @@ sys.exit(program.wait())
         place.mkdir()
         for source, name in ((self.authority.path, "ca.pem"), (certificate, "client.pem"), (key, "client.key")):
             (place / name).write_bytes(Path(source).read_bytes())
-        sockets = [held_port() for _ in range(6)]
+        sockets = [hold_port() for _ in range(6)]
         self.held += sockets
         urls = [f"https://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
         names = ["etcd1", "etcd2", "etcd3"]

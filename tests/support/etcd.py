@@ -76,9 +76,10 @@ class Etcd:
     def try_ctl(self, *words: str, text: str | None = None):
         """etcdctl with `text` as its standard input, whatever comes of it."""
         shown = ["--cacert", self.tls["ca"], "--cert", self.tls["certificate"], "--key", self.tls["key"]] if self.tls else []
+        waits = [f"--dial-timeout={PATIENCE}s", f"--command-timeout={PATIENCE}s"]
         return subprocess.run(
-            ["etcdctl", "--endpoints", self.client, *shown, *words], capture_output=True, text=True, errors="replace", timeout=PATIENCE,
-            input=text, env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
+            ["etcdctl", *waits, "--endpoints", self.client, *shown, *words], capture_output=True, text=True, errors="replace",
+            timeout=2 * PATIENCE, input=text, env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
         )
 
     def files(self):
