@@ -23,6 +23,8 @@ use support::{KIND, get, name, put, record, try_put};
 
 /// Longer than any call may take.
 const BOUND: Duration = Duration::from_secs(12);
+/// For what comes in the end, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn settings(endpoints: Vec<String>) -> EtcdSettings {
     EtcdSettings::new(endpoints, "faults/")
@@ -42,7 +44,7 @@ async fn put_in_the_end(store: &Store, part: &str, body: &[u8]) {
             matches!(&error, CommitError::Store(error) if error.is_temporary()),
             "{error}"
         );
-        assert!(start.elapsed() < Duration::from_secs(30), "{error}");
+        assert!(start.elapsed() < PATIENCE, "{error}");
         // Nothing is waited for where it is refused at once.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -58,10 +60,10 @@ struct Way {
 }
 
 impl Way {
-    async fn to(port: &str, seed: u64) -> Self {
+    async fn to(endpoint: &str, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let port = port.rsplit(':').next().unwrap().to_owned();
+        let there = endpoint.strip_prefix("http://").unwrap().to_owned();
         let (failing, broken) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
@@ -74,9 +76,9 @@ impl Way {
                 if state.2.load(Ordering::Relaxed) {
                     continue;
                 }
-                let (port, state, random) = (port.clone(), state.clone(), random.clone());
+                let (there, state, random) = (there.clone(), state.clone(), random.clone());
                 tokio::spawn(async move {
-                    let Ok(far) = TcpStream::connect(format!("127.0.0.1:{port}")).await else {
+                    let Ok(far) = TcpStream::connect(there).await else {
                         return;
                     };
                     let (near_in, near_out) = near.into_split();
@@ -142,7 +144,7 @@ async fn a_way_that_breaks_makes_no_answer_untrue() {
 }
 
 async fn seen(watch: &mut Watch) -> WatchEvent {
-    tokio::time::timeout(BOUND, watch.next())
+    tokio::time::timeout(PATIENCE, watch.next())
         .await
         .unwrap()
         .unwrap()
@@ -213,7 +215,9 @@ async fn a_killed_etcd_comes_back_and_so_does_the_store() {
     let error = store.get(&name("a")).await.unwrap_err();
     assert!(error.is_temporary(), "{error}");
     assert!(
-        error.to_string().contains("etcd at http://127.0.0.1"),
+        error
+            .to_string()
+            .contains(&format!("etcd at {}", cluster.endpoints()[0])),
         "says where: {error}"
     );
     assert!(start.elapsed() < BOUND);
@@ -225,11 +229,7 @@ async fn a_killed_etcd_comes_back_and_so_does_the_store() {
     // The watch has told of a gap, and goes on.
     let mut gap = false;
     loop {
-        match tokio::time::timeout(BOUND, watch.next())
-            .await
-            .unwrap()
-            .unwrap()
-        {
+        match seen(&mut watch).await {
             WatchEvent::Gap => gap = true,
             WatchEvent::Change(change) if change.name == name("c") => break,
             WatchEvent::Change(_) => {}
@@ -398,8 +398,9 @@ async fn a_full_etcd_refuses_what_needs_room_and_takes_it_again_once_it_has_some
     let large = vec![7; 50_000];
     let mut n = 0;
     let refused = loop {
-        // In small steps towards the end, so that who looks how full etcd is comes before the last room is used up.
-        let near = store.status().bytes > QUOTA / 5 * 4;
+        // In small steps towards the end, so that who looks how full etcd is, which etcd tells late, comes before the last room is used
+        // up.
+        let near = n * large.len() as u64 > QUOTA / 3 * 2;
         match try_put(
             &store,
             &n.to_string(),
@@ -473,7 +474,7 @@ async fn a_full_etcd_refuses_what_needs_room_and_takes_it_again_once_it_has_some
     put_in_the_end(&store, "after", b"1").await;
     let start = Instant::now();
     while store.status().refusing_writes.is_some() {
-        assert!(start.elapsed() < BOUND);
+        assert!(start.elapsed() < PATIENCE);
         tokio::task::yield_now().await;
     }
     assert_eq!(get(&store, "old").await.as_deref(), Some(&b"1"[..]));

@@ -171,6 +171,20 @@ async fn get(client: &mut Client, path: &str) -> String {
     response(client).await
 }
 
+/// Keeps tokio's paused clock from moving by itself, as it does while all tasks wait for the network.
+fn hold_time() -> std::sync::mpsc::Sender<()> {
+    let (hold, released) = std::sync::mpsc::channel();
+    tokio::task::spawn_blocking(move || released.recv());
+    hold
+}
+
+/// Waits until the service was called so many times.
+async fn called(port: &Port, times: usize) {
+    while port.calls.load(Ordering::SeqCst) < times {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn one_certificate_for_every_version_and_name() {
     let (port, certificate) = port(ListenerLimits::default(), Duration::ZERO).await;
@@ -287,24 +301,31 @@ async fn changed_files_are_noticed() {
     watching.await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn stopping_finishes_what_is_under_way() {
-    let (port, certificate) = port(ListenerLimits::default(), Duration::from_millis(200)).await;
+    const WAIT: Duration = Duration::from_millis(200);
+    let _held = hold_time();
+    let (port, certificate) = port(ListenerLimits::default(), WAIT).await;
     let mut idle = connect(port.address, &certificate).await.unwrap();
-    get(&mut idle, "/idle").await;
+    idle.write_all(b"GET /idle HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    called(&port, 1).await;
+    tokio::time::advance(WAIT).await;
+    response(&mut idle).await;
     let mut busy = connect(port.address, &certificate).await.unwrap();
     busy.write_all(b"GET /busy HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
         .unwrap();
-    while port.calls.load(Ordering::SeqCst) < 2 {
-        tokio::task::yield_now().await;
-    }
+    called(&port, 2).await;
     port.stop.send(true).unwrap();
+    tokio::time::advance(WAIT).await;
     let answer = response(&mut busy).await;
     assert!(
         answer.contains("/busy") && answer.to_lowercase().contains("connection: close"),
         "{answer}"
     );
+    tokio::time::advance(ONE_MORE_REQUEST).await;
     assert_eq!(
         idle.read(&mut [0; 16]).await.unwrap_or(0),
         0,
@@ -314,8 +335,10 @@ async fn stopping_finishes_what_is_under_way() {
     assert!(TcpStream::connect(port.address).await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_that_is_on_its_way_when_the_port_stops_is_answered() {
+    // It has a second to arrive, which a busy machine may take.
+    let _held = hold_time();
     let (port, certificate) = port(ListenerLimits::default(), Duration::ZERO).await;
     let fresh = connect(port.address, &certificate).await.unwrap();
     let mut used = connect(port.address, &certificate).await.unwrap();
@@ -343,9 +366,7 @@ async fn what_a_client_asked_for_is_finished_when_it_goes_away() {
         .write_all(b"GET /gone HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
         .unwrap();
-    while port.calls.load(Ordering::SeqCst) < 1 {
-        tokio::task::yield_now().await;
-    }
+    called(&port, 1).await;
     drop(client);
     while port.finished.load(Ordering::SeqCst) < 1 {
         tokio::task::yield_now().await;
@@ -365,9 +386,7 @@ async fn stuck_requests_are_given_up_at_the_end_of_the_drain() {
     busy.write_all(b"GET /busy HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
         .unwrap();
-    while port.calls.load(Ordering::SeqCst) < 1 {
-        tokio::task::yield_now().await;
-    }
+    called(&port, 1).await;
     port.stop.send(true).unwrap();
     port.served.await.unwrap();
 }

@@ -367,6 +367,8 @@ pub async fn house() -> House {
         .unwrap();
     let mut options = gridkeep_store::OpenOptions::new(&data, key);
     options.reserve_bytes = 0;
+    // Requests have an end in real time, and a real disk may take longer than that for a flush.
+    options.disk = Arc::new(gridkeep_store::testing::FaultyDisk::new());
     let store = gridkeep_store::open(options).unwrap();
     let clock = Arc::new(ManualClock::at(NOW));
     let issuer = Arc::new(FakeIssuer {

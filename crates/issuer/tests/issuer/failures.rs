@@ -67,14 +67,22 @@ async fn a_request_that_may_have_arrived_is_not_sent_again() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_issuer_is_given_up_in_time() {
+    let _held = hold_time();
     let server = issuer(|_| Answer::Hang).await;
-    let client = client_of(ClientOptions {
-        request_timeout: Duration::from_millis(300),
-        ..options(&server)
-    });
-    let error = client.refresh(&REFRESH_TOKEN.into()).await.unwrap_err();
+    let options = options(&server);
+    let limit = options.request_timeout;
+    let client = client_of(options);
+    let token = REFRESH_TOKEN.into();
+    let silence = async {
+        while server.count("/token") == 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(limit).await;
+    };
+    let (answer, ()) = tokio::join!(client.refresh(&token), silence);
+    let error = answer.unwrap_err();
     assert_temporary(&error, Sent::Maybe);
     assert!(error.to_string().contains("no answer"), "{error}");
     assert_eq!(server.count("/token"), 1);
@@ -173,8 +181,9 @@ async fn a_refusal_is_told_without_what_was_sent() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failing_issuer_is_left_alone_and_tried_again() {
+    let _held = hold_time();
     let down = Arc::new(AtomicBool::new(true));
     let state = Arc::clone(&down);
     let server = issuer(move |_| match state.load(Ordering::SeqCst) {
@@ -204,9 +213,7 @@ async fn a_failing_issuer_is_left_alone_and_tried_again() {
     assert!(!error.may_have_acted());
 
     down.store(false, Ordering::SeqCst);
-    tokio::time::pause();
     tokio::time::advance(retry_after).await;
-    tokio::time::resume();
     client.refresh(&REFRESH_TOKEN.into()).await.unwrap();
     let status = client.status();
     assert_eq!(
@@ -215,8 +222,9 @@ async fn a_failing_issuer_is_left_alone_and_tried_again() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_issuer_may_ask_for_a_pause() {
+    let _held = hold_time();
     for code in [429, 503] {
         let server = issuer(move |_| Answer::Raw {
             status: code,
@@ -283,8 +291,9 @@ async fn many_callers_cause_one_discovery() {
     assert_eq!((server.count(DISCOVERY), server.count("/token")), (1, 30));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failed_discovery_heals_after_a_short_wait() {
+    let _held = hold_time();
     let asked = AtomicUsize::new(0);
     let server = Server::start(move |request| {
         match (request.path.as_str(), asked.fetch_add(1, Ordering::SeqCst)) {
@@ -303,9 +312,7 @@ async fn a_failed_discovery_heals_after_a_short_wait() {
     assert!(client.status().last_error.unwrap().contains("500"));
     let wait = first.retry_after().unwrap();
     assert!(wait <= Duration::from_secs(1), "{wait:?}");
-    tokio::time::pause();
     tokio::time::advance(wait).await;
-    tokio::time::resume();
     client.refresh(&REFRESH_TOKEN.into()).await.unwrap();
 }
 

@@ -295,6 +295,13 @@ pub fn client_of(options: ClientOptions) -> Client {
     Client::with_clock(options, Arc::new(|| NOW)).unwrap()
 }
 
+/// Keeps tokio's paused clock from moving by itself, as it does while all tasks wait for the network.
+pub fn hold_time() -> std::sync::mpsc::Sender<()> {
+    let (hold, released) = std::sync::mpsc::channel();
+    tokio::task::spawn_blocking(move || released.recv());
+    hold
+}
+
 pub fn tokens() -> Value {
     json!({"access_token": "at-1", "token_type": "bearer", "expires_in": 3600, "refresh_token": "rt-2", "scope": "openid"})
 }

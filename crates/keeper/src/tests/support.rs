@@ -162,7 +162,7 @@ impl House {
 pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "never: {what}");
+        assert!(begun.elapsed() < Duration::from_secs(120), "never: {what}");
         tokio::task::yield_now().await;
         std::thread::yield_now();
     }
@@ -172,7 +172,7 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
 pub async fn until_async<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
     let begun = std::time::Instant::now();
     while !done().await {
-        assert!(begun.elapsed() < Duration::from_secs(20), "never: {what}");
+        assert!(begun.elapsed() < Duration::from_secs(120), "never: {what}");
         tokio::task::yield_now().await;
     }
 }

@@ -71,17 +71,21 @@ pub(super) async fn marks(store: Store) {
     );
     commit(&store, Transaction::new().delete(all[0].clone())).await;
     assert!(!taken[0].holds(), "a deletion was answered");
-    let answered = Arc::new(AtomicU64::new(0));
+    let (answered, kept) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let writer = {
-        let (store, answered, mine) = (store.clone(), answered.clone(), all[1].clone());
+        let (store, mine) = (store.clone(), all[1].clone());
+        let (answered, kept) = (answered.clone(), kept.clone());
         tokio::spawn(async move {
-            for n in 0..100 {
+            // At least until one was kept: whoever reads may have had to wait for a processor.
+            for n in 0..100_000 {
+                if n >= 100 && kept.load(Ordering::SeqCst) > 0 {
+                    break;
+                }
                 let version = put(&store, &mine, &n.to_string()).await;
                 answered.store(version.number(), Ordering::SeqCst);
             }
         })
     };
-    let mut kept = 0;
     while !writer.is_finished() {
         let found = store.get_marked(&all[1..2]).await.expect("reads").remove(0);
         let (entry, Some(mark)) = found else {
@@ -91,7 +95,7 @@ pub(super) async fn marks(store: Store) {
         tokio::task::yield_now().await;
         let last = answered.load(Ordering::SeqCst);
         if mark.holds() {
-            kept += 1;
+            kept.fetch_add(1, Ordering::SeqCst);
             assert!(
                 version >= last,
                 "what was read is older than what was answered"
@@ -99,7 +103,7 @@ pub(super) async fn marks(store: Store) {
         }
     }
     writer.await.expect("runs");
-    assert!(kept > 0);
+    assert!(kept.load(Ordering::SeqCst) > 0);
 }
 
 async fn names(store: &Store, kind: Kind, prefix: &[&[u8]]) -> BTreeSet<Name> {

@@ -1,12 +1,14 @@
-//! A real etcd for tests: members on loopback with ports of their own, that are killed, stopped, started again and, at the end, removed.
+//! A real etcd for tests: members on an address of loopback of their own, that are killed, stopped, started again and, at the end,
+//! removed.
 //!
 //! Needs the programs `etcd` (Debian: etcd-server) and `setpriv` (util-linux), which ends a member together with the thread that
 //! started it, however that ends.
 
 use std::io::{Error, ErrorKind, Result};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -18,6 +20,7 @@ const START: Duration = Duration::from_secs(30);
 /// Members of an etcd cluster. Dropped, they end, and their data goes.
 pub struct EtcdCluster {
     members: Vec<Member>,
+    host: Ipv4Addr,
     directory: PathBuf,
     options: Vec<String>,
     tls: Option<TlsFiles>,
@@ -75,9 +78,14 @@ impl EtcdCluster {
         options: &[&str],
         tls: Option<TlsFiles>,
     ) -> Result<Self> {
+        // Certificates are for one address.
+        let host = match &tls {
+            Some(_) => Ipv4Addr::LOCALHOST,
+            None => own_address(),
+        };
         // Bound together, so that they differ.
         let ports = (0..3 * members)
-            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .map(|_| TcpListener::bind((host, 0)))
             .collect::<Result<Vec<_>>>()?
             .iter()
             .map(|listener| Ok(listener.local_addr()?.port()))
@@ -97,6 +105,7 @@ impl EtcdCluster {
             .collect();
         let mut cluster = Self {
             members,
+            host,
             directory,
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             tls,
@@ -121,7 +130,7 @@ impl EtcdCluster {
 
     fn address(&self, member: &Member) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", member.client)
+        format!("{scheme}://{}:{}", self.host, member.client)
     }
 
     /// Ends a member without warning.
@@ -150,7 +159,7 @@ impl EtcdCluster {
             .members
             .iter()
             .enumerate()
-            .map(|(n, member)| format!("m{n}=http://127.0.0.1:{}", member.peer))
+            .map(|(n, member)| format!("m{n}=http://{}:{}", self.host, member.peer))
             .collect();
         let mut tls = Vec::new();
         if let Some(files) = &self.tls {
@@ -165,8 +174,8 @@ impl EtcdCluster {
             .map(|member| self.address(member))
             .ok_or(ErrorKind::NotFound)?;
         let member = self.members.get_mut(index).ok_or(ErrorKind::NotFound)?;
-        let health = format!("http://127.0.0.1:{}", member.health);
-        let peer = format!("http://127.0.0.1:{}", member.peer);
+        let health = format!("http://{}:{}", self.host, member.health);
+        let peer = format!("http://{}:{}", self.host, member.peer);
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "etcd"])
@@ -232,7 +241,7 @@ impl EtcdCluster {
             .members
             .iter()
             .filter(|member| member.process.is_some() && !member.stopped)
-            .map(|member| format!("127.0.0.1:{}", member.client))
+            .map(|member| format!("{}:{}", self.host, member.client))
             .collect();
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
@@ -256,7 +265,7 @@ impl EtcdCluster {
         let process = member.process.as_mut().ok_or(ErrorKind::NotFound)?;
         let deadline = Instant::now() + START;
         loop {
-            if healthy(member.health) {
+            if healthy(self.host, member.health) {
                 return Ok(());
             }
             let ended = process.try_wait()?;
@@ -270,6 +279,15 @@ impl EtcdCluster {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// An address of loopback that this cluster has to itself: whoever else wants any free port, or connects from one, gets none of its,
+/// not before they are bound nor while a member is down.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let [.., process_high, process_low] = std::process::id().to_be_bytes();
+    let [.., number] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    Ipv4Addr::new(127, 128 | process_high, process_low, number)
 }
 
 /// True if all threads of a process are stopped (proc(5)).
@@ -287,10 +305,10 @@ fn stands_still(id: u32) -> bool {
 }
 
 /// Asks etcd's `/health`, which answers once there is a leader.
-fn healthy(port: u16) -> bool {
+fn healthy(host: Ipv4Addr, port: u16) -> bool {
     use std::io::{Read, Write};
     let ask = || -> Result<String> {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = std::net::TcpStream::connect((host, port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();

@@ -156,7 +156,9 @@ fn without_terminal_nobody_is_asked() {
 
 #[test]
 fn pending_slow_down_and_trouble_on_the_way() {
-    let machine = Machine::new().terminal();
+    let mut machine = Machine::new().terminal();
+    // The time for a login is not what this is about.
+    machine.environment.timing.login_seconds = 60_000;
     machine.state().finished = false;
     machine.state().slow_down = 1;
     let state = std::sync::Arc::clone(&machine.state);
@@ -355,7 +357,9 @@ fn no_bearer_token_wanted() {
 
 #[test]
 fn browser_is_started_with_the_url() {
-    let machine = Machine::new().terminal();
+    let mut machine = Machine::new().terminal();
+    // What it writes is looked at, so that it is waited for until it ends.
+    machine.environment.timing.browser = std::time::Duration::from_secs(60);
     let script = machine.directory.path().join("browser");
     fs::write(
         &script,
@@ -440,7 +444,9 @@ fn nobody_is_sent_to_a_browser_to_register_keys_that_are_not_there() {
 
 #[test]
 fn old_servers_without_state() {
-    let machine = Machine::warm().terminal();
+    let mut machine = Machine::warm().terminal();
+    // The whole login is one request, which a busy machine may answer late.
+    machine.environment.timing.login_seconds = 60_000;
     machine.state().tokens.clear();
     machine.instead(
         "POST /v1/auth/oidc-default/oidc/auth_url",
