@@ -46,7 +46,7 @@ METRICS = "127.0.0.1:9464"
 ISSUERS = {"https://iam.example.org": "iam", "https://login.helix.example": "helix"}
 # What the documents call a place, and where it is in the laboratory.
 PLACES = [
-    "/etc/gridkeep", "/etc/htvault-config", "/etc/default", "/var/lib/gridkeep", "/var/log/gridkeep", "/var/log/htvault-config", "/run/gridkeep",
+    "/etc/gridkeep", "/etc/htvault-config", "/etc/default", "/etc/prometheus", "/var/lib/gridkeep", "/var/log/gridkeep", "/var/log/htvault-config", "/run/gridkeep",
     "/run/user/1000", "/home/alice", "/etc/pki", "/backup", "/tmp",
 ]
 # What begins every token that the server gives out.

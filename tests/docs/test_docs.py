@@ -40,6 +40,8 @@ def test_examples(lab, page):
             if not fits(expected, lines):
                 wrong.append(f"{block}: $ {command}\n--- the document says\n" + "\n".join(expected) + "\n--- printed\n" + "\n".join(lines))
     assert not wrong, "\n\n".join(wrong)
+    open_to_others = [path for path in (lab.root / "at").rglob("*") if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o077]
+    assert not [path for path in open_to_others if re.search(rb"\b(?:hvs|gkh)\.\w", path.read_bytes())], "others may read a token that an example has written"
 
 
 def test_files_of_the_original_start_a_server(lab):
