@@ -82,6 +82,7 @@ def said() -> list[tuple[str, str]]:
         text = page.read_text()
         lines = [line.strip()[2:] for fence in re.findall(r"```console\n(.*?)```", text, re.S) for line in fence.splitlines() if line.strip()[:2] in ("$ ", "# ", "> ")]
         lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
+        lines = [line.replace("runuser -u gridkeep -- ", "") for line in lines]
         for line in lines:
             for part in re.split(r"[|;&(]+", line):
                 match = re.search(r"(?:^|[\s/])(gridkeep|ht\w+token\w*|httokensh|httokendecode)\s+(.+)", " " + part)
@@ -259,7 +260,7 @@ def test_links():
         headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
         return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
-    for page in PAGES:
+    for page in [*PAGES, *ROOT.glob("*.md")]:
         for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
             if "://" in target:
                 continue
