@@ -9,7 +9,8 @@ A block is run when a comment stands before it:
     ```
 
 Lines that begin with `$ ` are a user's commands, with `# ` an operator's; `> ` continues one. A line of output that is only an ellipsis
-stands for any number of lines; within a line it stands for any text. So do output lines that would read as a prompt. A file the reader is to make is
+stands for any number of lines; within a line it stands for any text. So do output lines that would read as a prompt. A function that
+a command defines is there in all later blocks, as it is in the reader's shell. A file the reader is to make is
 
     <!-- file: /etc/gridkeep/config.d/20-site.yaml -->
     ```yaml
@@ -22,6 +23,7 @@ stands for any number of lines; within a line it stands for any text. So do outp
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,9 +46,11 @@ METRICS = "127.0.0.1:9464"
 ISSUERS = {"https://iam.example.org": "iam", "https://login.helix.example": "helix"}
 # What the documents call a place, and where it is in the laboratory.
 PLACES = [
-    "/etc/gridkeep", "/etc/htvault-config", "/var/lib/gridkeep", "/var/log/gridkeep", "/var/log/htvault-config", "/run/gridkeep",
+    "/etc/gridkeep", "/etc/htvault-config", "/etc/default", "/etc/prometheus", "/var/lib/gridkeep", "/var/log/gridkeep", "/var/log/htvault-config", "/run/gridkeep",
     "/run/user/1000", "/home/alice", "/etc/pki", "/backup", "/tmp",
 ]
+# What begins every token that the server gives out.
+SECRETS = ["hvs.", "gkh.", "eyJ"]
 
 
 @dataclass
@@ -95,6 +99,7 @@ class Lab:
         self.root = directory
         self.authority = authority
         self.process = None
+        self.functions = []
         # Known before the server listens there, because the address browsers return to holds it; kept while the server does not run.
         self.held = [hold_port()]
         self.port = self.held[0].getsockname()[1]
@@ -150,21 +155,15 @@ exec {GRIDKEEP} "$@"
         journal = self.bin / "journalctl"
         journal.write_text(f"#!/bin/sh\ncat {self.root}/server.log\n")
         journal.chmod(0o755)
-        # Ends the server of `timeout 5 gridkeep server` when it serves and not before, however long that takes here.
-        timeout = self.bin / "timeout"
-        timeout.write_text(f"""#!{sys.executable}
-import subprocess, sys, threading
-program = subprocess.Popen(sys.argv[2:], stderr=subprocess.PIPE, text=True)
-guard = threading.Timer({PATIENCE}, program.kill)
-guard.daemon = True
-guard.start()
-for line in program.stderr:
-    print(line, end="", file=sys.stderr, flush=True)
-    if "serving on" in line:
-        program.terminate()
-sys.exit(program.wait())
+        # Arguments can be read by everybody on the host: these refuse to have a secret among them.
+        patterns = "|".join(f"*{secret}*" for secret in SECRETS)
+        for name in ("curl", "jq"):
+            guarded = self.bin / name
+            guarded.write_text(f"""#!/bin/sh
+case "$*" in {patterns}) echo "a secret is an argument of {name}" >&2; exit 99 ;; esac
+exec {shutil.which(name)} "$@"
 """)
-        timeout.chmod(0o755)
+            guarded.chmod(0o755)
         for name in ("htgettoken", "httokensh", "htdecodetoken", "httokendecode", "htdestroytoken"):
             (self.bin / name).symlink_to(GRIDKEEP)
         original = self.place("/home/alice") / "venv" / "bin"
@@ -201,12 +200,12 @@ sys.exit(program.wait())
         for name, url in self.etcd_clients.items():
             text = text.replace(url, name)
         text = re.sub(r"http://127\.0\.0\.1:\d+/metrics", f"http://{METRICS}/metrics", text)
-        text = text.replace(f"serving on 127.0.0.1:{self.port}", "serving on [::]:8200")
+        text = re.sub(rf"(serving|, running since \S+,) on 127\.0\.0\.1:{self.port}", r"\1 on [::]:8200", text)
         text = re.sub(rf"127\.0\.0\.1(:|%3A){self.port}", rf"{SERVICE}\g<1>8200", text).replace("`127.0.0.1`", f"`{SERVICE}`")
         text = text.replace("Service name 127.0.0.1", f"Service name {SERVICE}")
         text = re.sub(r"^(.*name): 127\.0\.0\.1\b", rf"\1: {SERVICE}", text, flags=re.M).replace(f"{self.root}/", "/lab/")
         text = text.replace(f"operator-uid-{os.getuid()}", "operator-uid-0").replace(f'",{os.getuid()}]', '",0]')
-        return text.replace(f"_u{os.getuid()}", "_u1000").replace("\r\n", "\n")
+        return re.sub(rf"(_u|krb5cc_){os.getuid()}\b", r"\g<1>1000", text).replace("\r\n", "\n")
 
     # Files and the server.
 
@@ -218,9 +217,11 @@ sys.exit(program.wait())
         path.chmod(0o600)
         self._own_places()
 
-    def start(self, etc: str = "/etc/gridkeep", arguments=()):
-        """Starts the server on what lies in `etc`, with places of this laboratory."""
+    def start(self, etc: str = "/etc/gridkeep"):
+        """Starts the server on what lies in `etc`, with places of this laboratory and the options of the unit's environment file."""
         self.etc = etc
+        defaults = self.place("/etc/default") / "gridkeep"
+        arguments = re.findall(r"^GRIDKEEP_OPTIONS=(.*)$", defaults.read_text(), re.M)[0].split() if defaults.exists() else []
         self._own_places()
         self.notify = NotifySocket(self.root / "notify.sock")
         self.process = Process(
@@ -259,7 +260,7 @@ sys.exit(program.wait())
         """What the service manager does with the unit."""
         if verb in ("stop", "restart"):
             self.stop_server()
-        if verb in ("start", "restart"):
+        if verb in ("start", "restart", "enable"):
             self.start(self.etc)
         if verb == "reload":
             self.process.signal(signal.SIGHUP)
@@ -317,7 +318,9 @@ sys.exit(program.wait())
         home = self.place("/home/alice")
         return {
             "HOME": str(home), "PATH": f"{self.bin}:{os.environ['PATH']}", "XDG_RUNTIME_DIR": str(self.place("/run/user/1000")),
-            "HTGETTOKENOPTS": f"--cafile={self.bundle} --vaulttokenfile={self.place('/tmp')}/vt_u{os.getuid()} --nokerberos --nossh --web-open-command=",
+            "HTGETTOKENOPTS": f"--cafile={self.bundle} --vaulttokenfile={self.place('/tmp')}/vt_u{os.getuid()} --web-open-command=",
+            # No ticket, whoever runs this.
+            "KRB5CCNAME": f"FILE:{self.place('/tmp')}/krb5cc_{os.getuid()}",
             "CURL_CA_BUNDLE": str(self.bundle), "REQUESTS_CA_BUNDLE": str(self.bundle), "VAULT_TOKEN_FILE": f"{self.place('/tmp')}/vt_u{os.getuid()}",
             "ETCDCTL_API": "3", "ETCDCTL_CACERT": f"{self.place('/etc/gridkeep/etcd')}/ca.pem",
             "ETCDCTL_CERT": f"{self.place('/etc/gridkeep/etcd')}/client.pem", "ETCDCTL_KEY": f"{self.place('/etc/gridkeep/etcd')}/client.key",
@@ -327,7 +330,9 @@ sys.exit(program.wait())
     def run(self, block: Block) -> list[list[str]]:
         """The lines that each command of a block prints, standard output and error together."""
         mark = "--lab-mark--"
-        script = ["set +e; umask 022", f"systemctl() {{ echo {mark}ask $1; read -r; }}"]
+        # Here all is done by one user: `runuser -u gridkeep -- command` is the command.
+        script = ["set +e; umask 022", f"systemctl() {{ echo {mark}ask $1; read -r; }}", 'runuser() { shift 3; "$@"; }', *self.functions]
+        self.functions += [command for command, _ in block.steps() if re.match(r"\w+\(\) \{", command)]
         for command, _ in block.steps():
             script += [f"(exit ${{__code:-0}})\n{self.here(command)}\n__code=$?; echo; echo {mark}"]
         printed, steps, current = [], len(block.steps()), ""
