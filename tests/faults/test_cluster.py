@@ -402,14 +402,14 @@ def test_no_secret_of_what_is_passed_on_is_found(whole, away):
         restarted()
 
 
-def operator(cluster, name, *words):
-    """An operator's command on a node."""
+def operator(cluster, name, *words, code=0):
+    """What an operator's command on a node says, and that it ends with this exit code."""
     done = subprocess.run(
         [*cluster.network[name].enter, GRIDKEEP, "operator", *words, "--config", cluster.nodes[name].etc / "config.d"],
         capture_output=True, text=True, timeout=PATIENCE, env={"PATH": os.environ["PATH"]},
     )
-    assert done.returncode == 0, done
-    return done.stdout
+    assert done.returncode == code, done
+    return done.stderr if code else done.stdout
 
 
 def test_a_sealed_node_says_so_and_the_others_go_on(whole):
@@ -447,7 +447,9 @@ def test_the_root_key_of_all_nodes_is_replaced(whole):
 
     assert "is made in" in operator(whole, "n1", "expect-root-key", new)
     assert "is expected" in operator(whole, "n2", "expect-root-key", new)
-    assert "put it where the server finds its key" in operator(whole, "n1", "rotate-root-key", "--key", new)
+    refused = operator(whole, "n1", "rotate-root-key", "--key", new, code=1)
+    assert "n3.test" in refused and "n2.test" not in refused and "nothing was changed" in refused, refused
+    assert "put it where the server finds its key" in operator(whole, "n1", "rotate-root-key", "--key", new, "--force")
     # A node that was not told says so, and goes on when it is told late.
     wait_until(lambda: "is sealed under root key" in whole.nodes["n3"].log(), "the node says what it lacks", whole.nodes["n3"].process)
     operator(whole, "n3", "expect-root-key", new)

@@ -206,6 +206,7 @@ def test_keys_are_rotated_while_it_serves(make_issuer, make_server, entry):
     old = path.read_text()
     told = operator(server, "rotate-root-key")
     assert told.returncode == 0 and "lies in" in told.stdout, told
+    assert f"safe place is out of date: copy {path} there now" in told.stdout, told
     assert path.read_text() != old and stat.S_IMODE(path.stat().st_mode) == 0o600
     (aside,) = server.etc.glob("root.key.old-*")
     assert aside.read_text() == old
@@ -380,6 +381,8 @@ def test_a_replacement_of_the_root_key_that_was_interrupted_is_finished(engine, 
     assert key.read_text() == new and not waiting.exists()
     assert [path.read_text() for path in server.etc.glob("root.key.old-*")] == [old]
     assert opened(server, vault).read(token, credential)[0] == 200
+    # Of the key that the first start made it is said that it is new, and of no other.
+    assert server.log().count("a new root key was made") == 1 and f"a new root key was made: {key};" in server.log()
 
 
 def test_nodes_on_one_store_have_the_same_shares(make_issuer, make_server, entry, tmp_path, ending):

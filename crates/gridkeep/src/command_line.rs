@@ -267,6 +267,9 @@ enum OperatorCommand {
         /// Take the new key from this file, made if it is missing, and leave it there; for a key that the service manager provides
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+        /// Also if live nodes of the cluster do not know the new key: they serve nobody by themselves until they are told
+        #[arg(long)]
+        force: bool,
     },
     /// Let this node of a cluster know the root key that another is about to rotate to
     ExpectRootKey {
@@ -546,9 +549,16 @@ fn operate(command: OperatorCommand, out: &mut dyn Write) -> anyhow::Result<()> 
             let loaded = config::load(&files.paths(), &Surroundings::of_this_host());
             keys::unseal(&loaded, &run_directory(&files)?, out)?;
         }
-        OperatorCommand::RotateRootKey { files, key } => {
+        OperatorCommand::RotateRootKey { files, key, force } => {
             let loaded = config::load(&files.paths(), &Surroundings::of_this_host());
-            keys::replace_root_key(&loaded, &run_directory(&files)?, key.as_deref(), out)?;
+            let order = Order::ReplaceRootKey { force };
+            keys::replace_root_key(
+                &loaded,
+                &run_directory(&files)?,
+                key.as_deref(),
+                &order,
+                out,
+            )?;
         }
         OperatorCommand::ExpectRootKey { files, key } => {
             let loaded = config::load(&files.paths(), &Surroundings::of_this_host());

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::config::Loaded;
 use crate::server::operator::{self, Order};
 use crate::server::place::KeySource;
+use crate::server::refusal::reason_of;
 use crate::server::replacement;
 
 /// Gives the server a share, read from the terminal without showing it, or from standard input; where it needs none, tells it to
@@ -58,7 +59,8 @@ fn read_hidden(prompt: &str, out: &mut dyn Write) -> anyhow::Result<Zeroizing<St
 }
 
 /// Replaces the root key of the running server: by a new one in place of its file, or by that in `given`, which is made if it is
-/// missing and which the operator then puts where the server finds it.
+/// missing and which the operator then puts where the server finds it. `order` is what the server is asked. Where that is refused before
+/// anything is changed, a key that was made for it is removed again.
 ///
 /// # Errors
 /// When a step fails; the text says what is in force.
@@ -66,6 +68,7 @@ pub fn replace_root_key(
     loaded: &Loaded,
     directory: &Path,
     given: Option<&Path>,
+    order: &Order,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let config = loaded
@@ -82,15 +85,35 @@ pub fn replace_root_key(
             "the root key does not lie in a file that this command finds; give the file for the new one with --key, and put it where the server finds its key afterwards"
         ),
     };
-    let key = if new.exists() {
+    let old = file.as_deref().map(RootKey::from_file).transpose()?;
+    let found = new.exists();
+    let key = if found {
         RootKey::from_file(&new)?
     } else {
         let present = file.clone().or_else(|| to_be_replaced(loaded));
         make(&new, present.as_deref())?
     };
-    let old = file.as_deref().map(RootKey::from_file).transpose()?;
-    let id = operator::ask_with(directory, &Order::ReplaceRootKey, Some(key.to_text()))
-        .with_context(|| format!("the root key was not replaced, or that is not known; the new one stays in {}: give the order again", new.display()))?;
+    let id = match operator::ask_with(directory, order, Some(key.to_text())) {
+        Ok(id) => id,
+        Err(error) if reason_of(&error).is_before_all() => {
+            if !found {
+                // Nothing is sealed under it, and nobody else knows it.
+                std::fs::remove_file(&new).with_context(|| {
+                    format!(
+                        "{} is a key that nothing needs and that cannot be removed",
+                        new.display()
+                    )
+                })?;
+            }
+            return Err(error.context("the root key was not replaced, and nothing was changed"));
+        }
+        Err(error) => {
+            return Err(error.context(format!(
+                "the root key was not replaced, or that is not known; the new one stays in {}: give the order again",
+                new.display()
+            )));
+        }
+    };
     anyhow::ensure!(
         id == key.id(),
         "the server answers for another key ({id}) than the one given ({}); do not remove any key",
@@ -101,15 +124,17 @@ pub fn replace_root_key(
             replacement::put_in_place(&path, &old.id())?;
             writeln!(
                 out,
-                "the store is sealed under root key {id}, which lies in {}; the old one lies in {}.old-{}: copies of the data from before today need it",
+                "the store is sealed under root key {id}, which lies in {}; the old one lies in {}.old-{}: copies of the data from before today need it\nthe copy of the key in your safe place is out of date: copy {} there now, beside the old one",
                 path.display(),
                 path.display(),
-                old.id()
+                old.id(),
+                path.display()
             )?;
         }
         _ => writeln!(
             out,
-            "the store is sealed under root key {id} in {}; put it where the server finds its key before it is next started, and keep the old one for copies of the data from before today",
+            "the store is sealed under root key {id} in {}; put it where the server finds its key before it is next started, and keep the old one for copies of the data from before today\nthe copy of the key in your safe place is out of date: copy {} there now, beside the old one",
+            new.display(),
             new.display()
         )?,
     }

@@ -51,6 +51,9 @@ pub fn status(answer: &StatusAnswer) -> String {
             Some(trouble) => format!("DOES NOT ANSWER OR TAKES NO WRITES: {trouble}"),
         }
     );
+    if answer.passes_on {
+        out.push_str("requests: PASSED TO OTHER NODES, because of the store or the clock; gridkeep cluster status says more\n");
+    }
     if !answer.left_out.is_empty() {
         out.push_str("configuration: NOT ALL OF IT IS SERVED, because of these errors; correct them and reload\n");
         for error in &answer.left_out {

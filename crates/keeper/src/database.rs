@@ -322,7 +322,12 @@ pub(crate) fn failure(error: &StoreError) -> Failure {
         StoreError::Full { .. } | StoreError::QuotaReached { .. } => LaterKind::StoreFull,
         _ => LaterKind::Store,
     };
-    tracing::warn!(%error, "the store did not serve a request");
+    if matches!(error, StoreError::ForeignRootKey { .. }) {
+        // Whatever is written fails, many times a second: the heartbeat says once what happened and what helps.
+        tracing::debug!(%error, "the store did not serve a request");
+    } else {
+        tracing::warn!(%error, "the store did not serve a request");
+    }
     Later::new(kind, error.to_string())
         .after(std::time::Duration::from_secs(5))
         .into()

@@ -139,6 +139,8 @@ pub enum BadInput {
     UnknownRole { role: String },
     #[error(transparent)]
     Rekey(crate::rekey::RekeyRefused),
+    #[error("{what}")]
+    RootKeyReplaced { what: String },
     #[error("missing role")]
     MissingRole,
     #[error("missing client_nonce")]

@@ -8,7 +8,7 @@ use gridkeep_token::time::UnixSeconds;
 
 use crate::database::{Change, failure};
 use crate::events::{self, Event};
-use crate::failure::Failure;
+use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
 use crate::records::{DataKeySince, KeeperRecord};
 
@@ -118,16 +118,23 @@ impl Keeper {
         });
     }
 
-    /// Seals the keyring under another root key; from then on the old one opens this store no longer.
+    /// Seals the keyring under another root key; from then on the old one opens this store no longer. Who does not know the new one is
+    /// locked out: [`Keeper::nodes_without`].
     ///
     /// # Errors
-    /// [`Failure::Later`] when the store cannot be written; then either key may be the one, and the same call tells.
+    /// [`BadInput::RootKeyReplaced`] when another node has replaced it at the same time; [`Failure::Later`] when the store cannot be written; then either key may be the one, and the same call tells.
     pub async fn replace_root_key(&self, key: &RootKey, by: &str) -> Result<(), Failure> {
         let store = &self.inner.db.store;
         store
             .replace_root_key(key)
             .await
-            .map_err(|error| failure(&error))?;
+            .map_err(|error| match error {
+                StoreError::RootKeyReplaced { .. } => BadInput::RootKeyReplaced {
+                    what: error.to_string(),
+                }
+                .into(),
+                error => failure(&error),
+            })?;
         if !store
             .is_sealed_under(key)
             .await
@@ -143,9 +150,11 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes a root key for known that another node is about to seal the store under.
-    pub fn expect_root_key(&self, key: &RootKey) {
+    /// Takes a root key for known that another node is about to seal the store under. Answers whether the others can see already that
+    /// this node knows it; where they cannot, they refuse to put it in force for a while.
+    pub async fn expect_root_key(&self, key: &RootKey) -> bool {
         self.inner.db.store.expect_root_key(key);
+        self.told_of_root_key(&key.id()).await
     }
 
     /// What is told of is done already; so it does not fail because it cannot be told.

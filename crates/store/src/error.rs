@@ -135,6 +135,15 @@ pub enum StoreError {
         /// Public identifier of the key given.
         given: String,
     },
+    /// Another node has put a root key in force while this process was about to put in another.
+    #[error(
+        "another node has put root key {by} in force. Nothing was changed by this one. Every node has to know that key (gridkeep operator \
+         expect-root-key FILE); replace it again if it is not the one that is wanted"
+    )]
+    RootKeyReplaced {
+        /// Public identifier of the key in force.
+        by: String,
+    },
     /// Another process has the data open.
     #[error(
         "the data directory {path} is in use by another process. Two at once would destroy it, so this one stops. End the other \

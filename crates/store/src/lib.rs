@@ -73,7 +73,7 @@ pub use name::{Kind, Name};
 pub use open::{Initialise, OpenOptions, RESERVE_BYTES, holds_data, open, open_behind};
 pub use record::{Committed, Entry, Guard, Record, Transaction, Version};
 pub use root_key::RootKey;
-pub use rotate::Resealed;
+pub use rotate::{Resealed, RootKeys};
 pub use seal_state::{SealState, Shares};
 pub use store::{Cursor, MAX_PAGE, Page, ScanPage, Status, Store};
 pub use sweep::Swept;

@@ -200,7 +200,8 @@ impl RootKey {
     }
 
     /// True if this process has just made it.
-    pub(crate) fn is_fresh(&self) -> bool {
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
         self.fresh
     }
 

@@ -2,8 +2,6 @@
 //!
 //! Every commit is guarded by the keyring's version, so no record sealed under a key that was taken away can arrive late.
 
-use std::sync::PoisonError;
-
 use crate::bootstrap::{
     FORMAT, FORMAT_KEY, Format, KEYRING_KEY, WrappingKey, format_bytes, load, meta_put,
 };
@@ -12,6 +10,17 @@ use crate::keyring::Keyring;
 use crate::name::all_records;
 use crate::store::{Cursor, MAX_PAGE};
 use crate::{RootKey, Store, StoreError, Transaction, sealing};
+
+/// The root keys as this process knows them, by their public identifiers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootKeys {
+    /// The one that the keyring was sealed under when it was last read.
+    pub in_force: String,
+    /// Those that this process has: under any of them it can go on.
+    pub known: Vec<String>,
+    /// The one that another node has put in force and this process does not have: it can write nothing until it has it.
+    pub lacking: Option<String>,
+}
 
 /// What one round of sealing anew did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -173,18 +182,25 @@ impl Store {
     /// Seals the keyring under another root key. The old one is of no use for this store afterwards.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::RootKeyReplaced`] when another node has replaced it meanwhile: then nothing is changed. Else [`StoreError`].
     pub async fn replace_root_key(&self, root_key: &RootKey) -> Result<(), StoreError> {
         let _one_at_a_time = self.inner.replacing_root_key.lock().await;
         let next = WrappingKey::of(root_key);
+        let before = self.inner.keyring().root_key_id.clone();
         // Known before it is used, so that whoever reads the keyring in between can open it.
-        self.inner
-            .wrapping_keys
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(next.clone());
+        let new = self.inner.know(next.clone());
+        // What another node has put in force is not taken away by one that did not know of it.
+        let overtaken = |by: String| {
+            if new {
+                self.inner.forget(&next.root_key_id);
+            }
+            StoreError::RootKeyReplaced { by }
+        };
         loop {
             let keyring = self.inner.keyring();
+            if ![&before, &next.root_key_id].contains(&&keyring.root_key_id) {
+                return Err(overtaken(keyring.root_key_id.clone()));
+            }
             let format = Format {
                 format: FORMAT,
                 write_level: self.inner.write_level,
@@ -207,30 +223,36 @@ impl Store {
                 // Both keys stay known: under which of them it is sealed may be unknown.
                 Err(RawCommitError::Store(error)) => return Err(error),
             };
-            self.inner.reload_keyring(keyring.version).await?;
+            match self.inner.reload_keyring(keyring.version).await {
+                Err(StoreError::ForeignRootKey { expected, .. }) if !done => {
+                    return Err(overtaken(expected));
+                }
+                other => other?,
+            };
             if done {
                 break;
             }
         }
-        let mut keys = self
-            .inner
-            .wrapping_keys
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        keys.retain(|key| key.root_key_id == next.root_key_id);
+        // Others that are expected stay known: another node may be about to put one of them in force.
+        if before != next.root_key_id {
+            self.inner.forget(&before);
+        }
         Ok(())
     }
 
     /// Takes a root key for known that another node is about to seal the keyring under, so that this one can go on then.
     pub fn expect_root_key(&self, root_key: &RootKey) {
-        let next = WrappingKey::of(root_key);
-        let mut keys = self
-            .inner
-            .wrapping_keys
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if keys.iter().all(|key| key.root_key_id != next.root_key_id) {
-            keys.push(next);
+        self.inner.know(WrappingKey::of(root_key));
+    }
+
+    /// The root keys as this process knows them.
+    #[must_use]
+    pub fn root_keys(&self) -> RootKeys {
+        let known = self.inner.wrapping_keys();
+        RootKeys {
+            in_force: self.inner.keyring().root_key_id.clone(),
+            known: known.into_iter().map(|key| key.root_key_id).collect(),
+            lacking: self.inner.lacking(),
         }
     }
 

@@ -27,8 +27,10 @@ pub(crate) struct Inner {
     pub(crate) hasher: NameHasher,
     pub(crate) store_id: String,
     pub(crate) write_level: u16,
-    /// More than one only while the root key is being replaced.
-    pub(crate) wrapping_keys: RwLock<Vec<WrappingKey>>,
+    /// More than one once another is expected, or was put in force by another node.
+    wrapping_keys: RwLock<Vec<WrappingKey>>,
+    /// Public identifier of the root key that the keyring is sealed under, while it is none of those.
+    lacking: RwLock<Option<String>>,
     pub(crate) replacing_root_key: tokio::sync::Mutex<()>,
     keyring: RwLock<Arc<Keyring>>,
 }
@@ -159,6 +161,7 @@ impl Store {
             store_id: format.store,
             write_level: format.write_level,
             wrapping_keys: RwLock::new(vec![wrapping_key]),
+            lacking: RwLock::default(),
             replacing_root_key: tokio::sync::Mutex::default(),
             keyring: RwLock::new(Arc::new(keyring)),
         };
@@ -381,6 +384,35 @@ impl Inner {
             .clone()
     }
 
+    /// Takes a root key for known; true if it was not.
+    pub(crate) fn know(&self, new: WrappingKey) -> bool {
+        let mut keys = self
+            .wrapping_keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let unknown = keys.iter().all(|key| key.root_key_id != new.root_key_id);
+        if unknown {
+            keys.push(new);
+        }
+        unknown
+    }
+
+    pub(crate) fn forget(&self, root_key_id: &str) {
+        self.wrapping_keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|key| key.root_key_id != root_key_id);
+    }
+
+    /// What was noted before a key was told counts no more.
+    pub(crate) fn lacking(&self) -> Option<String> {
+        let lacking = self.lacking.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.wrapping_keys();
+        lacking
+            .clone()
+            .filter(|lacking| keys.iter().all(|key| key.root_key_id != *lacking))
+    }
+
     /// The key that this keyring was found sealed under.
     pub(crate) fn wrapping_key(&self, keyring: &Keyring) -> Result<WrappingKey, StoreError> {
         self.wrapping_keys()
@@ -403,9 +435,17 @@ impl Inner {
             return Ok(current);
         }
         let wrapping_keys = self.wrapping_keys();
-        let (_, keyring) = load(&*self.engine, &wrapping_keys)
-            .await?
-            .ok_or_else(missing)?;
+        let loaded = load(&*self.engine, &wrapping_keys).await;
+        let lacking = match &loaded {
+            Ok(_) => Some(None),
+            Err(StoreError::ForeignRootKey { expected, .. }) => Some(Some(expected.clone())),
+            // Says nothing of keys.
+            Err(_) => None,
+        };
+        if let Some(lacking) = lacking {
+            *self.lacking.write().unwrap_or_else(PoisonError::into_inner) = lacking;
+        }
+        let (_, keyring) = loaded?.ok_or_else(missing)?;
         if keyring.version <= known {
             return Err(StoreError::unavailable("the keyring is about to change"));
         }

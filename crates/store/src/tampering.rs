@@ -296,6 +296,54 @@ async fn the_root_key_is_replaced_while_others_write() {
     assert_eq!(*store.derive_key("x"), *derived);
 }
 
+/// Two processes on one engine, as nodes on one etcd are.
+#[tokio::test]
+async fn of_two_who_replace_the_root_key_at_once_one_changes_nothing() {
+    let place = Place::new();
+    let one = place.open().unwrap();
+    let old = RootKey::from_file(&place.path("key")).unwrap();
+    let another = async || {
+        let engine = one.inner.engine.clone();
+        Store::assemble(engine, &old, false).await.unwrap()
+    };
+    let (two, untold) = (another().await, another().await);
+    let (first, second) = (
+        RootKey::generate_file(&place.path("first.key")).unwrap(),
+        RootKey::generate_file(&place.path("second.key")).unwrap(),
+    );
+    one.expect_root_key(&second);
+    two.expect_root_key(&first);
+    one.replace_root_key(&first).await.unwrap();
+    for late in [&two, &untold] {
+        assert_eq!(
+            late.replace_root_key(&second).await,
+            Err(StoreError::RootKeyReplaced { by: first.id() })
+        );
+        assert_eq!(one.is_sealed_under(&first).await, Ok(true));
+        assert!(!late.root_keys().known.contains(&second.id()));
+    }
+    // What one expects it still knows when it has put another in force; what it has replaced it does not.
+    assert_eq!(one.root_keys().known, [second.id(), first.id()]);
+    let write = Transaction::new().put(name(1), record(1));
+    two.commit(write.clone()).await.unwrap();
+    assert_eq!(two.root_keys().in_force, first.id());
+    // Who was not told can write nothing, knows which key it lacks, and goes on when it has it.
+    let foreign = StoreError::ForeignRootKey {
+        expected: first.id(),
+        given: old.id(),
+    };
+    assert_eq!(untold.commit(write.clone()).await, Err(foreign.into()));
+    assert_eq!(untold.root_keys().lacking, Some(first.id()));
+    untold.expect_root_key(&first);
+    untold.commit(write).await.unwrap();
+    assert_eq!(untold.root_keys().lacking, None);
+    // One after the other is in order.
+    two.expect_root_key(&second);
+    two.replace_root_key(&second).await.unwrap();
+    assert_eq!(one.is_sealed_under(&second).await, Ok(true));
+    one.close().await.unwrap();
+}
+
 /// Bytes of the data file altered at random: whatever is still read is what was written.
 #[tokio::test]
 async fn an_altered_data_file_shows_nothing_that_was_not_written() {

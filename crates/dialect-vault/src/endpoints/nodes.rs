@@ -135,6 +135,7 @@ mod tests {
 
     use gridkeep_keeper::UnixSeconds;
     use gridkeep_keeper::cluster::{NodeReport, NodeStatus};
+    use gridkeep_store::RootKeys;
 
     use super::*;
 
@@ -152,6 +153,7 @@ mod tests {
             level: 1,
             commit: Duration::ZERO,
             report: NodeReport::default(),
+            root_keys: Vec::new(),
         }
     }
 
@@ -161,6 +163,13 @@ mod tests {
             shared: true,
             node: "n1".to_owned(),
             store,
+            answered: None,
+            heartbeat_trouble: None,
+            root_keys: RootKeys {
+                in_force: String::new(),
+                known: Vec::new(),
+                lacking: None,
+            },
             fresh: store,
             outvoted: false,
             level: 1,

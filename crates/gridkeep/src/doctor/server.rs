@@ -66,6 +66,14 @@ fn told(status: &StatusAnswer, findings: &mut Findings) {
             status.since, status.version
         ),
     );
+    if status.passes_on {
+        findings.push(
+            "server",
+            State::Bad,
+            "It does not serve by itself: it passes requests to other nodes.",
+            "See what is said of the store and the clock; gridkeep cluster status says more. It serves again by itself.",
+        );
+    }
     for issuer in &status.issuers {
         if let Some(trouble) = &issuer.trouble {
             findings.push(
@@ -128,7 +136,7 @@ fn remedy(reason: Reason, config: &Config) -> (State, String) {
             State::Bad,
             format!("Is the host out of processors or memory, or the store slow? Else {log}."),
         ),
-        Reason::Other => (
+        Reason::NothingDone | Reason::Other => (
             State::Bad,
             format!("Is this gridkeep of the same version as the server? Else {log}."),
         ),

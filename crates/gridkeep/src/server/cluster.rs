@@ -18,6 +18,7 @@ use gridkeep_keeper::cluster::{
 use gridkeep_store::Store;
 use serde::{Deserialize, Serialize};
 
+use super::sight;
 use crate::config::{self, Config, Loaded, Sources};
 
 /// How this node takes part in a cluster; `None` when its store is its own.
@@ -312,13 +313,9 @@ fn clock_apart(node: &NodeStatus) -> Option<i64> {
 }
 
 /// What the words in a node's row mean, and what helps.
-fn meanings(node: &NodeStatus, configuration: u64) -> Vec<String> {
-    let mut meanings = Vec::new();
-    if node.state == NodeState::Silent {
-        meanings.push(
-            "silent: it was not stopped, and nothing is heard of it: its host or program is down, or it does not reach etcd; start it, look at its log and the network (if it is gone for good, it is forgotten after a week)".to_owned(),
-        );
-    }
+fn meanings(node: &NodeStatus, status: &ClusterStatus) -> Vec<String> {
+    let configuration = status.configuration;
+    let mut meanings: Vec<String> = sight::meaning(node, status).into_iter().collect();
     if let Some(trouble) = &node.report.trouble {
         meanings.push(format!(
             "unusable: it does not serve version {configuration} of the configuration: {trouble}; mend that and reload it"
@@ -340,15 +337,16 @@ fn meanings(node: &NodeStatus, configuration: u64) -> Vec<String> {
 /// Puts the status into words.
 pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>) -> StatusAnswer {
     let mut text = String::new();
-    let mut attention = trouble.is_some() || !status.store;
+    let unusable = sight::trouble(status);
+    let mut attention = trouble.is_some() || unusable.is_some();
     let said = |text: &mut String, line: String| {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{line}");
     };
-    let store = match (status.store, trouble) {
-        (false, _) => "does not answer this node: requests are passed to other nodes".to_owned(),
-        (true, Some(trouble)) => format!("refuses writes: {trouble}"),
-        (true, None) => "answers".to_owned(),
+    let store = match (&unusable, trouble) {
+        (_, Some(trouble)) if status.store => format!("refuses writes: {trouble}"),
+        (Some(unusable), _) => format!("CANNOT BE USED: {unusable}"),
+        (None, _) => "answers".to_owned(),
     };
     said(&mut text, format!("store: {engine}, {store}"));
     if !status.shared {
@@ -376,11 +374,6 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
         ];
         let mut rows = vec![head.map(str::to_owned)];
         for node in &status.nodes {
-            let state = match node.state {
-                NodeState::Live => "live",
-                NodeState::Stopped => "stopped",
-                NodeState::Silent => "silent",
-            };
             let behind = node.report.configuration != status.configuration;
             let configuration = match (&node.report, node.state) {
                 (report, _) if report.trouble.is_some() => "unusable".to_owned(),
@@ -393,7 +386,7 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
                 || node.report.trouble.is_some();
             rows.push([
                 format!("{}{}", node.name, if node.here { " (here)" } else { "" }),
-                state.to_owned(),
+                sight::word(node, status).to_owned(),
                 format!("{:.1} s ago", node.since.as_secs_f64()),
                 format!("{} ms", node.commit.as_millis()),
                 node.version.clone(),
@@ -415,7 +408,7 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
             said(&mut text, line.trim_end().to_owned());
         }
         for node in &status.nodes {
-            for line in meanings(node, status.configuration) {
+            for line in meanings(node, status) {
                 said(&mut text, format!("{}: {line}", node.name));
             }
             if !node.report.without_effect.is_empty() {
@@ -459,11 +452,7 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
             serde_json::json!({
                 "name": node.name,
                 "here": node.here,
-                "state": match node.state {
-                    NodeState::Live => "live",
-                    NodeState::Stopped => "stopped",
-                    NodeState::Silent => "silent",
-                },
+                "state": sight::word(node, status),
                 "heartbeat_age_seconds": node.since.as_secs_f64(),
                 "heartbeat_at": node.at.0,
                 "started_at": node.started_at.0,
@@ -477,13 +466,16 @@ pub(super) fn status(status: &ClusterStatus, engine: &str, trouble: Option<&str>
                 "drift": node.report.drift,
                 "trouble": node.report.trouble,
                 "without_effect": node.report.without_effect,
+                "root_keys": node.root_keys,
             })
         })
         .collect();
     let json = serde_json::json!({
         "shared": status.shared,
         "node": status.node,
-        "store": { "engine": engine, "answers": status.store, "refusing_writes": trouble },
+        "store": { "engine": engine, "answers": status.store, "refusing_writes": trouble, "trouble": unusable },
+        "root_key": status.root_keys.in_force,
+        "root_key_lacking": status.root_keys.lacking,
         "fresh": status.fresh,
         "clock_outvoted": status.outvoted,
         "record_level": status.level,

@@ -10,7 +10,7 @@ use gridkeep_keeper::{BadInput, CredentialName, Failure, UnixSeconds};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Running;
+use super::{Running, sight};
 
 /// Credentials and tokens that are looked at for one answer; more are said to be there and not shown.
 const MOST: usize = 5000;
@@ -34,6 +34,9 @@ pub struct StatusAnswer {
     pub clock_doubtful: bool,
     /// Days until its certificate ends.
     pub certificate_days: Option<i64>,
+    /// Whether it passes requests to other nodes, because it does not have its store or its clock is not theirs.
+    #[serde(default)]
+    pub passes_on: bool,
     /// Its store.
     pub store: StoreState,
     /// Errors in the configuration in force, each with its place; what they name is not served.
@@ -90,6 +93,7 @@ impl StatusAnswer {
     /// Whether an operator should do something.
     pub fn needs_attention(&self) -> bool {
         self.clock_doubtful
+            || self.passes_on
             || self.store.trouble.is_some()
             || !self.left_out.is_empty()
             || self.certificate_days.is_some_and(|days| days < 14)
@@ -143,11 +147,15 @@ pub(crate) async fn status(running: &Running) -> anyhow::Result<StatusAnswer> {
         listen: running.addresses.clone(),
         clock_doubtful: keeper.clock_doubtful(),
         certificate_days: running.tls.days_left(now),
+        passes_on: !keeper.serves(),
         store: StoreState {
             engine: store.engine.to_owned(),
             bytes: store.bytes,
             entries: store.entries,
-            trouble: store.refusing_writes.map(|error| error.to_string()),
+            trouble: store
+                .refusing_writes
+                .map(|error| error.to_string())
+                .or_else(|| sight::trouble(&keeper.cluster_status())),
         },
         left_out: config.faults.iter().map(ToString::to_string).collect(),
         issuers: issuers.collect(),

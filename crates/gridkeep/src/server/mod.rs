@@ -22,6 +22,7 @@ pub mod replacement;
 mod running;
 mod sealed;
 mod serving;
+mod sight;
 mod strangers;
 mod telemetry;
 mod unusable;

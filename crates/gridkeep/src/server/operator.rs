@@ -93,7 +93,11 @@ pub enum Order {
     /// Seal new records under a new data key, and then the old ones.
     RotateKeyring,
     /// Seal the keyring under another root key.
-    ReplaceRootKey,
+    ReplaceRootKey {
+        /// Although other nodes do not know it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    },
     /// Take a root key for known that another node is about to replace the present one by.
     ExpectRootKey,
 }

@@ -60,7 +60,7 @@ pub(super) async fn open(
         .mode(0o700)
         .create(&data)
         .with_context(|| format!("the data directory {} cannot be made; make it for the user of the service, or set gridkeep.data", data.display()))?;
-    let key = KeySource::of(config, loaded);
+    let source = KeySource::of(config, loaded);
     let initialise = if initialise {
         Initialise::WithGivenKey
     } else {
@@ -68,38 +68,62 @@ pub(super) async fn open(
     };
     if let Some(etcd) = &config.gridkeep.etcd {
         let etcd = Etcd::new(etcd.settings())?;
-        let key = match (given, key) {
+        let key = match (given, &source) {
             (Some(key), _) => key,
             (None, KeySource::Credential) => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
             (None, KeySource::File(path)) => {
-                if replacement::was_interrupted(&path) {
+                if replacement::was_interrupted(path) {
                     let state = SealState::in_etcd(&etcd).await?;
-                    replacement::finish(&path, state.as_ref())?;
+                    replacement::finish(path, state.as_ref())?;
                 }
-                etcd.load_or_generate(&path).await?
+                etcd.load_or_generate(path).await?
             }
         };
-        return Ok(etcd.open(key, initialise).await?);
+        let made = made(&key, &source);
+        let store = etcd.open(key, initialise).await?;
+        tell_of_new(made);
+        return Ok(store);
     }
     tokio::task::spawn_blocking(move || {
         let directory = data.join("store");
-        let key = match (given, key) {
+        let key = match (given, &source) {
             (Some(key), _) => key,
             (None, KeySource::Credential) => RootKey::from_credential_dir(ROOT_KEY_CREDENTIAL)?,
             (None, KeySource::File(path)) => {
-                if replacement::was_interrupted(&path) {
+                if replacement::was_interrupted(path) {
                     let state = SealState::in_directory(&directory)?;
-                    replacement::finish(&path, state.as_ref())?;
+                    replacement::finish(path, state.as_ref())?;
                 }
-                RootKey::load_or_generate(&path, &directory)?
+                RootKey::load_or_generate(path, &directory)?
             }
         };
+        let made = made(&key, &source);
         let mut options = OpenOptions::new(&directory, key);
         options.initialise = initialise;
-        Ok(gridkeep_store::open(options)?)
+        let store = gridkeep_store::open(options)?;
+        tell_of_new(made);
+        Ok(store)
     })
     .await
     .context("opening the store failed")?
+}
+
+/// Where the key lies, if it was made by this start.
+fn made(key: &RootKey, source: &KeySource) -> Option<PathBuf> {
+    match source {
+        KeySource::File(path) if key.is_fresh() && key.shares().is_none() => Some(path.clone()),
+        _ => None,
+    }
+}
+
+/// Says that there is a key of which no copy exists: once there is something sealed under it.
+fn tell_of_new(key: Option<PathBuf>) {
+    if let Some(path) = key {
+        tracing::warn!(
+            "a new root key was made: {}; copy it to a safe place off this host now: without it nothing that is stored can be opened",
+            path.display()
+        );
+    }
 }
 
 /// Opens the store of a server that does not run; `root_key` instead of the configured one. Makes nothing.

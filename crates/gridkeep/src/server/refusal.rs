@@ -1,6 +1,6 @@
 //! Why a server that answers its operator does not do what it was asked, as far as that decides what helps.
 
-use gridkeep_keeper::{Failure, LaterKind};
+use gridkeep_keeper::{BadInput, Failure, LaterKind};
 use serde::{Deserialize, Serialize};
 
 /// The sort of refusal. Goes over the operators' socket beside its words.
@@ -15,11 +15,23 @@ pub enum Reason {
     Store,
     /// The audit log cannot be written.
     AuditLog,
+    /// It was refused before anything was changed.
+    NothingDone,
     /// It was begun and took too long; whether it was done is not known.
     TooLong,
     /// Everything else, and what a newer server may say.
     #[serde(other)]
     Other,
+}
+
+impl Reason {
+    /// Whether it is certain that nothing was changed.
+    pub fn is_before_all(self) -> bool {
+        match self {
+            Reason::NotAllowed | Reason::Sealed | Reason::AuditLog | Reason::NothingDone => true,
+            Reason::Store | Reason::TooLong | Reason::Other => false,
+        }
+    }
 }
 
 /// A refusal with its words.
@@ -60,6 +72,7 @@ pub fn reason_of(error: &anyhow::Error) -> Reason {
         {
             Reason::Store
         }
+        Some(Failure::BadInput(BadInput::RootKeyReplaced { .. })) => Reason::NothingDone,
         _ => Reason::Other,
     }
 }

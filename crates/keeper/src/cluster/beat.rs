@@ -2,6 +2,7 @@
 //!
 //! Each is guarded by the one before: two processes of one name notice each other.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use gridkeep_store::{Guard, Version};
@@ -21,13 +22,22 @@ const LISTEN: u32 = 5;
 /// Heartbeats of this node, each seen on the watch, after which it has heard of each node that is live.
 const HEARD: u64 = 3;
 
+/// What the log says of the store and this node's heartbeats. It is said when it changes.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Taken,
+    NotTaken,
+    /// The public identifier of the root key that this node lacks.
+    Lacking(String),
+}
+
 /// Where the registry stands with this node.
 struct Standing {
     beat: u64,
     /// Version of our record; `None` when it has to be looked up.
     version: Option<Version>,
     commit: Duration,
-    failing: bool,
+    said: Said,
     /// Heartbeats one after the other after which this node had seen its own on the watch.
     seen: u64,
 }
@@ -89,7 +99,7 @@ impl Keeper {
                 beat: 0,
                 version: None,
                 commit: Duration::ZERO,
-                failing: false,
+                said: Said::Taken,
                 seen: 0,
             };
             loop {
@@ -151,15 +161,28 @@ impl Keeper {
                 Some(format!("no answer within {} seconds", PATIENCE.as_secs()))
             }
         };
-        match (&trouble, standing.failing) {
-            (Some(trouble), false) => tracing::warn!(
-                trouble,
-                "the store does not take this node's heartbeat: nothing in memory counts, and requests are passed to other nodes while it does not answer"
-            ),
-            (None, true) => tracing::info!("the store takes this node's heartbeat again"),
-            _ => {}
+        let said = match (&trouble, self.inner.db.store.root_keys().lacking) {
+            (None, _) => Said::Taken,
+            (Some(_), None) => Said::NotTaken,
+            (Some(_), Some(lacking)) => Said::Lacking(lacking),
+        };
+        if said != standing.said {
+            match &said {
+                Said::Taken => tracing::info!("the store takes this node's heartbeat again"),
+                Said::NotTaken => tracing::warn!(
+                    trouble,
+                    "the store does not take this node's heartbeat: nothing in memory counts, and requests are passed to other nodes while it does not answer"
+                ),
+                Said::Lacking(key) => tracing::error!(
+                    "the store is sealed under root key {key}, which another node has put in force and this one does not know: nothing can be written here, and requests are passed to other nodes; copy the file with that key here and run gridkeep operator expect-root-key FILE, or put it where the server finds its key and start it anew"
+                ),
+            }
+            standing.said = said;
         }
-        standing.failing = trouble.is_some();
+        *cluster
+            .heartbeat_trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// A store that takes its time over a heartbeat may answer questions all the same: etcd does while one of its members is away.
@@ -202,6 +225,7 @@ impl Keeper {
             level: self.inner.db.level.reads,
             report,
             commit_ms: u64::try_from(standing.commit.as_millis()).unwrap_or(u64::MAX),
+            root_keys: self.inner.db.store.root_keys().known,
         };
         let mut change = Change::new();
         change.guard(guard).put(key, &record, None)?;
@@ -209,6 +233,7 @@ impl Keeper {
         match self.inner.db.commit_critical_at(change).await {
             Ok(version) => {
                 standing.version = Some(version);
+                self.inner.cluster.told_keys.send_replace(record.root_keys);
                 Ok(())
             }
             // Our own, of which the answer was lost, or another's: the next look tells.
@@ -218,6 +243,17 @@ impl Keeper {
             }
             Err(NotCommitted::Failure(failure)) => Err(failure),
         }
+    }
+
+    /// Waits until the others can see that this node knows a root key; false if that takes too long, as without the store.
+    pub(crate) async fn told_of_root_key(&self, id: &str) -> bool {
+        if !self.is_shared() {
+            return true;
+        }
+        let mut told = self.inner.cluster.told_keys.subscribe();
+        let told = told.wait_for(|told| told.iter().any(|known| known == id));
+        // The sender lives as long as the keeper.
+        matches!(tokio::time::timeout(PATIENCE, told).await, Ok(Ok(_)))
     }
 
     fn give_way(&self, other: &NodeRecord) {

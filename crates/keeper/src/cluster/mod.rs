@@ -35,7 +35,7 @@ pub(crate) use intents::Intents;
 pub use level::LEVEL;
 pub(crate) use level::Level;
 use nodes::Observed;
-pub use nodes::{ClusterStatus, NodeReport, NodeState, NodeStatus, Peer};
+pub use nodes::{ClusterStatus, NodeReport, NodeState, NodeStatus, Peer, WithoutKey};
 
 /// How a node takes part in a cluster.
 #[derive(Debug, Clone)]
@@ -80,6 +80,10 @@ pub(crate) struct Cluster {
     sent: Mutex<VecDeque<(u64, Duration)>>,
     nodes: Mutex<BTreeMap<String, Observed>>,
     report: Mutex<NodeReport>,
+    /// Why the store did not take the last heartbeat.
+    heartbeat_trouble: Mutex<Option<String>>,
+    /// Public identifiers of the root keys that the newest heartbeat taken has told the others of.
+    told_keys: watch::Sender<Vec<String>>,
     /// Version of the mark of the policies that are in memory.
     policies: Mutex<Option<Version>>,
     /// Version of the configuration in the store, as last seen.
@@ -100,6 +104,8 @@ impl Cluster {
             sent: Mutex::default(),
             nodes: Mutex::default(),
             report: Mutex::default(),
+            heartbeat_trouble: Mutex::default(),
+            told_keys: watch::Sender::default(),
             policies: Mutex::default(),
             configuration: watch::Sender::new(0),
             superseded: watch::Sender::new(false),
@@ -141,6 +147,18 @@ impl Cluster {
 
     fn heard_store(&self, now: Duration) {
         self.answered.store(nanos(now), Ordering::SeqCst);
+    }
+
+    fn since_answer(&self, now: Duration) -> Option<Duration> {
+        let answered = Duration::from_nanos(self.answered.load(Ordering::SeqCst));
+        (answered != Duration::ZERO).then(|| now.saturating_sub(answered))
+    }
+
+    fn heartbeat_trouble(&self) -> Option<String> {
+        self.heartbeat_trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

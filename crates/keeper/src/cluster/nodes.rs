@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use gridkeep_store::{Name, Version};
+use gridkeep_store::{Name, RootKey, RootKeys, Version};
 use gridkeep_token::time::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,9 @@ pub(crate) struct NodeRecord {
     /// Milliseconds that the heartbeat before took to be committed.
     #[serde(default)]
     pub commit_ms: u64,
+    /// Public identifiers of the root keys that it knows. Empty in a record of an older program, which does not say.
+    #[serde(default)]
+    pub root_keys: Vec<String>,
 }
 
 /// What a node tells the others of its configuration.
@@ -128,6 +131,8 @@ pub struct NodeStatus {
     pub commit: Duration,
     /// What it says of its configuration.
     pub report: NodeReport,
+    /// Public identifiers of the root keys that it knew at that heartbeat. Empty where its program does not say.
+    pub root_keys: Vec<String>,
 }
 
 /// The cluster, as this node sees it.
@@ -139,6 +144,12 @@ pub struct ClusterStatus {
     pub node: String,
     /// Whether the store answers this node.
     pub store: bool,
+    /// Since the store last answered this node; `None` if it never has.
+    pub answered: Option<Duration>,
+    /// Why the store did not take this node's last heartbeat.
+    pub heartbeat_trouble: Option<String>,
+    /// The root keys as this node knows them.
+    pub root_keys: RootKeys,
     /// Whether what this node has in memory counts.
     pub fresh: bool,
     /// Whether most of the cluster agree on another time than this node's.
@@ -149,6 +160,15 @@ pub struct ClusterStatus {
     pub configuration: u64,
     /// All nodes that are known, by name.
     pub nodes: Vec<NodeStatus>,
+}
+
+/// A live node that is not known to have a root key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithoutKey {
+    /// Its name.
+    pub name: String,
+    /// Whether it says which keys it knows, as programs of before do not.
+    pub says: bool,
 }
 
 /// Another node.
@@ -193,6 +213,46 @@ impl Keeper {
                 );
             }
         }
+    }
+
+    /// Other live nodes that would be locked out if the store were sealed under this root key now, as their records in the store say at
+    /// this moment. Whoever beat since this node heard of him last is live, whether or not this node hears anything.
+    ///
+    /// # Errors
+    /// [`Failure::Later`] when the store cannot be read.
+    pub async fn nodes_without(&self, key: &RootKey) -> Result<Vec<WithoutKey>, Failure> {
+        let mut found = Vec::new();
+        if !self.is_shared() {
+            return Ok(found);
+        }
+        let id = key.id();
+        self.inner
+            .db
+            .each::<NodeRecord>(NODE, &[], |stored| {
+                if let Some(node) = stored.name.text(0)
+                    && *node != self.inner.options.node
+                    && !stored.value.stopped
+                    && !stored.value.root_keys.contains(&id)
+                    && !self.is_silent(node, stored.version)
+                {
+                    found.push(WithoutKey {
+                        name: node.to_owned(),
+                        says: !stored.value.root_keys.is_empty(),
+                    });
+                }
+                std::ops::ControlFlow::Continue(())
+            })
+            .await?;
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
+    }
+
+    /// Whether a node whose record is at this version was not heard of for some seconds.
+    fn is_silent(&self, node: &str, version: Version) -> bool {
+        let now = self.inner.time.boot();
+        self.nodes()
+            .get(node)
+            .is_some_and(|known| known.version >= version && !known.is_live(now))
     }
 
     /// Deletes the records of nodes that were not heard of for a week.
@@ -327,6 +387,7 @@ impl Keeper {
         let cluster = &self.inner.cluster;
         let now = self.inner.time.boot();
         let own = &self.inner.options.node;
+        let root_keys = self.inner.db.store.root_keys();
         let nodes = self
             .nodes()
             .iter()
@@ -356,6 +417,11 @@ impl Keeper {
                     } else {
                         node.record.report.clone()
                     },
+                    root_keys: if here {
+                        root_keys.known.clone()
+                    } else {
+                        node.record.root_keys.clone()
+                    },
                 }
             })
             .collect();
@@ -363,11 +429,28 @@ impl Keeper {
             shared: cluster.is_shared(),
             node: own.clone(),
             store: self.has_store(),
+            answered: cluster.since_answer(now),
+            heartbeat_trouble: cluster.heartbeat_trouble(),
+            root_keys,
             fresh: self.fresh(),
             outvoted: self.inner.time.outvoted(),
             level: self.inner.db.level.writes(),
             configuration: *cluster.configuration.borrow(),
             nodes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_a_program_that_says_nothing_of_root_keys_is_read() {
+        let old = serde_json::json!({
+            "process": "p", "beat": 1, "at": 5, "started_at": 4, "address": "n.example:8200", "version": "0.1.0", "level": 1,
+        });
+        let read: NodeRecord = serde_json::from_value(old).unwrap();
+        assert!(read.root_keys.is_empty() && !read.stopped);
     }
 }

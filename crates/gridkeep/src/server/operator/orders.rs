@@ -1,6 +1,7 @@
 //! What a server that is up does on each order, and the lines of its audit log.
 
 use super::*;
+use crate::server::sight;
 
 #[async_trait::async_trait]
 impl Desk for Running {
@@ -116,19 +117,26 @@ async fn perform(
                 "new records are sealed under key {generation}; the others follow in the background"
             ))
         }
-        Order::ReplaceRootKey | Order::ExpectRootKey => {
+        Order::ReplaceRootKey { .. } | Order::ExpectRootKey => {
             anyhow::ensure!(
                 running.seal.kind() == SealKind::Auto,
                 "nobody holds the root key of this server, so there is no other to put in its place"
             );
             let key = RootKey::from_text(secret.context("no key came with the order")?.as_bytes())?;
-            if *order == Order::ExpectRootKey {
-                running.keeper.expect_root_key(&key);
-                return Ok(format!("root key {} is expected", key.id()));
-            }
+            let id = key.id();
+            let Order::ReplaceRootKey { force } = order else {
+                return Ok(if running.keeper.expect_root_key(&key).await {
+                    format!("root key {id} is expected")
+                } else {
+                    format!(
+                        "root key {id} is expected; the other nodes do not see that yet, because the store does not take this node's heartbeats: see gridkeep cluster status before the key is put in force"
+                    )
+                });
+            };
+            make_sure_of_others(running, &key, *force).await?;
             let by = format!("uid:{caller}");
             running.keeper.replace_root_key(&key, &by).await?;
-            Ok(key.id())
+            Ok(id)
         }
         Order::AuditEvidence => {
             if let Some(file) = &running.audit.file
@@ -141,6 +149,33 @@ async fn perform(
             Ok(serde_json::to_string(&EvidenceAnswer::of(&evidence))?)
         }
     }
+}
+
+/// Refuses to put a root key in force while other live nodes do not know it, unless that is wanted.
+async fn make_sure_of_others(running: &Running, key: &RootKey, force: bool) -> anyhow::Result<()> {
+    let refused = |text: String| Refusal::new(Reason::NothingDone, text);
+    let without = match running.keeper.nodes_without(key).await {
+        Ok(without) => without,
+        Err(failure) if force => {
+            tracing::warn!(%failure, "a root key is put in force, and whether the other nodes know it could not be seen");
+            return Ok(());
+        }
+        Err(failure) => {
+            return Err(refused(format!(
+                "whether the other nodes know the new root key cannot be seen: {failure}"
+            ))
+            .into());
+        }
+    };
+    if without.is_empty() {
+        return Ok(());
+    }
+    let text = sight::not_told(&without, &key.id());
+    if !force {
+        return Err(refused(text).into());
+    }
+    tracing::warn!("a root key is put in force by --force although {text}");
+    Ok(())
 }
 
 /// A line in the audit log: one before anything is done, one with what came of it. While the log cannot be written, lines of orders

@@ -2,6 +2,7 @@
 
 mod issuers;
 mod registry;
+mod root_key;
 mod serving;
 
 use std::sync::Arc;
