@@ -151,9 +151,9 @@ fn each_change_names_its_effect() {
         (
             "gridkeep:\n",
             "gridkeep:\n  ssh: {authorized_keys: /etc/keys}\n",
-            AccessEnds,
+            FromNowOn,
             "gridkeep.ssh.authorized_keys",
-            "from /etc/keys, not from nowhere",
+            "are read from /etc/keys. Whoever's key stands there can log in with it.",
         ),
         (
             "rate: 5",
@@ -453,6 +453,14 @@ fn the_commands_say_what_they_found_and_return_it() {
     assert!(
         said.starts_with("[login again] issuers[default].url: It changes from")
             && said.contains("1 change; one of them"),
+        "{said}"
+    );
+    let new = loaded(&[&BASE.replace("tokens.lab.example", "keys.lab.example")]);
+    commands::show_diff(&old, &new, &|_| None, &mut out, &mut notes).unwrap();
+    let said = text(std::mem::take(&mut out));
+    assert!(
+        said.contains("Clients have to use the new name")
+            && said.contains("at once, but 2 of them show at the next login"),
         "{said}"
     );
     assert_eq!(
