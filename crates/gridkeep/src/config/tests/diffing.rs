@@ -412,6 +412,12 @@ fn what_is_in_effect_is_shown_with_places_and_without_secrets() {
         "          - wlcg  # /etc/htvault-config/config.d/0.yaml:10",
         "    policydomain: \"@lab.example\"  # /etc/htvault-config/config.d/0.yaml:12",
         "    - \"[::]:8200\"  # built-in default",
+        "  # tokens.default_ttl: 2419200s  # built-in default",
+        "  # tokens.max_ttl: 2419200s  # built-in default",
+        "  # keep_removed: 604800s  # built-in default",
+        "  # keep_alive.limit: 15552000s  # built-in default",
+        "  trusted_proxies: []",
+        "  # seal.key_file: the systemd credential gridkeep-root-key, else gridkeep-root.key above config.d  # built-in default",
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
     }
