@@ -405,3 +405,25 @@ async fn etcd_is_asked_over_tls_with_a_certificate_of_our_own() {
     });
     assert!(error.contains("it does not fit the key in"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_without_a_leader_is_said_to_have_lost_a_majority() {
+    let mut cluster = EtcdCluster::start(3, &[]).unwrap();
+    let settings = EtcdSettings::new(cluster.endpoints(), "p/");
+    cluster.kill(0);
+    cluster.kill(1);
+    let said = loop {
+        let etcd = Etcd::new(settings.clone()).unwrap();
+        // Until it has noticed that the others are gone, the one that is left is merely late.
+        let Err(error) = etcd.holds_data().await else {
+            continue;
+        };
+        if error.to_string().contains("no leader") {
+            break error.to_string();
+        }
+    };
+    assert!(said.contains("a majority of its members is away"), "{said}");
+    let members = gridkeep_store::health(&settings).await.unwrap();
+    assert!(members[0].state.is_err() && members[1].state.is_err());
+    assert!(!members[2].state.as_ref().unwrap().has_leader);
+}
