@@ -55,12 +55,17 @@ def test_a_full_disk_lets_reads_go_on(make_issuer, make_server, entry, vault, tm
     # A refresh is saved from the space set aside: with immediate rotation a lost one could not be had again.
     wait_until(lambda: refreshing(issuer, client, token, key), "a refresh happened", server.process)
     wait_until(lambda: client.read(token, key, minimum=10)[0] == 200, "the refreshed token is handed out")
+    for _ in range(20):
+        client.request("POST", "auth/token/create", token, {"ttl": "1h"})
+    assert server.log().count("the disk is full: writes are refused") == 1
+    assert "there is room on the disk again" not in server.log()
     os.unlink(inside)
 
     def works():
         return client.request("POST", "auth/token/create", token, {"ttl": "1h"})[0] == 200
 
     wait_until(works, "writes go on without a restart", server.process)
+    assert server.log().count("there is room on the disk again") == 1
     assert issuer.admin("counters")["grants"][0]["alive"]
     assert client.request("POST", "auth/token/revoke-self", token)[0] == 204
 

@@ -297,6 +297,7 @@ def test_the_discovery_document_is_compared_as_soon_as_it_can_be_and_after_chang
     issuer.admin("faults", {"endpoint": "discovery", "kind": "status", "status": 404})
     server = make_server([entry(issuer, roles=[{"name": "default", "scopes": ["wlcg"]}])])
     wait_until(lambda: "the issuer does not answer yet" in server.log(), "it is tried", server.process)
+    assert "url of this issuer has to be what the issuer calls itself" in server.log()
     issuer.admin("faults", method="DELETE")
     wait_until(lambda: begin(server)[0] == 200, "it is served", server.process)
     said = "the role does not ask for it"

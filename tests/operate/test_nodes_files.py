@@ -118,7 +118,7 @@ def test_a_front_server_taken_out_on_one_node_is_out_on_all(first, make_second):
     assert "gridkeep.trusted_proxies: Front servers that are believed: none." in diff, diff
     assert diff.endswith("A reload makes these files the configuration of all nodes.\n"), diff
     first.reload()
-    wait_until(lambda: "trusted_proxies" not in told(), "the second believes it no longer", second.process)
+    wait_until(lambda: "trusted_proxies: []" in told(), "the second believes it no longer", second.process)
     # Files that a reload leaves without effect say so beforehand.
     first.stop()
     first.config["gridkeep"]["trusted_proxies"] = ["127.0.0.2"]

@@ -56,9 +56,17 @@ def test_a_server_keeps_everything_in_etcd_and_nothing_readable(etcd, make_issue
         # What is cached counts until the node misses its own heartbeat.
         status, body = wait_until(lambda: refused(client, token, key), "nothing is served without the store", server.process)
         assert status == 503 and "permission denied" not in str(body), body
+        assert "kernel log" not in str(body), body
+        for _ in range(20):
+            refused(client, token, key)
     finally:
         etcd.process.signal(signal.SIGCONT)
     wait_until(lambda: client.read(token, key)[0] == 200, "the store is back", server.process)
+    back = ("the store answers again", "the store takes what is written again")
+    wait_until(lambda: any(line in server.log() for line in back), "the log says that it is back", server.process)
+    # What is wrong is told once for what is read and once for what is written; who met it, each time.
+    lines = [line for line in server.log().splitlines() if "WARN" in line and "the store does not serve" in line]
+    assert 1 <= len(lines) <= 2 and all("etcdctl endpoint health" in line for line in lines), lines
 
 
 def test_a_server_does_not_start_on_what_is_not_its_store(etcd, make_issuer, make_server, entry):

@@ -1,6 +1,6 @@
 //! What the keeper's failures and our own become on the wire.
 
-use gridkeep_keeper::{BadInput, Failure, Keeper, Refused};
+use gridkeep_keeper::{BadInput, Failure, Keeper, LaterKind, Refused};
 use http::StatusCode;
 
 use crate::answer::Answer;
@@ -103,6 +103,10 @@ fn answer(failure: Failure) -> Answer {
     match failure {
         Failure::NotFound => Answer::nothing(),
         Failure::Later(later) => {
+            // What is wrong is told once; which requests met it, each time, for whoever follows one by its id.
+            if matches!(later.kind, LaterKind::Store | LaterKind::StoreFull) {
+                tracing::info!(trouble = ?later.kind, "a request was not served because of the store");
+            }
             let wait = later
                 .retry_after
                 .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));

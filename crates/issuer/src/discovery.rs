@@ -155,7 +155,8 @@ pub(crate) async fn fetch(
     }
     let address = not_found.unwrap_or_default();
     Err(IssuerError::unsent(format!(
-        "issuer {} cannot be used: there is nothing at {address}",
+        "issuer {} cannot be used: there is nothing at {address} (404); url of this issuer has to be what the issuer calls itself, path \
+         included",
         host(url)
     )))
 }

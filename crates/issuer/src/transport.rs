@@ -253,7 +253,7 @@ fn failure(error: &reqwest::Error, host: &str) -> IssuerError {
     let cause = deepest(error);
     if error.is_connect() || error.is_builder() {
         let hint = if cause.contains("certificate") {
-            "; if the issuer's CA is not one of the system's, configure it for this issuer"
+            "; if the issuer's CA is not one of the system's, name a PEM file with it in ca_file of this issuer"
         } else {
             ""
         };

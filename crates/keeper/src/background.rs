@@ -14,6 +14,7 @@ use crate::keeper::{Keeper, missing_record};
 use crate::records::{
     CachedToken, DUE, GRANT, GrantRecord, GrantState, INTENT, Intent, KEEPER, KeeperRecord,
 };
+use crate::recurring::{Recurring, Tell};
 use crate::refresh::due_name;
 
 /// After which tokens that could not be indexed are tried again.
@@ -80,13 +81,24 @@ impl Keeper {
     ) {
         let (keeper, mut stop) = (self.clone(), self.stopping());
         self.own(async move {
+            let troubles = Recurring::new(Duration::ZERO);
             loop {
                 tokio::select! {
                     _ = stop.wait_for(|stop| *stop) => return,
                     () = tokio::time::sleep(period) => {}
                 }
-                if let Err(failure) = work(keeper.clone()).await {
-                    tracing::warn!(%failure, "background work was put off");
+                let Err(failure) = work(keeper.clone()).await else {
+                    if let Some(over) = troubles.worked() {
+                        tracing::info!(times = over.times, "background work that was put off is done again");
+                    }
+                    continue;
+                };
+                match troubles.failed(failure.later_kind()) {
+                    Tell::Begun => tracing::warn!(%failure, "background work was put off; it is tried again by itself"),
+                    Tell::Lasts(times) => {
+                        tracing::warn!(times, %failure, "background work is still put off");
+                    }
+                    Tell::Known => tracing::debug!(%failure, "background work was put off"),
                 }
             }
         });
@@ -316,7 +328,7 @@ impl Keeper {
             .store
             .sweep(now.0, SWEEP_GRACE, SWEEP_LIMIT)
             .await
-            .map_err(|error| crate::database::failure(&error))?;
+            .map_err(|error| self.inner.db.not_written(&error))?;
         tracing::debug!(?swept, "swept");
         Ok(())
     }

@@ -137,9 +137,9 @@ impl Time {
         });
         if doubtful {
             tracing::warn!(
-                now,
-                latest_seen = high_water.map(|mark| mark.0),
-                "the wall clock is before or more than a day after the latest time this store has seen: nothing is deleted or called expired until the kernel reports it synchronised or an operator confirms it"
+                now = %UnixSeconds(now),
+                latest_seen = high_water.map(tracing::field::display),
+                "the wall clock is before or more than a day after the latest time this store has seen: nothing is deleted or called expired until the kernel reports it synchronised or an operator confirms it (gridkeep operator confirm-clock, once date shows the right time)"
             );
         }
         Time {
@@ -168,9 +168,9 @@ impl Time {
         if expected.abs_diff(wall) > TOLERANCE {
             state.doubtful = true;
             tracing::warn!(
-                expected = expected.as_secs(),
-                found = wall.as_secs(),
-                "the wall clock jumped: nothing is deleted or called expired until the kernel reports it synchronised or an operator confirms it"
+                expected = %seconds(expected),
+                found = %seconds(wall),
+                "the wall clock jumped: nothing is deleted or called expired until the kernel reports it synchronised or an operator confirms it (gridkeep operator confirm-clock, once date shows the right time)"
             );
         }
         state.wall = wall;
@@ -227,7 +227,7 @@ impl Time {
                 "the clocks of the cluster differ by more than {TOLERANCE_SECONDS} s and no majority says which is right: nothing is deleted or called expired unless the kernel reports this node's synchronised; `gridkeep cluster status` shows them"
             ),
             Vote::Outvoted => tracing::warn!(
-                "this node's clock differs by more than {TOLERANCE_SECONDS} s from one on which most of the cluster agree: requests are passed to other nodes, and nothing is deleted or called expired here until it is set right or an operator confirms it"
+                "this node's clock differs by more than {TOLERANCE_SECONDS} s from one on which most of the cluster agree: requests are passed to other nodes, and nothing is deleted or called expired here until it is set right or an operator confirms it (gridkeep operator confirm-clock)"
             ),
         }
     }

@@ -1,6 +1,7 @@
 //! The keeper's way to the store: typed records in, typed failures out. Nothing else in this crate names the store's errors.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gridkeep_store::{
     CommitError, Cursor, Entry, Guard, Kind, Name, Page, Record, Store, StoreError, Transaction,
@@ -11,9 +12,13 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::{Cache, Caches, Level};
 use crate::failure::{Failure, Later, LaterKind};
+use crate::recurring::{Recurring, Tell};
 
 /// The level that records are made at; the one in force is put in when they are committed.
 const SCHEMA: u16 = 1;
+
+/// A store that has failed within this time is not said to serve again.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// A record with the version it was read at.
 #[derive(Debug, Clone)]
@@ -96,6 +101,26 @@ pub(crate) struct Database {
     /// Records in memory.
     pub caches: Option<Arc<Caches>>,
     pub level: Arc<Level>,
+    /// What of its troubles the log knows.
+    pub troubles: Arc<Troubles>,
+}
+
+/// A store that does not serve: readers, writers and what needs room may fail apart from each other.
+#[derive(Debug)]
+pub(crate) struct Troubles {
+    reading: Recurring<LaterKind>,
+    writing: Recurring<LaterKind>,
+    room: Recurring<LaterKind>,
+}
+
+impl Default for Troubles {
+    fn default() -> Self {
+        Self {
+            reading: Recurring::new(QUIET),
+            writing: Recurring::new(QUIET),
+            room: Recurring::new(QUIET),
+        }
+    }
 }
 
 impl Database {
@@ -103,10 +128,7 @@ impl Database {
         &self,
         name: &Name,
     ) -> Result<Option<Stored<T>>, Failure> {
-        self.store
-            .get(name)
-            .await
-            .map_err(|error| failure(&error))?
+        self.read(self.store.get(name).await)?
             .map(|entry| self.parse(entry))
             .transpose()
     }
@@ -126,10 +148,7 @@ impl Database {
         &self,
         names: &[Name],
     ) -> Result<Vec<Option<Stored<T>>>, Failure> {
-        self.store
-            .get_many(names)
-            .await
-            .map_err(|error| failure(&error))?
+        self.read(self.store.get_many(names).await)?
             .into_iter()
             .map(|entry| entry.map(|entry| self.parse(entry)).transpose())
             .collect()
@@ -147,11 +166,7 @@ impl Database {
         };
         let cache = cache(caches);
         let tickets: Vec<_> = names.iter().map(|name| cache.ticket(name)).collect();
-        let found = self
-            .store
-            .get_marked(names)
-            .await
-            .map_err(|error| failure(&error))?;
+        let found = self.read(self.store.get_marked(names).await)?;
         let mut all = Vec::with_capacity(names.len());
         for (ticket, (entry, mark)) in tickets.into_iter().zip(found) {
             let stored = entry.map(|entry| self.parse::<T>(entry)).transpose()?;
@@ -195,6 +210,8 @@ impl Database {
                 puts.chain(&transaction.deletes).cloned().collect()
             }
         };
+        // What always finds room proves nothing of it.
+        let needs_room = !critical && !transaction.puts.is_empty();
         let committed = if critical {
             self.store.commit_critical(transaction).await
         } else {
@@ -204,16 +221,26 @@ impl Database {
         if let Some(caches) = &self.caches {
             written.iter().for_each(|name| caches.forget(name));
         }
-        Self::outcome(committed)
+        if committed.is_ok() {
+            told_over(
+                &self.troubles.writing,
+                "the store takes what is written again",
+            );
+            if needs_room {
+                told_over(&self.troubles.room, "the store has room again");
+            }
+        }
+        self.outcome(committed)
     }
 
     fn outcome(
+        &self,
         committed: Result<gridkeep_store::Committed, CommitError>,
     ) -> Result<Version, NotCommitted> {
         match committed {
             Ok(committed) => Ok(committed.version),
             Err(CommitError::Conflict { .. }) => Err(NotCommitted::Conflict),
-            Err(CommitError::Store(error)) => Err(NotCommitted::Failure(failure(&error))),
+            Err(CommitError::Store(error)) => Err(NotCommitted::Failure(self.not_written(&error))),
             Err(other) => Err(NotCommitted::Failure(
                 Later::new(
                     LaterKind::Store,
@@ -263,11 +290,8 @@ impl Database {
         prefix: &[&[u8]],
         after: Option<Cursor>,
     ) -> Result<(Vec<Stored<T>>, Option<Cursor>, usize), Failure> {
-        let page = self
-            .store
-            .scan(kind, prefix, Page { after, limit: 500 })
-            .await
-            .map_err(|error| failure(&error))?;
+        let page = self.store.scan(kind, prefix, Page { after, limit: 500 });
+        let page = self.read(page.await)?;
         let passed_over = page.damaged.len();
         for damaged in page.damaged {
             tracing::error!(%damaged, "a stored record is passed over");
@@ -305,6 +329,29 @@ impl Database {
 }
 
 impl Database {
+    fn read<T>(&self, answer: Result<T, StoreError>) -> Result<T, Failure> {
+        match answer {
+            Ok(found) => {
+                told_over(&self.troubles.reading, "the store answers again");
+                Ok(found)
+            }
+            Err(error) => Err(self.not_read(&error)),
+        }
+    }
+
+    /// As [`failure`], for a store that is asked again and again: the log tells once, and then how often.
+    pub(crate) fn not_read(&self, error: &StoreError) -> Failure {
+        told(&self.troubles.reading, error)
+    }
+
+    /// The same for what is written.
+    pub(crate) fn not_written(&self, error: &StoreError) -> Failure {
+        match kind(error) {
+            LaterKind::StoreFull => told(&self.troubles.room, error),
+            _ => told(&self.troubles.writing, error),
+        }
+    }
+
     fn parse<T: DeserializeOwned>(&self, entry: Entry) -> Result<Stored<T>, Failure> {
         self.level.check(entry.record.schema)?;
         let value = entry.record.parse::<T>().map_err(|error| failure(&error))?;
@@ -316,21 +363,52 @@ impl Database {
     }
 }
 
-/// What a failing store means to whoever asked.
+/// What a failing store means to whoever asked, and to the log each time: for what an operator asks for once.
 pub(crate) fn failure(error: &StoreError) -> Failure {
-    let kind = match error {
-        StoreError::Full { .. } | StoreError::QuotaReached { .. } => LaterKind::StoreFull,
-        _ => LaterKind::Store,
-    };
     if matches!(error, StoreError::ForeignRootKey { .. }) {
         // Whatever is written fails, many times a second: the heartbeat says once what happened and what helps.
         tracing::debug!(%error, "the store did not serve a request");
     } else {
         tracing::warn!(%error, "the store did not serve a request");
     }
-    Later::new(kind, error.to_string())
-        .after(std::time::Duration::from_secs(5))
+    later(error)
+}
+
+fn later(error: &StoreError) -> Failure {
+    Later::new(kind(error), error.to_string())
+        .after(Duration::from_secs(5))
         .into()
+}
+
+fn kind(error: &StoreError) -> LaterKind {
+    match error {
+        StoreError::Full { .. } | StoreError::QuotaReached { .. } => LaterKind::StoreFull,
+        _ => LaterKind::Store,
+    }
+}
+
+/// Which request of a client failed by it is told where it is answered.
+fn told(troubles: &Recurring<LaterKind>, error: &StoreError) -> Failure {
+    // A damaged record is news each time: it may be another one.
+    if !error.is_temporary() {
+        return failure(error);
+    }
+    match troubles.failed(kind(error)) {
+        Tell::Begun => tracing::warn!(
+            %error,
+            "the store does not serve; who asks meanwhile is told to ask again (503), and how often that was is told once a minute"
+        ),
+        Tell::Lasts(times) => tracing::warn!(times, %error, "the store still does not serve"),
+        Tell::Known => tracing::debug!(%error, "the store did not serve a request"),
+    }
+    later(error)
+}
+
+fn told_over(troubles: &Recurring<LaterKind>, what: &str) {
+    if let Some(over) = troubles.worked() {
+        let seconds = over.lasted.as_secs();
+        tracing::info!(times = over.times, seconds, "{what}");
+    }
 }
 
 /// A name of `kind` made of texts.

@@ -25,6 +25,17 @@ pub enum Failure {
     NotFound,
 }
 
+impl Failure {
+    /// What kind of trouble it is, where it may pass.
+    #[must_use]
+    pub fn later_kind(&self) -> Option<LaterKind> {
+        match self {
+            Self::Later(later) => Some(later.kind),
+            Self::Refused(_) | Self::BadInput(_) | Self::NotFound => None,
+        }
+    }
+}
+
 /// A refusal that repeating will not change.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refused {

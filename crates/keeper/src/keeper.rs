@@ -152,6 +152,7 @@ impl Keeper {
             store,
             caches: Some(cluster.caches.clone()),
             level: Arc::new(Level::new(options.level)),
+            troubles: Arc::default(),
         };
         let record = open_record(&db, &clock).await?;
         db.level.check(record.level)?;

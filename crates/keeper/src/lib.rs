@@ -36,6 +36,7 @@ mod measure;
 mod network;
 mod overview;
 mod rate_limits;
+mod recurring;
 mod refresh;
 mod rekey;
 mod removed;

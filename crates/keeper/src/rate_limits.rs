@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::database::{Change, Database, NotCommitted, Stored, name};
 use crate::failure::{BadInput, Failure};
 use crate::keeper::Keeper;
+use crate::recurring::{Recurring, Tell};
 
 const RATE_LIMITS: Kind = Kind(60);
 
@@ -270,6 +271,7 @@ impl Keeper {
         self.own(async move {
             // What was written since they were loaded came before the watch.
             let mut again = Some(Duration::ZERO);
+            let troubles = Recurring::new(Duration::ZERO);
             loop {
                 tokio::select! {
                     _ = stop.wait_for(|stop| *stop) => return,
@@ -277,10 +279,19 @@ impl Keeper {
                     () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
                 }
                 again = match keeper.inner.rate_limits.reload(&keeper.inner.db).await {
-                    Ok(()) => None,
+                    Ok(()) => {
+                        if troubles.worked().is_some() {
+                            tracing::info!("the rate limits that were written are in force on this node");
+                        }
+                        None
+                    }
                     // Until then the limits from before hold.
                     Err(failure) => {
-                        tracing::warn!(%failure, "rate limits that were written are not in force on this node yet");
+                        match troubles.failed(failure.later_kind()) {
+                            Tell::Begun => tracing::warn!(%failure, "rate limits that were written are not in force on this node yet; they are read again by themselves"),
+                            Tell::Lasts(times) => tracing::warn!(times, %failure, "rate limits that were written are still not in force on this node"),
+                            Tell::Known => tracing::debug!(%failure, "rate limits could not be read"),
+                        }
                         Some(RETRY)
                     }
                 };

@@ -23,20 +23,64 @@ impl std::fmt::Display for Outcome {
     }
 }
 
+/// What helps when the store is not available, as a sentence at the end of the error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// Nothing but asking again.
+    Wait,
+    /// The disk of the data directory.
+    Disk,
+    /// The members of etcd, and the way to them.
+    Members,
+    /// A majority of the members of etcd, which its leader needs.
+    Leader,
+    /// Certificates and keys, here or there.
+    Tls,
+    /// The rights that etcd gives us.
+    Rights,
+}
+
+impl std::fmt::Display for Remedy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Wait => "This passes by itself: ask again",
+            Self::Disk => {
+                "A running server opens the store anew by itself at the next request; if it stays, look at the disk and the kernel log"
+            }
+            Self::Members => {
+                "It succeeds again as soon as etcd answers, no restart is needed; if it stays, ask the members how they are (etcdctl \
+                 endpoint health) and look at the way to them"
+            }
+            Self::Leader => {
+                "etcd has no leader because a majority of its members is away or can not reach each other; it serves again as soon as \
+                 most of them do. Start the missing members (etcdctl endpoint health names them), or look at the network between them"
+            }
+            Self::Tls => {
+                "This does not pass by itself: correct the files that gridkeep.store.etcd.tls names, or the certificates of etcd. They \
+                 are read anew for every connection, so no restart is needed"
+            }
+            Self::Rights => {
+                "This does not pass by itself: give this client the rights to read and write below the prefix (etcdctl role \
+                 grant-permission), and compare the version of etcd with the one that is required"
+            }
+        })
+    }
+}
+
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The engine failed or is unreachable; temporary.
-    #[error(
-        "the store is not available: {cause}. {outcome} This is a passing condition: the store is reopened by itself at the next \
-         request; if it stays, look at the disk and the kernel log, or at the members of etcd"
-    )]
+    #[error("the store is not available: {cause}. {outcome} {remedy}")]
     Unavailable {
         /// What the engine reported.
         cause: String,
         /// What is known of a write in progress.
         outcome: Outcome,
+        /// What helps.
+        remedy: Remedy,
     },
     /// The disk is full. Reads and deletions go on.
     #[error(
@@ -257,6 +301,7 @@ impl StoreError {
         Self::Unavailable {
             cause: cause.to_string(),
             outcome: Outcome::NotApplied,
+            remedy: Remedy::Wait,
         }
     }
 }

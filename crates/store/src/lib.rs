@@ -65,7 +65,7 @@ pub use engine::etcd::{
     Etcd, MemberHealth, MemberState, Settings as EtcdSettings, Tls as EtcdTls,
     Upkeep as EtcdUpkeep, health,
 };
-pub use error::{CommitError, Outcome, StoreError};
+pub use error::{CommitError, Outcome, Remedy, StoreError};
 pub use lease::Lease;
 pub use mark::Mark;
 pub use measure::describe_metrics;

@@ -294,6 +294,12 @@ impl Disk for FaultyDisk {
         self.state().reserved.remove(path);
         Ok(())
     }
+
+    fn free(&self, _: &Path) -> io::Result<u64> {
+        let state = self.state();
+        let capacity = state.capacity.unwrap_or(u64::MAX);
+        Ok(capacity.saturating_sub(state.used()))
+    }
 }
 
 /// Marsaglia's xorshift: enough to choose where things fail, the same for the same seed.

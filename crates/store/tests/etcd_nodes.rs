@@ -342,19 +342,29 @@ async fn etcd_is_asked_over_tls_with_a_certificate_of_our_own() {
     let elsewhere = scratch.path().join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
     let foreign = certificates(&elsewhere);
-    for tls in [
-        EtcdTls {
-            identity: None,
-            ..ours.clone()
-        },
-        EtcdTls {
-            ca: foreign.ca.clone(),
-            ..ours.clone()
-        },
-        EtcdTls {
-            identity: Some((foreign.certificate.clone(), foreign.key.clone())),
-            ..ours.clone()
-        },
+    let without = EtcdTls {
+        identity: None,
+        ..ours.clone()
+    };
+    for (tls, says) in [
+        (
+            without.clone(),
+            "does etcd want a client certificate (gridkeep.store.etcd.tls.certificate and tls.key)?",
+        ),
+        (
+            EtcdTls {
+                ca: foreign.ca.clone(),
+                ..ours.clone()
+            },
+            "is the authority that has signed it in gridkeep.store.etcd.tls.ca",
+        ),
+        (
+            EtcdTls {
+                identity: Some((foreign.certificate.clone(), foreign.key.clone())),
+                ..ours.clone()
+            },
+            "does it trust whoever signed gridkeep.store.etcd.tls.certificate?",
+        ),
     ] {
         let error = Etcd::new(settings(tls))
             .unwrap()
@@ -362,13 +372,58 @@ async fn etcd_is_asked_over_tls_with_a_certificate_of_our_own() {
             .await
             .unwrap_err();
         assert!(error.is_temporary(), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(error.contains("does not pass by itself"), "{error}");
+        assert!(!error.contains("kernel log"), "{error}");
     }
-    // Files that are none are named.
-    let error = Etcd::new(settings(EtcdTls {
+    let members = gridkeep_store::health(&settings(without)).await.unwrap();
+    let why = members[0].state.clone().unwrap_err();
+    assert!(why.contains("does etcd want a client certificate"), "{why}");
+    assert!(
+        !why.contains("https://"),
+        "the address is told beside it: {why}"
+    );
+    // Files that are none are named, with what is not in them.
+    let problem = |tls: EtcdTls| Etcd::new(settings(tls)).map(drop).unwrap_err().to_string();
+    let error = problem(EtcdTls {
         ca: key.clone(),
+        ..ours.clone()
+    });
+    assert!(error.contains("root.key"), "{error}");
+    let error = problem(EtcdTls {
+        identity: Some((files.certificate.clone(), files.certificate.clone())),
+        ..ours.clone()
+    });
+    assert!(
+        error.contains("cert.pem can not be used: there is no private key in it"),
+        "{error}"
+    );
+    let error = problem(EtcdTls {
+        identity: Some((files.certificate.clone(), foreign.key.clone())),
         ..ours
-    }))
-    .map(drop)
-    .unwrap_err();
-    assert!(error.to_string().contains("root.key"), "{error}");
+    });
+    assert!(error.contains("it does not fit the key in"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_without_a_leader_is_said_to_have_lost_a_majority() {
+    let mut cluster = EtcdCluster::start(3, &[]).unwrap();
+    let settings = EtcdSettings::new(cluster.endpoints(), "p/");
+    cluster.kill(0);
+    cluster.kill(1);
+    let said = loop {
+        let etcd = Etcd::new(settings.clone()).unwrap();
+        // Until it has noticed that the others are gone, the one that is left is merely late.
+        let Err(error) = etcd.holds_data().await else {
+            continue;
+        };
+        if error.to_string().contains("no leader") {
+            break error.to_string();
+        }
+    };
+    assert!(said.contains("a majority of its members is away"), "{said}");
+    let members = gridkeep_store::health(&settings).await.unwrap();
+    assert!(members[0].state.is_err() && members[1].state.is_err());
+    assert!(!members[2].state.as_ref().unwrap().has_leader);
 }

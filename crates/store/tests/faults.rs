@@ -86,6 +86,10 @@ async fn a_full_disk_refuses_what_needs_room_and_recovers_by_itself() {
         assert_eq!(get(&store, &n.to_string()).await, None);
     }
 
+    // A little room lets a write pass, and is no reason to say that the disk has room again.
+    disk.set_capacity(Some(disk.used() + 512 * 1024));
+    put(&store, "a little", b"1").await;
+    assert!(store.status().refusing_writes.is_some());
     disk.set_capacity(None);
     put(&store, "after", b"1").await;
     assert_eq!(store.status().refusing_writes, None);

@@ -117,7 +117,21 @@ pub fn show_diff(
         .iter()
         .filter(|change| change.impact >= Impact::LoginAgain)
         .count();
+    let later = changes
+        .iter()
+        .filter(|change| matches!(change.impact, Impact::Restart | Impact::NextLogin))
+        .count();
     match (changes.len(), hard) {
+        (all, 0) if later > 0 => writeln!(
+            out,
+            "{}; nobody loses access or has to log in again at once, but {} at the next login or after a restart, as said there.",
+            counted(all, "change"),
+            match (all, later) {
+                (1, _) => "it shows".to_owned(),
+                (_, 1) => "one of them shows".to_owned(),
+                (_, later) => format!("{later} of them show"),
+            }
+        )?,
         (0, _) => writeln!(out, "Nothing changes.")?,
         (all, 0) => writeln!(
             out,

@@ -3,16 +3,24 @@
 //!
 //! Both walk one tree made of [`Config`], so that a key shown is a key compared. Knows no rule of reading.
 
+mod render;
+
+use self::render::{quote, render_map};
 use super::etcd::EtcdConfig;
 use super::finding::{Origin, Setting};
-use super::model::{AuditLog, Config, IssuerConfig, TermsConfig};
+use super::model::{AuditLog, Config, GridkeepConfig, IssuerConfig, TermsConfig};
 use super::telemetry::{CollectorConfig, TelemetryConfig};
-use super::yaml11::{Reading, resolve};
+use super::terms;
 use aws_lc_rs::digest::{Context, SHA256};
+use gridkeep_keeper::{KeepAlive, Lifetimes, Seconds, Setup};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Where the root key is when nothing says so.
+const KEY_FILE: &str =
+    "the systemd credential gridkeep-root-key, else gridkeep-root.key above config.d";
 
 /// What stands for a secret.
 const MASK: &str = "********";
@@ -23,6 +31,8 @@ pub(super) enum Tree<'a> {
     List(Vec<Tree<'a>>),
     Text(String, Origin),
     Secret(&'a SecretString, Origin),
+    /// Nothing was written, and this holds instead. A comment to people, not a value: what is shown reads as what was written.
+    Unset(String),
 }
 
 /// Which part of the configuration is meant.
@@ -85,6 +95,7 @@ fn hash(tree: &Tree<'_>, context: &mut Context) {
             head(b't', text.len());
             context.update(text.as_bytes());
         }
+        Tree::Unset(_) => head(b'u', 0),
         Tree::Secret(secret, _) => {
             head(b's', secret.expose_secret().len());
             context.update(secret.expose_secret().as_bytes());
@@ -108,80 +119,6 @@ pub fn show_effective(config: &Config) -> String {
         render_map(&entries, 0, "", &mut out);
     }
     out
-}
-
-fn render_map(entries: &[(String, Tree<'_>)], indent: usize, first: &str, out: &mut String) {
-    for (at, (key, value)) in entries.iter().enumerate() {
-        let lead = if at == 0 && !first.is_empty() {
-            first.to_owned()
-        } else {
-            " ".repeat(indent)
-        };
-        let _ = write!(out, "{lead}{}:", quote(key));
-        render_value(value, indent, out);
-    }
-}
-
-fn render_value(value: &Tree<'_>, indent: usize, out: &mut String) {
-    match value {
-        Tree::Map(entries) if entries.is_empty() => out.push_str(" {}\n"),
-        Tree::List(items) if items.is_empty() => out.push_str(" []\n"),
-        Tree::Map(entries) => {
-            out.push('\n');
-            render_map(entries, indent + 2, "", out);
-        }
-        Tree::List(items) => {
-            out.push('\n');
-            let lead = format!("{}- ", " ".repeat(indent + 2));
-            for item in items {
-                match item {
-                    Tree::Map(entries) => render_map(entries, indent + 4, &lead, out),
-                    other => {
-                        out.push_str(lead.trim_end());
-                        render_value(other, indent + 4, out);
-                    }
-                }
-            }
-        }
-        Tree::Text(text, origin) => {
-            let _ = writeln!(out, " {}  # {origin}", quote(text));
-        }
-        Tree::Secret(_, origin) => {
-            let _ = writeln!(out, " \"{MASK}\"  # {origin}");
-        }
-    }
-}
-
-/// A YAML scalar that reads as this text, in YAML 1.1 and 1.2.
-fn quote(text: &str) -> String {
-    let simple =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '@' | '+');
-    let plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/' || c == '_')
-        && text.chars().all(simple)
-        && !text.ends_with(':')
-        && matches!(resolve(text), Reading::Text | Reading::Bool(_));
-    let number =
-        matches!(resolve(text), Reading::Int(_)) && resolve(text).other_text(text).is_none();
-    let boolean = matches!(text, "true" | "false");
-    if number || boolean || (plain && !matches!(resolve(text), Reading::Bool(_))) {
-        return text.to_owned();
-    }
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                quoted.push('\\');
-                quoted.push(c);
-            }
-            // Line separators would be folded, control characters are not allowed.
-            c if c.is_control() || matches!(c, '\u{a0}' | '\u{2028}' | '\u{2029}' | '\u{feff}') => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
-            }
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 fn text<T: ToString>(setting: &Setting<T>) -> Tree<'static> {
@@ -248,6 +185,12 @@ impl<'a> Entries<'a> {
             return self;
         }
         self.with(key, Tree::List(items.iter().map(text).collect()))
+    }
+
+    fn with_unset(self, unset: Vec<(&'static str, String)>) -> Self {
+        unset.into_iter().fold(self, |entries, (key, value)| {
+            entries.with(key, Tree::Unset(value))
+        })
     }
 
     fn tree(self) -> Tree<'a> {
@@ -487,13 +430,14 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         None if own.shamir.value => Some(entries().with("shamir", text(&own.shamir)).tree()),
         None => None,
     };
+    let proxies = own.trusted_proxies.iter().map(text).collect();
     entries()
         .with("listen", Tree::List(own.listen.iter().map(text).collect()))
         .with_some("plain_listen", plain)
         .with("callback_port", text(&own.callback_port))
         .with_some("public_url", own.public_url.as_ref().map(text))
         .with_list("other_urls", &own.other_urls)
-        .with_list("trusted_proxies", &own.trusted_proxies)
+        .with("trusted_proxies", Tree::List(proxies))
         .with_some("tokens", lives)
         .with_some("keep_removed", own.keep_removed.as_ref().map(duration))
         .with_some("keep_alive", keep_alive)
@@ -509,7 +453,43 @@ fn own(config: &Config, part: Part) -> Tree<'_> {
         .with("ssh", ssh)
         .with("telemetry", telemetry(&own.telemetry))
         .with("compat", compat)
+        .with_unset(unset(own))
         .tree()
+}
+
+/// What holds where nothing was written, by the whole key below `gridkeep`.
+fn unset(own: &GridkeepConfig) -> Vec<(&'static str, String)> {
+    let usual = Lifetimes::default();
+    let most = terms::most(own.max_ttl.as_ref()).as_secs();
+    let seconds = |length: Seconds| format!("{}s", length.0);
+    let default_ttl = Seconds(usual.default_ttl.0.min(most));
+    let sealed = own.seal_key_file.is_some() || own.shamir.value;
+    [
+        (
+            "tokens.default_ttl",
+            own.default_ttl.is_none(),
+            seconds(default_ttl),
+        ),
+        (
+            "tokens.max_ttl",
+            own.max_ttl.is_none(),
+            seconds(usual.max_ttl),
+        ),
+        (
+            "keep_removed",
+            own.keep_removed.is_none(),
+            seconds(Setup::default().removed_kept()),
+        ),
+        (
+            "keep_alive.limit",
+            own.keep_alive_limit.is_none(),
+            seconds(KeepAlive::default().limit),
+        ),
+        ("seal.key_file", !sealed, KEY_FILE.to_owned()),
+    ]
+    .into_iter()
+    .filter_map(|(key, unset, value)| unset.then_some((key, value)))
+    .collect()
 }
 
 fn store(etcd: &EtcdConfig) -> Tree<'static> {
@@ -557,6 +537,7 @@ fn flatten(key: &str, tree: &Tree<'_>, lines: &mut Vec<(String, String, Origin)>
             }
         }
         Tree::Text(text, origin) => lines.push((key.to_owned(), quote(text), origin.clone())),
+        Tree::Unset(_) => {}
         Tree::Secret(_, origin) => lines.push((key.to_owned(), MASK.to_owned(), origin.clone())),
     }
 }

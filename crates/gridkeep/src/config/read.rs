@@ -473,10 +473,28 @@ impl<'r, 'f, 'n> Item<'r, 'f, 'n> {
         }
     }
 
-    /// A duration: seconds, or numbers with `h`, `m` or `s`.
+    /// A duration of a key of ours: seconds, or numbers with `d`, `h`, `m` or `s`.
     pub fn duration(&mut self, key: &str) -> Option<Setting<Duration>> {
+        const ALLOWED: &str =
+            "seconds such as 90 or 1.5, or numbers with d, h, m or s such as 7d, 5m or 1h30m";
+        self.duration_with(key, true, ALLOWED)
+    }
+
+    /// A duration of a key of the original, which knows no days.
+    pub fn duration_of_original(&mut self, key: &str) -> Option<Setting<Duration>> {
+        const ALLOWED: &str =
+            "seconds such as 90 or 1.5, or numbers with h, m or s such as 5m or 1h30m";
+        self.duration_with(key, false, ALLOWED)
+    }
+
+    fn duration_with(
+        &mut self,
+        key: &str,
+        days: bool,
+        allowed: &'static str,
+    ) -> Option<Setting<Duration>> {
         let (scalar, origin) = self.scalar(key)?;
-        let seconds = number(scalar).or_else(|| units(scalar.text()));
+        let seconds = number(scalar).or_else(|| units(scalar.text(), days));
         match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
             Some(value) => {
                 self.note_number(scalar, origin, key);
@@ -484,14 +502,7 @@ impl<'r, 'f, 'n> Item<'r, 'f, 'n> {
             }
             None => {
                 let what = format!("The value {} is not a duration.", quoted(scalar.text()));
-                self.refuse(
-                    origin,
-                    key,
-                    what,
-                    Some(
-                        "seconds such as 90 or 1.5, or numbers with h, m or s such as 5m or 1h30m",
-                    ),
-                );
+                self.refuse(origin, key, what, Some(allowed));
                 None
             }
         }

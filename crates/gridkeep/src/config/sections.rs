@@ -184,7 +184,7 @@ pub fn ratelimits(
         }
         let rate = rate(&mut item);
         let mut interval = item
-            .duration("interval")
+            .duration_of_original("interval")
             .unwrap_or(Setting::builtin(DEFAULT_INTERVAL));
         if interval.value.is_zero() {
             item.warn(
@@ -196,7 +196,7 @@ pub fn ratelimits(
             interval.value = DEFAULT_INTERVAL;
         }
         let block_interval = item
-            .duration("block_interval")
+            .duration_of_original("block_interval")
             .unwrap_or(Setting::builtin(Duration::ZERO));
         let per = item
             .choice("per", &CountedBy::CHOICES)

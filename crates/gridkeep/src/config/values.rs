@@ -37,8 +37,12 @@ pub fn number(scalar: &Scalar) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// `1h30m`, `1.5m`: seconds.
-pub fn units(text: &str) -> Option<f64> {
+/// Seconds in a day.
+const DAY: f64 = 86_400.0;
+
+/// `1h30m`, `1.5m`: seconds. With `d` for days only in keys of ours: in those of the original it would be a value that the original
+/// refuses.
+pub fn units(text: &str, days: bool) -> Option<f64> {
     let mut rest = text.trim();
     if rest.is_empty() {
         return None;
@@ -51,6 +55,7 @@ pub fn units(text: &str) -> Option<f64> {
             b's' => 1.0,
             b'm' => 60.0,
             b'h' => 3_600.0,
+            b'd' if days => DAY,
             _ => return None,
         };
         seconds += amount * unit;
@@ -72,11 +77,16 @@ mod tests {
 
     #[test]
     fn durations_with_units() {
-        assert_eq!(units("1h30m"), Some(5_400.0));
-        assert_eq!(units("1.5m"), Some(90.0));
-        assert_eq!(units("0s"), Some(0.0));
-        for wrong in ["", "m", "5d", "5 m", "-5m", "5m3", "1..5m", "5é"] {
-            assert_eq!(units(wrong), None, "{wrong}");
+        for days in [false, true] {
+            assert_eq!(units("1h30m", days), Some(5_400.0));
+            assert_eq!(units("1.5m", days), Some(90.0));
+            assert_eq!(units("0s", days), Some(0.0));
+            for wrong in ["", "m", "5 m", "-5m", "5m3", "1..5m", "5é", "5D", "d"] {
+                assert_eq!(units(wrong, days), None, "{wrong}");
+            }
         }
+        assert_eq!(units("7d", true), Some(604_800.0));
+        assert_eq!(units("1d12h", true), Some(129_600.0));
+        assert_eq!(units("5d", false), None);
     }
 }

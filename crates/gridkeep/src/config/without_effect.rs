@@ -89,5 +89,6 @@ fn written<'t>(tree: &'t Tree<'_>) -> Option<&'t Origin> {
         Tree::Text(_, origin) | Tree::Secret(_, origin) => {
             origin.file().is_some().then_some(origin)
         }
+        Tree::Unset(_) => None,
     }
 }

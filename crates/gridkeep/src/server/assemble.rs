@@ -91,6 +91,7 @@ impl Issuers {
                 continue;
             }
             let (client, issuer) = (known.client.clone(), issuer.clone());
+            let stopped = known.stop.subscribe();
             tokio::spawn(async move {
                 match client.metadata().await {
                     Ok(metadata) => {
@@ -100,6 +101,8 @@ impl Issuers {
                             tracing::warn!("{finding}");
                         }
                     }
+                    // A client that is being stopped says nothing of its issuer.
+                    Err(_) if *stopped.borrow() || stopped.has_changed().is_err() => {}
                     Err(error) => {
                         tracing::warn!(issuer = issuer.name.value, %error, "the issuer does not answer yet; its users are served as soon as it does")
                     }

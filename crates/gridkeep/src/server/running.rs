@@ -241,7 +241,12 @@ impl Running {
         warn_of_what_needs_a_restart(&changes);
         telemetry::in_force(new);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new.clone();
-        tracing::info!(changes = changes.len(), "configuration reloaded");
+        // What this node has published itself comes back to it, and is in force already.
+        if occasion == Occasion::Seen && changes.is_empty() {
+            tracing::debug!("the configuration that all nodes share is in force here already");
+        } else {
+            tracing::info!(changes = changes.len(), "configuration reloaded");
+        }
         Ok(settled.published)
     }
 }

@@ -136,6 +136,7 @@ fn database(store: &Store) -> Database {
         store: store.clone(),
         caches: None,
         level: std::sync::Arc::new(Level::new(LEVEL)),
+        troubles: std::sync::Arc::default(),
     }
 }
 

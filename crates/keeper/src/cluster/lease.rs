@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::database;
 use crate::failure::Failure;
 use crate::keeper::Keeper;
 
@@ -22,7 +21,7 @@ impl Keeper {
         }
         let holder = format!("{} {}", self.inner.options.node, self.inner.process);
         let lease = self.inner.db.store.lease(what, &holder, LIFE).await;
-        let Some(lease) = lease.map_err(|error| database::failure(&error))? else {
+        let Some(lease) = lease.map_err(|error| self.inner.db.not_written(&error))? else {
             return Ok(false);
         };
         let mut work = std::pin::pin!(work);
@@ -37,7 +36,7 @@ impl Keeper {
                     tracing::info!(what, "another node goes on with this work");
                     return Ok(false);
                 }
-                Err(error) => return Err(database::failure(&error)),
+                Err(error) => return Err(self.inner.db.not_written(&error)),
             }
         };
         // One that is not given back lapses.

@@ -11,7 +11,7 @@ use super::XorShift;
 use crate::engine::{
     Engine, EngineStatus, RawCommitError, RawDue, RawEntry, RawPage, RawTransaction, RawWatch,
 };
-use crate::{Mark, Outcome, StoreError};
+use crate::{Mark, Outcome, Remedy, StoreError};
 
 /// An engine before another that fails at points chosen by a seed: before the other was asked, or after it has answered.
 pub struct FaultyEngine {
@@ -162,6 +162,7 @@ impl Engine for FaultyEngine {
             return Err(StoreError::Unavailable {
                 cause,
                 outcome: Outcome::Unknown,
+                remedy: Remedy::Wait,
             }
             .into());
         }

@@ -147,7 +147,7 @@ impl Differ<'_> {
                 Impact::Unnoticed,
                 &format!("{key}.ca_file"),
                 what,
-                "Nobody, if the issuer's certificate is one of theirs.",
+                "Nobody notices, if the issuer's certificate is one of theirs.",
                 &origin,
             );
         }
@@ -159,7 +159,7 @@ impl Differ<'_> {
         };
         if plain(&was.authorization_params) != plain(&now.authorization_params) {
             let what = "The extra parameters of login requests change.".to_owned();
-            let affected = "People who log in from now on.";
+            let affected = "People who log in from now on meet them at the issuer.";
             self.push(
                 Impact::NextLogin,
                 &format!("{key}.authorization_params"),
@@ -208,7 +208,7 @@ impl Differ<'_> {
                 Impact::Unnoticed,
                 &format!("{key}.request_timeout"),
                 "How often and how patiently the issuer is asked changes.".to_owned(),
-                "Nobody, as long as the issuer keeps to it.",
+                "Nobody notices, as long as the issuer keeps to it.",
                 &now.name.origin,
             );
         }
@@ -220,7 +220,7 @@ impl Differ<'_> {
                 &format!("{key}.refresh_token_life"),
                 "How long the issuer is believed to keep an unused refresh token changes."
                     .to_owned(),
-                "Nobody: unused logins are refreshed in time for it, and metrics and alerts go by it.",
+                "Nobody notices: unused logins are refreshed in time for it, and metrics and alerts go by it.",
                 now.refresh_token_life
                     .as_ref()
                     .map_or(&now.name.origin, |life| &life.origin),
@@ -248,7 +248,7 @@ impl Differ<'_> {
                 .or(was.secret.as_ref())
                 .map(|secret| secret.origin.clone())
                 .unwrap_or_default();
-            let affected = "Nobody, if the issuer knows the new one: credentials go on, the next request uses it.";
+            let affected = "Nobody notices, if the issuer knows the new one: credentials go on, the next request uses it.";
             self.push(
                 Impact::Unnoticed,
                 &format!("{key}.secret"),
@@ -271,7 +271,7 @@ impl Differ<'_> {
                 .client_auth
                 .as_ref()
                 .map_or(&now.public_client.origin, |auth| &auth.origin);
-            let affected = "Nobody, if the issuer accepts it: credentials go on.";
+            let affected = "Nobody notices, if the issuer accepts it: credentials go on.";
             self.push(
                 Impact::Unnoticed,
                 &format!("{key}.client_auth"),
@@ -288,7 +288,7 @@ impl Differ<'_> {
                 .or(was.private_key.as_ref())
                 .map(|file| file.origin.clone())
                 .unwrap_or_default();
-            let affected = "Nobody, if the issuer knows the new key.";
+            let affected = "Nobody notices, if the issuer knows the new key.";
             self.push(
                 Impact::Unnoticed,
                 &format!("{key}.private_key"),

@@ -164,12 +164,12 @@ impl Differ<'_> {
                     let (what, affected) = if registration.value {
                         (
                             "People may register their own keys.",
-                            "Everybody, at the next login with --registerssh.",
+                            "Everybody can do so at the next login with --registerssh.",
                         )
                     } else {
                         (
                             "People may no longer register their own keys.",
-                            "Whoever has no key yet; keys registered before go on working.",
+                            "Whoever has no key yet can not add one; keys registered before go on working.",
                         )
                     };
                     self.push(
@@ -181,22 +181,24 @@ impl Differ<'_> {
                     );
                 }
                 if was.cross_issuer.value != cross.value {
-                    let (impact, what) = if cross.value {
+                    let (impact, what, affected) = if cross.value {
                         (
                             Impact::FromNowOn,
                             "A key registered through one issuer opens credentials of all issuers.",
+                            "Whoever logs in with an ssh key reaches more credentials.",
                         )
                     } else {
                         (
                             Impact::AccessEnds,
                             "A key opens credentials of the issuer it was registered through only.",
+                            "Whoever logs in with an ssh key at another issuer can do so no longer.",
                         )
                     };
                     self.push(
                         impact,
                         "ssh.cross_issuer",
                         what.to_owned(),
-                        "Whoever logs in with an ssh key.",
+                        affected,
                         &cross.origin,
                     );
                 }
@@ -209,46 +211,64 @@ impl Differ<'_> {
         let (old, new) = (&self.old.gridkeep, &self.new.gridkeep);
         if old.ssh_rsa_sha1.value != new.ssh_rsa_sha1.value {
             let origin = new.ssh_rsa_sha1.origin.clone();
-            let (impact, what) = if new.ssh_rsa_sha1.value {
+            let (impact, what, affected) = if new.ssh_rsa_sha1.value {
                 (
                     Impact::FromNowOn,
                     "RSA keys with SHA-1 signatures may log in.",
+                    "Users of the original htgettoken with an RSA key can log in.",
                 )
             } else {
                 (
                     Impact::AccessEnds,
                     "RSA keys with SHA-1 signatures may log in no longer.",
+                    "Users of the original htgettoken with an RSA key are refused.",
                 )
             };
             self.push(
                 impact,
                 "gridkeep.ssh.rsa_sha1",
                 what.to_owned(),
-                "Users of the original htgettoken with an RSA key.",
+                affected,
                 &origin,
             );
         }
         let directory = |config: &GridkeepConfig| {
-            config
-                .ssh_authorized_keys
-                .as_ref()
-                .map_or("nowhere".to_owned(), |path| path.display().to_string())
+            let path = config.ssh_authorized_keys.as_ref();
+            path.map(|path| path.value.display().to_string())
         };
         let (was, now) = (directory(old), directory(new));
         if was != now {
+            let (impact, what, affected) = match (was, now) {
+                // Nobody has stood in no directory.
+                (None, now) => (
+                    Impact::FromNowOn,
+                    format!(
+                        "Keys that administrators supply are read from {}.",
+                        now.unwrap_or_default()
+                    ),
+                    "Whoever's key stands there can log in with it.",
+                ),
+                (Some(was), None) => (
+                    Impact::AccessEnds,
+                    format!(
+                        "Keys that administrators supply are no longer read; they were from {was}."
+                    ),
+                    "Whoever logs in with an ssh key that stands there can do so no longer.",
+                ),
+                (Some(was), Some(now)) => (
+                    Impact::AccessEnds,
+                    format!("Keys that administrators supply are read from {now}, not from {was}."),
+                    "Whoever logs in with an ssh key that stands in the old directory only can do so no longer.",
+                ),
+            };
             let origin = new
                 .ssh_authorized_keys
                 .as_ref()
                 .or(old.ssh_authorized_keys.as_ref())
                 .map(|path| path.origin.clone())
                 .unwrap_or_default();
-            self.push(
-                Impact::AccessEnds,
-                "gridkeep.ssh.authorized_keys",
-                format!("Keys that administrators supply are read from {now}, not from {was}."),
-                "Whoever logs in with an ssh key that stands in the old directory only.",
-                &origin,
-            );
+            let key = "gridkeep.ssh.authorized_keys";
+            self.push(impact, key, what, affected, &origin);
         }
     }
 
@@ -300,8 +320,8 @@ impl Differ<'_> {
                 now.block_interval.value
             );
             let affected = match now.per.value {
-                CountedBy::Address => "Addresses that send more requests than that.",
-                CountedBy::User => "Users who send more requests than that.",
+                CountedBy::Address => "Addresses that send more requests than that are refused.",
+                CountedBy::User => "Users who send more requests than that are refused.",
             };
             self.push(Impact::FromNowOn, &key, what, affected, &now.rate.origin);
         }

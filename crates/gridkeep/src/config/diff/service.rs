@@ -15,7 +15,7 @@ impl Differ<'_> {
                 "The service name changes from `{}` to `{}`.",
                 old.value, new.value
             );
-            let affected = "Everybody: clients need the new name, the certificate and the keytabs have to carry it.";
+            let affected = "Clients have to use the new name, and the certificate and the keytabs have to carry it.";
             self.push(
                 Impact::NextLogin,
                 "cluster.name",
@@ -76,7 +76,7 @@ impl Differ<'_> {
             let affected = if new.value == AuditLog::Off {
                 "No user; from now on nobody can tell who did what."
             } else {
-                "No user; whoever reads the log has to look there."
+                "No user notices; whoever reads the log has to look there."
             };
             self.push(
                 Impact::Restart,
@@ -92,8 +92,7 @@ impl Differ<'_> {
                 "This node's name changes from `{}` to `{}`.",
                 old.value, new.value
             );
-            let affected =
-                "No user; to the other nodes it is a new node, and the old one falls silent.";
+            let affected = "No user notices; to the other nodes it is a new node, and the old one falls silent.";
             self.push(
                 Impact::Restart,
                 "cluster.myname",
@@ -129,7 +128,7 @@ impl Differ<'_> {
                 Impact::Unnoticed,
                 "cluster",
                 what,
-                "No user, as long as the service name stays.",
+                "No user notices, as long as the service name stays.",
                 &origin,
             );
         }
@@ -226,23 +225,25 @@ impl Differ<'_> {
             if was != now {
                 let affected = match key {
                     "listen" | "plain_listen" => {
-                        "Clients, if they use an address that is no longer served."
+                        "Clients that use an address which is no longer served meet nobody there."
                     }
-                    "advertise" => "No user; the other nodes reach this one there.",
+                    "advertise" => "No user notices; the other nodes reach this one there.",
                     "data" => {
-                        "Everybody, unless the data is moved there first: an empty directory knows no login."
+                        "Everybody has to log in again, unless the data is moved there first: an empty directory knows no login."
                     }
                     "store" => {
-                        "Everybody, unless what is stored is copied there first (gridkeep store copy): another store knows no login."
+                        "Everybody has to log in again, unless what is stored is copied there first (gridkeep store copy): another store knows no login."
                     }
                     "seal.shamir" => {
-                        "Everybody: a store keeps the seal it was made with, so the server does not start on the one that is there."
+                        "Nobody is served: a store keeps the seal it was made with, so the server does not start on the one that is there."
                     }
                     "seal.key_file" => {
-                        "Nobody, if the file holds the same key; with another one the server does not start."
+                        "Nobody notices, if the file holds the same key; with another one the server does not start."
                     }
-                    "audit.on_failure" => "Nobody, as long as the audit log can be written.",
-                    _ => "Nobody but programs that use its sockets.",
+                    "audit.on_failure" => {
+                        "Nobody notices, as long as the audit log can be written."
+                    }
+                    _ => "Only programs that use its sockets notice.",
                 };
                 self.push(
                     Impact::Restart,
@@ -261,7 +262,7 @@ impl Differ<'_> {
                 Impact::Restart,
                 "gridkeep.store.etcd",
                 "The files of TLS, the upkeep or the quota change.".to_owned(),
-                "Nobody, if the members of etcd take the new certificate.",
+                "Nobody notices, if the members of etcd take the new certificate.",
                 &now.prefix.origin,
             );
         }
@@ -278,7 +279,7 @@ impl Differ<'_> {
                 Impact::NextLogin,
                 "gridkeep.other_urls",
                 format!("Browsers may also come back to: {}.", shown(&list(new))),
-                "People whose client uses one of those addresses.",
+                "People whose client uses one of those addresses can log in with it, and others no longer.",
                 &origin.map(|url| url.origin.clone()).unwrap_or_default(),
             );
         }
@@ -306,7 +307,7 @@ impl Differ<'_> {
                 Impact::FromNowOn,
                 "gridkeep.keep_removed",
                 "The time that credentials of removed issuers and roles are kept changes.".to_owned(),
-                "Nobody, unless something was removed: its credentials are deleted after the new time.",
+                "Nobody notices, unless something was removed: its credentials are deleted after the new time.",
                 &origin.map(|kept| kept.origin.clone()).unwrap_or_default(),
             );
         }
@@ -345,7 +346,7 @@ impl Differ<'_> {
                 Impact::NextLogin,
                 "gridkeep.tokens",
                 "The life of tokens changes.".to_owned(),
-                "Tokens made from now on, and older ones when they are renewed.",
+                "Tokens made from now on have the new one, and older ones when they are renewed.",
                 &origin,
             );
         }
@@ -354,7 +355,7 @@ impl Differ<'_> {
                 "The certificate is taken from {}.",
                 new.certificate.value.display()
             );
-            let affected = "Nobody, if clients trust it and it carries the service name.";
+            let affected = "Nobody notices, if clients trust it and it carries the service name.";
             self.push(
                 Impact::Restart,
                 "gridkeep.tls",
@@ -403,7 +404,7 @@ impl Differ<'_> {
                 Impact::AccessEnds,
                 "gridkeep.operators",
                 what,
-                "Those named, at once.",
+                "Those named lose that power at once.",
                 &old.operators[at].issuer.origin,
             );
         }
@@ -420,7 +421,7 @@ impl Differ<'_> {
                     Impact::FromNowOn,
                     "gridkeep.robots",
                     what.clone(),
-                    "Those named, at their next login.",
+                    "Those named can do so from their next login on.",
                     &rule.issuer.origin,
                 );
             }
@@ -431,7 +432,7 @@ impl Differ<'_> {
                     Impact::AccessEnds,
                     "gridkeep.robots",
                     format!("No longer: {what}"),
-                    "Those named, at once; the robots' tokens go on until they are withdrawn.",
+                    "Those named can do so no longer, at once; the robots' tokens go on until they are withdrawn.",
                     &rule.issuer.origin,
                 );
             }

@@ -28,4 +28,4 @@ impl Differ<'_> {
     }
 }
 
-const UNNOTICED: &str = "No user; whoever watches the server has to know.";
+const UNNOTICED: &str = "No user notices; whoever watches the server has to know.";

@@ -28,7 +28,7 @@ impl Differ<'_> {
             push(
                 &format!("{key}.token_ttl"),
                 "The life of the tokens of its logins changes.",
-                "People who log in from now on; tokens made before keep their life.",
+                "People who log in from now on get the new one; tokens made before keep their life.",
                 &origin,
             );
         }
@@ -36,7 +36,7 @@ impl Differ<'_> {
             push(
                 &format!("{key}.token_bound_cidrs"),
                 "The addresses its logins may be used from change.",
-                "People who log in from now on; tokens made before keep their addresses.",
+                "People who log in from now on are bound to the new ones; tokens made before keep their addresses.",
                 &origin,
             );
         }
@@ -44,7 +44,7 @@ impl Differ<'_> {
             push(
                 &format!("{key}.bound_claims"),
                 "The claims that a login needs change.",
-                "People who log in from now on; logins made before go on.",
+                "People who log in from now on need them; logins made before go on.",
                 &origin,
             );
         }

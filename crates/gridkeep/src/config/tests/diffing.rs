@@ -151,9 +151,9 @@ fn each_change_names_its_effect() {
         (
             "gridkeep:\n",
             "gridkeep:\n  ssh: {authorized_keys: /etc/keys}\n",
-            AccessEnds,
+            FromNowOn,
             "gridkeep.ssh.authorized_keys",
-            "from /etc/keys, not from nowhere",
+            "are read from /etc/keys. Whoever's key stands there can log in with it.",
         ),
         (
             "rate: 5",
@@ -412,6 +412,12 @@ fn what_is_in_effect_is_shown_with_places_and_without_secrets() {
         "          - wlcg  # /etc/htvault-config/config.d/0.yaml:10",
         "    policydomain: \"@lab.example\"  # /etc/htvault-config/config.d/0.yaml:12",
         "    - \"[::]:8200\"  # built-in default",
+        "  # tokens.default_ttl: 2419200s  # built-in default",
+        "  # tokens.max_ttl: 2419200s  # built-in default",
+        "  # keep_removed: 604800s  # built-in default",
+        "  # keep_alive.limit: 15552000s  # built-in default",
+        "  trusted_proxies: []",
+        "  # seal.key_file: the systemd credential gridkeep-root-key, else gridkeep-root.key above config.d  # built-in default",
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
     }
@@ -453,6 +459,14 @@ fn the_commands_say_what_they_found_and_return_it() {
     assert!(
         said.starts_with("[login again] issuers[default].url: It changes from")
             && said.contains("1 change; one of them"),
+        "{said}"
+    );
+    let new = loaded(&[&BASE.replace("tokens.lab.example", "keys.lab.example")]);
+    commands::show_diff(&old, &new, &|_| None, &mut out, &mut notes).unwrap();
+    let said = text(std::mem::take(&mut out));
+    assert!(
+        said.contains("Clients have to use the new name")
+            && said.contains("at once, but 2 of them show at the next login"),
         "{said}"
     );
     assert_eq!(

@@ -237,6 +237,10 @@ fn a_wrong_setting_of_our_own_refuses_everything() {
         ),
         ("gridkeep: {tokens: {max_ttl: 0}}", "less than a second"),
         ("gridkeep: {keep_removed: x}", "not a duration"),
+        (
+            "gridkeep: {keep_removed: 7 days}",
+            "numbers with d, h, m or s such as 7d",
+        ),
         ("gridkeep: yes", "a mapping is wanted"),
         ("gridkeep: {lisen: '[::1]:1'}", "Did you mean `listen`?"),
         ("gridkeep: {token: {max_ttl: 1h}}", "Did you mean `tokens`?"),

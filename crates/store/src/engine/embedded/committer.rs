@@ -21,6 +21,9 @@ use crate::{Outcome, StoreError};
 pub(crate) const QUEUE: usize = 1024;
 /// Most bytes written at once, so that redb's write buffer (half its cache) holds a batch.
 const BATCH_BYTES: usize = 6 * 1024 * 1024;
+/// What has to be free beside the reserve before a disk that was full is called one with room: a write may do without more, out of what
+/// is free inside the file, while the next one can not.
+const ROOM: u64 = 1024 * 1024;
 /// How long a batch waits, at most, for those who were in the last one and are likely to come again; it stops waiting when
 /// nobody has come for [`QUIET`]. Together far less than what is won: a flush to disk per batch.
 const GATHER: Duration = Duration::from_millis(1);
@@ -231,7 +234,10 @@ impl Committer {
             return;
         }
         match self.write(&batch) {
-            Ok(done) => self.acknowledge(batch, &done),
+            Ok(done) => {
+                self.look_for_room(&batch, &done);
+                self.acknowledge(batch, &done);
+            }
             Err((Failure::Full, Outcome::NotApplied)) => {
                 self.note_full(true);
                 self.release_reserve();
@@ -251,7 +257,8 @@ impl Committer {
         }
     }
 
-    /// While the disk is full, lets pass what needs no room, and everything again once the reserve can be taken back.
+    /// While the disk is full, lets pass what needs no room, and everything else when the reserve is there: whether there is room for
+    /// more than the reserve, only the write itself tells.
     fn admit(&self, batch: Vec<Pending>) -> Vec<Pending> {
         if !self.refusal.full.load(Ordering::Relaxed) {
             return batch;
@@ -259,7 +266,7 @@ impl Committer {
         if batch
             .iter()
             .any(|pending| !may_use_reserve(&pending.transaction))
-            && self.take_reserve()
+            && self.reserve().is_ok()
         {
             return batch;
         }
@@ -359,13 +366,29 @@ impl Committer {
         self.file.hub.gap();
     }
 
-    /// True if there is room for the reserve, which ends the refusals.
-    pub(crate) fn take_reserve(&self) -> bool {
-        let taken = self
-            .disk
-            .reserve(&directory::reserve(&self.directory), self.reserve_bytes);
-        self.note_full(taken.is_err());
-        taken.is_ok()
+    /// Calls the disk one with room again when something that needs room was written while the reserve was there, and more is free.
+    fn look_for_room(&self, batch: &[Pending], done: &Batch) {
+        let full = self.refusal.full.load(Ordering::Relaxed);
+        let wrote = || {
+            let mut answers = batch.iter().zip(&done.outcomes);
+            answers
+                .any(|(pending, outcome)| outcome.is_ok() && !may_use_reserve(&pending.transaction))
+        };
+        // A disk that does not say how much is free has proved itself by the write.
+        let more = || !matches!(self.disk.free(&self.directory), Ok(free) if free < ROOM);
+        if full && wrote() && more() {
+            self.note_full(false);
+        }
+    }
+
+    /// Takes the reserve at the start; without it the disk is called full.
+    pub(crate) fn take_reserve(&self) {
+        self.note_full(self.reserve().is_err());
+    }
+
+    fn reserve(&self) -> std::io::Result<()> {
+        let path = directory::reserve(&self.directory);
+        self.disk.reserve(&path, self.reserve_bytes)
     }
 
     pub(crate) fn release_reserve(&self) {

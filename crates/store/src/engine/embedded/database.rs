@@ -587,11 +587,16 @@ impl Failure {
             Self::Full if outcome == crate::Outcome::Unknown => StoreError::Unavailable {
                 cause: "the disk is full".to_owned(),
                 outcome,
+                remedy: crate::Remedy::Disk,
             },
             Self::Full => StoreError::Full {
                 path: directory.to_owned(),
             },
-            Self::Broken(cause) => StoreError::Unavailable { cause, outcome },
+            Self::Broken(cause) => StoreError::Unavailable {
+                cause,
+                outcome,
+                remedy: crate::Remedy::Disk,
+            },
             Self::Corrupt(what) => StoreError::Damaged {
                 what: format!("the data file in {} ({what})", directory.display()),
             },

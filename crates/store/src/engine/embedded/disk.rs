@@ -46,6 +46,8 @@ pub trait Disk: Send + Sync + 'static {
     fn reserve(&self, path: &Path, bytes: u64) -> io::Result<()>;
     /// Gives back what [`Disk::reserve`] took.
     fn release(&self, path: &Path) -> io::Result<()>;
+    /// Bytes that are free for us where this directory is.
+    fn free(&self, directory: &Path) -> io::Result<u64>;
 }
 
 /// The disk of this host.
@@ -133,6 +135,13 @@ impl Disk for HostDisk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    fn free(&self, directory: &Path) -> io::Result<u64> {
+        let space = nix::sys::statvfs::statvfs(directory).map_err(io::Error::from)?;
+        Ok(space
+            .blocks_available()
+            .saturating_mul(space.fragment_size()))
     }
 }
 

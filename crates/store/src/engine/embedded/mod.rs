@@ -27,7 +27,7 @@ use super::{
     Engine, EngineStatus, RawCommitError, RawDue, RawEntry, RawPage, RawTransaction, RawWatch,
 };
 use crate::clock::BootClock;
-use crate::{Mark, Outcome, StoreError};
+use crate::{Mark, Outcome, Remedy, StoreError};
 
 mod backend;
 mod committer;
@@ -251,6 +251,7 @@ impl Engine for Embedded {
             Err(StoreError::Unavailable {
                 cause: "the committer has stopped".to_owned(),
                 outcome: Outcome::Unknown,
+                remedy: Remedy::Disk,
             }
             .into())
         })

@@ -14,9 +14,10 @@ use super::proto::{
     DeleteRangeRequest, PUT, PutRequest, PutResponse, RangeRequest, Request, RequestOp, TXN,
     TxnRequest, TxnResponse,
 };
-use super::rpc::{Repeat, Trouble};
+use super::rpc::Repeat;
 use super::transaction::{Found, Plan, guarded_version, remember, wanted};
-use super::{RawCommitError, RawTransaction, Shared, revision_of, unknown};
+use super::trouble::Trouble;
+use super::{RawCommitError, RawTransaction, Shared, revision_of};
 use crate::engine::RawGuard;
 use crate::{StoreError, sealing};
 
@@ -227,11 +228,8 @@ impl Shared {
                         return Ok(self.version(revision));
                     }
                     Fate::NotApplied if began.elapsed() < AGAIN => {}
-                    Fate::NotApplied => {
-                        let cause = format!("{}: {cause}", self.place);
-                        return Err(StoreError::unavailable(cause).into());
-                    }
-                    Fate::Unknown => return Err(unknown(&self.place, &cause).into()),
+                    Fate::NotApplied => return Err(self.error(Trouble::NotDone(cause)).into()),
+                    Fate::Unknown => return Err(self.error(Trouble::Lost(cause)).into()),
                 },
                 Err(trouble) => {
                     if trouble == Trouble::NoSpace {

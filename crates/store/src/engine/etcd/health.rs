@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Settings;
 use super::proto::{STATUS, StatusRequest, StatusResponse};
 use super::rpc::Rpc;
+use super::trouble::{Tells, Trouble};
 use crate::StoreError;
 
 /// How long a member may take to answer.
@@ -23,7 +24,7 @@ pub struct MemberHealth {
 /// What a member says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberState {
-    /// Version of etcd.
+    /// Version of etcd; empty where it has no leader and says nothing else.
     pub version: String,
     /// Whether it knows a leader; without one nothing can be written.
     pub has_leader: bool,
@@ -48,16 +49,23 @@ pub async fn health(settings: &Settings) -> Result<Vec<MemberHealth>, StoreError
             .await;
         members.push(MemberHealth {
             endpoint: endpoint.clone(),
-            state: answer
-                .map(|status| MemberState {
+            state: match answer {
+                Ok(status) => Ok(MemberState {
                     version: status.version,
                     has_leader: status.leader != 0,
                     complaints: status.errors,
-                })
-                .map_err(|trouble| match trouble.into_error(endpoint) {
-                    StoreError::Unavailable { cause, .. } => cause,
-                    other => other.to_string(),
                 }),
+                // It answers, and without a leader that is all it says.
+                Err(Trouble::NotDone(cause)) if cause.tells == Tells::NoLeader => Ok(MemberState {
+                    version: String::new(),
+                    has_leader: false,
+                    complaints: Vec::new(),
+                }),
+                Err(Trouble::NotDone(cause) | Trouble::Lost(cause) | Trouble::Refused(cause)) => {
+                    Err(cause.what)
+                }
+                Err(other) => Err(other.into_error(endpoint).to_string()),
+            },
         });
     }
     Ok(members)

@@ -12,7 +12,8 @@ use super::proto::{
     Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, Request, RequestOp, TXN,
     TxnRequest, TxnResponse,
 };
-use super::rpc::{Repeat, Trouble};
+use super::rpc::Repeat;
+use super::trouble::Trouble;
 use super::{Shared, revision_of};
 use crate::StoreError;
 use crate::clock::BootClock;

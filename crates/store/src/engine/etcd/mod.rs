@@ -24,13 +24,14 @@ use self::proto::{
     Compare, DeleteRangeRequest, KeyValue, RANGE, RangeRequest, RangeResponse, Request, RequestOp,
     TXN, TxnRequest, TxnResponse,
 };
-use self::rpc::{Repeat, Rpc, Trouble};
+use self::rpc::{Repeat, Rpc};
+use self::trouble::Trouble;
 use self::upkeep::Looks;
 use super::{
     Engine, EngineStatus, RawCommitError, RawDue, RawEntry, RawPage, RawTransaction, RawWatch,
 };
+use crate::StoreError;
 use crate::watch::Hub;
-use crate::{Outcome, StoreError};
 
 mod commit;
 mod connect;
@@ -39,10 +40,12 @@ mod health;
 mod hints;
 mod layout;
 mod lease;
+mod member;
 mod open;
 mod proto;
 mod rpc;
 mod transaction;
+mod trouble;
 mod upkeep;
 
 pub use connect::Tls;
@@ -491,13 +494,5 @@ impl Engine for EtcdEngine {
 impl Drop for EtcdEngine {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
-    }
-}
-
-/// A commit whose outcome is not known.
-fn unknown(place: &str, cause: &str) -> StoreError {
-    StoreError::Unavailable {
-        cause: format!("{place}: {cause}"),
-        outcome: Outcome::Unknown,
     }
 }

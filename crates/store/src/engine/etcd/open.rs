@@ -18,7 +18,8 @@ use super::lease::{Leases, look};
 use super::proto::{
     Compare, DeleteRangeRequest, PUT, PutRequest, PutResponse, RangeRequest, Request, TxnRequest,
 };
-use super::rpc::{Repeat, Rpc, Trouble};
+use super::rpc::{Repeat, Rpc};
+use super::trouble::Trouble;
 use super::upkeep::{self, Looks, Upkeep};
 use super::{EtcdEngine, Shared, Tls, behind, revision_of};
 use crate::bootstrap::FORMAT_KEY;

@@ -9,17 +9,18 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use prost::Message;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, ConnectError, Request, Status, Streaming};
+use tonic::transport::Channel;
+use tonic::{Request, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::connect::{Connector, Tls};
-use crate::{Outcome, StoreError};
+use super::connect::Tls;
+use super::member::Member;
+use super::trouble::{Cause, Tells, Trouble};
+use crate::StoreError;
 
 /// How long answers are waited for.
 #[derive(Clone, Copy, Debug)]
@@ -65,121 +66,6 @@ impl Repeat {
 const PAUSE: Duration = Duration::from_millis(100);
 /// Rounds, where nobody even takes a connection.
 const ROUNDS_UNCONNECTED: usize = 3;
-/// etcd refuses more frequent pings than one in 5 s as abuse.
-const PING_EVERY: Duration = Duration::from_secs(6);
-const PING_TIMEOUT: Duration = Duration::from_secs(3);
-const WINDOW: u32 = 4 * 1024 * 1024;
-
-/// Why a call brought no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// Nobody took the request, or whoever took it has refused it before doing anything: it may be sent again.
-    NotDone(String),
-    /// Whether the request was carried out is not known.
-    Lost(String),
-    /// The database of etcd has reached its quota.
-    NoSpace,
-    /// The revision asked for has been compacted away.
-    Compacted,
-    /// etcd will refuse this for ever: no permission, or a request it does not understand.
-    Refused(String),
-}
-
-impl Trouble {
-    pub(crate) fn into_error(self, place: &str) -> StoreError {
-        let (cause, outcome) = match self {
-            Self::NotDone(cause) => (cause, Outcome::NotApplied),
-            Self::Lost(cause) => (cause, Outcome::Unknown),
-            Self::NoSpace => {
-                return StoreError::QuotaReached {
-                    place: place.to_owned(),
-                };
-            }
-            Self::Compacted => (
-                "what was read has been compacted away meanwhile".to_owned(),
-                Outcome::NotApplied,
-            ),
-            Self::Refused(cause) => (cause, Outcome::NotApplied),
-        };
-        StoreError::Unavailable {
-            cause: format!("{place}: {cause}"),
-            outcome,
-        }
-    }
-}
-
-/// How long a failed connection is not tried again: those who ask meanwhile learn of it at once.
-const REST: Duration = Duration::from_millis(100);
-
-struct Member {
-    name: String,
-    endpoint: Endpoint,
-    connector: Connector,
-    slot: Mutex<Slot>,
-}
-
-/// The connection to a member. One task makes it while the others wait, and one that has let somebody wait in vain is given up: after
-/// the network was away a new one works at once, an old one only when the kernel tries it again.
-#[derive(Default)]
-struct Slot {
-    channel: Option<Channel>,
-    number: u64,
-    failed: Option<(Instant, String)>,
-}
-
-impl Member {
-    async fn channel(&self) -> Result<(u64, Channel), String> {
-        let mut slot = self.slot.lock().await;
-        if let Some(channel) = &slot.channel {
-            return Ok((slot.number, channel.clone()));
-        }
-        if let Some((at, cause)) = &slot.failed
-            && at.elapsed() < REST
-        {
-            return Err(cause.clone());
-        }
-        match self
-            .endpoint
-            .connect_with_connector(self.connector.clone())
-            .await
-        {
-            Ok(channel) => {
-                slot.number += 1;
-                slot.failed = None;
-                slot.channel = Some(channel.clone());
-                Ok((slot.number, channel))
-            }
-            Err(error) => {
-                let cause = causes(&error);
-                slot.failed = Some((Instant::now(), cause.clone()));
-                Err(cause)
-            }
-        }
-    }
-
-    /// Gives a connection up; who holds the slot at this moment makes another anyway.
-    fn forget(&self, number: u64) {
-        if let Ok(mut slot) = self.slot.try_lock()
-            && slot.number == number
-        {
-            slot.channel = None;
-        }
-    }
-}
-
-/// An error and what brought it about, as one text without repetitions.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut deeper = error.source();
-    while let Some(error) = deeper {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        deeper = error.source();
-    }
-    text
-}
 
 /// The members of an etcd cluster, of which one is asked until it fails.
 pub(crate) struct Rpc {
@@ -193,24 +79,7 @@ impl Rpc {
     pub(crate) fn new(endpoints: &[String], tls: Option<Arc<Tls>>) -> Result<Self, StoreError> {
         let members = endpoints
             .iter()
-            .map(|name| {
-                let connector = Connector::new(name, tls.clone())?;
-                // The connector does TLS: to the library it is a plain connection.
-                let endpoint = Endpoint::from_shared(format!("http://{}", connector.authority()))
-                    .map_err(|error| StoreError::Connection {
-                        problem: format!("the endpoint {name:?} is no address ({error})"),
-                    })?
-                    .http2_keep_alive_interval(PING_EVERY)
-                    .keep_alive_timeout(PING_TIMEOUT)
-                    .initial_stream_window_size(WINDOW)
-                    .initial_connection_window_size(WINDOW);
-                Ok(Member {
-                    name: name.clone(),
-                    endpoint,
-                    connector,
-                    slot: Mutex::default(),
-                })
-            })
+            .map(|name| Member::new(name, tls.clone()))
             .collect::<Result<Vec<_>, StoreError>>()?;
         Ok(Self {
             members,
@@ -238,7 +107,7 @@ impl Rpc {
         let deadline = Instant::now() + self.waits.all;
         let mut round = 0;
         let mut failed = Asked {
-            trouble: Trouble::NotDone("no endpoint is configured".to_owned()),
+            trouble: Trouble::NotDone(Cause::nobody()),
             connected: false,
         };
         loop {
@@ -256,8 +125,8 @@ impl Rpc {
         }
     }
 
-    /// Asks each member at most once, the next when one has failed or, where that may be, is late. Answers the first answer, or what the
-    /// last one `failed` by and whether any was connected.
+    /// Asks each member at most once, the next when one has failed or, where that may be, is late. Answers the first answer, or the most
+    /// telling of what they `failed` by, here and in earlier rounds, and whether any was connected in this one.
     async fn ask_all<Q, A>(
         &self,
         path: &'static str,
@@ -290,11 +159,12 @@ impl Rpc {
                 Ok(Some((_, Ok(answer)))) => return Ok(answer),
                 Ok(Some((index, Err(asked)))) => {
                     failed.connected |= asked.connected;
-                    failed.trouble = asked.trouble;
-                    if matches!(failed.trouble, Trouble::NotDone(_) | Trouble::Lost(_)) {
+                    if matches!(asked.trouble, Trouble::NotDone(_) | Trouble::Lost(_)) {
                         self.leave(index);
                     }
-                    if !repeat.goes_on_after(&failed.trouble) {
+                    let goes_on = repeat.goes_on_after(&asked.trouble);
+                    failed.trouble = asked.trouble.after(failed.trouble);
+                    if !goes_on {
                         return Err(failed);
                     }
                 }
@@ -333,17 +203,14 @@ impl Rpc {
     {
         let index = self.current.load(Ordering::Relaxed) % self.members.len().max(1);
         let Some(member) = self.members.get(index) else {
-            return Err(Trouble::NotDone("no endpoint is configured".to_owned()));
+            return Err(Trouble::NotDone(Cause::nobody()));
         };
         let opening = async {
-            let (number, channel) = member
-                .channel()
-                .await
-                .map_err(|cause| Trouble::NotDone(format!("{}: {cause}", member.name)))?;
+            let (number, channel) = member.channel().await.map_err(Trouble::NotDone)?;
             let mut grpc = grpc(channel);
             grpc.ready()
                 .await
-                .map_err(|error| Trouble::NotDone(format!("{}: {error}", member.name)))?;
+                .map_err(|error| Trouble::NotDone(member.broke(&error)))?;
             let answers = grpc
                 .streaming(
                     with_leader(Request::new(requests)),
@@ -351,12 +218,15 @@ impl Rpc {
                     ProstCodec::default(),
                 )
                 .await
-                .map_err(|status| judge(&member.name, &status).0)?;
+                .map_err(|status| member.judge(&status).0)?;
             Ok((Connection { index, number }, answers.into_inner()))
         };
         timeout(self.waits.one, opening)
             .await
-            .unwrap_or_else(|_| Err(Trouble::Lost(format!("{} did not answer", member.name))))
+            .unwrap_or_else(|_| {
+                let cause = Cause::new(&member.name, Tells::Late, "it did not answer");
+                Err(Trouble::Lost(cause))
+            })
             .inspect_err(|_| self.leave(index))
     }
 
@@ -392,26 +262,22 @@ impl Rpc {
             connected: false,
         };
         let Some(member) = self.members.get(index) else {
-            return Err(unconnected(Trouble::NotDone("no such endpoint".to_owned())));
+            return Err(unconnected(Trouble::NotDone(Cause::nobody())));
         };
         let start = Instant::now();
         let (number, channel) = match timeout(wait, member.channel()).await {
             Ok(Ok(found)) => found,
-            Ok(Err(cause)) => {
-                let cause = format!("{}: {cause}", member.name);
-                return Err(unconnected(Trouble::NotDone(cause)));
-            }
+            Ok(Err(cause)) => return Err(unconnected(Trouble::NotDone(cause))),
             Err(_) => {
-                let cause = format!("{}: no connection came about", member.name);
+                let cause = Cause::new(&member.name, Tells::Late, "no connection came about");
                 return Err(unconnected(Trouble::NotDone(cause)));
             }
         };
         let asking = async {
             let mut grpc = grpc(channel);
-            grpc.ready().await.map_err(|error| {
-                let cause = format!("{}: {}", member.name, causes(&error));
-                (Trouble::NotDone(cause), true)
-            })?;
+            grpc.ready()
+                .await
+                .map_err(|error| (Trouble::NotDone(member.broke(&error)), true))?;
             grpc.unary(
                 with_leader(Request::new(request.clone())),
                 PathAndQuery::from_static(path),
@@ -419,7 +285,7 @@ impl Rpc {
             )
             .await
             .map(tonic::Response::into_inner)
-            .map_err(|status| judge(&member.name, &status))
+            .map_err(|status| member.judge(&status))
         };
         let mut patience = Patience {
             rpc: self,
@@ -435,7 +301,8 @@ impl Rpc {
             Ok(Err(judged)) => judged,
             Err(_) => {
                 let waited = start.elapsed().as_millis();
-                let cause = format!("{} did not answer within {waited} ms", member.name);
+                let what = format!("it did not answer within {waited} ms");
+                let cause = Cause::new(&member.name, Tells::Late, what);
                 (Trouble::Lost(cause), true)
             }
         };
@@ -492,35 +359,6 @@ fn with_leader<T>(mut request: Request<T>) -> Request<T> {
         .metadata_mut()
         .insert("hasleader", MetadataValue::from_static("true"));
     request
-}
-
-/// What an error of the transport or of etcd means, and whether the connection is to be given up. The texts are those of etcd's
-/// rpctypes, which are the same from 3.4 on.
-fn judge(member: &str, status: &Status) -> (Trouble, bool) {
-    let mut source = std::error::Error::source(status);
-    let from_transport = source.is_some();
-    while let Some(error) = source {
-        // The library connects anew by itself where a connection has ended.
-        if error.is::<ConnectError>() {
-            let cause = format!("{member}: {}", causes(error));
-            return (Trouble::NotDone(cause), true);
-        }
-        source = error.source();
-    }
-    let text = status.message();
-    let said = || format!("{member}: {text}");
-    let trouble = match status.code() {
-        Code::ResourceExhausted if text.contains("database space exceeded") => Trouble::NoSpace,
-        Code::ResourceExhausted if text.contains("too many requests") => Trouble::NotDone(said()),
-        Code::OutOfRange if text.contains("compacted") => Trouble::Compacted,
-        Code::Unavailable if text.contains("no leader") => Trouble::NotDone(said()),
-        Code::InvalidArgument
-        | Code::PermissionDenied
-        | Code::Unauthenticated
-        | Code::Unimplemented => Trouble::Refused(said()),
-        _ => Trouble::Lost(said()),
-    };
-    (trouble, from_transport)
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use super::proto::{
     DefragmentResponse, DeleteRangeRequest, RangeRequest, Request, RequestOp, STATUS,
     StatusRequest, StatusResponse, TxnRequest,
 };
-use super::rpc::{Repeat, Trouble};
+use super::rpc::Repeat;
+use super::trouble::Trouble;
 use super::{Shared, layout::end_of};
 use crate::StoreError;
 
