@@ -191,6 +191,12 @@ def test_keys_from_files(lab, user, agent):
     # It stands there for one issuer.
     log_in(lab, user, f"--credkey={user.user}", "--nossh", issuer="cms")
     assert by_agent(user, agent, issuer="cms").code == 1
+    # One that cannot be used is no proof that the key is not in it.
+    path.chmod(0o666)
+    outcome = by_agent(user, agent)
+    assert outcome.code == 1 and "is registered" not in str(outcome), outcome
+    # The original says of no failure what it was.
+    assert user.kind == "original" or "keep ssh keys cannot be used" in str(outcome), outcome
     path.unlink()
     assert by_agent(user, agent).code == 1
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 
@@ -240,6 +241,200 @@ def test_doctor_looks_at_keytabs(healthy, tmp_path):
     server.write_config()
     states, said = findings(server, 0)
     assert states["keytab"] == "doubtful" and "cannot be examined" in said, said
+
+
+def of(about, said):
+    """The findings about one thing."""
+    return [finding for finding in json.loads(said) if finding["about"] == about]
+
+
+def test_doctor_says_of_a_root_key_that_it_is_not_that_of_the_data(healthy, make_server, entry, make_issuer):
+    server, file = healthy, healthy.etc / "root.key"
+    assert "is that of the data" in findings(server, 0)[1]
+    own = file.read_text()
+    make_server([entry(make_issuer(name="second"))], name="another").stop()
+    others = (file.parents[2] / "another" / "etc" / "root.key").read_text()
+    store = server.directory / "data" / "store"
+    for runs in (True, False):
+        if not runs:
+            server.stop()
+            before = {path: path.stat().st_mtime_ns for path in [store, *store.iterdir()]}
+        code = 0 if runs else 1
+        file.write_text(own)
+        (found,) = of("root key", findings(server, code)[1])
+        assert found["state"] == "good" and "is that of the data" in found["what"], found
+        for content, part in [("garbage", "is not a root key"), (others, "the next start fails")]:
+            file.write_text(content)
+            (found,) = of("root key", findings(server, 1)[1])
+            assert found["state"] == "bad" and part in found["what"] and "mode 0600" in found["remedy"], found
+        file.unlink()
+        (found,) = of("root key", findings(server, 1)[1])
+        assert found["state"] == "bad" and "is not there, and the data cannot be opened without it" in found["what"], found
+        assert ("do not stop the server" in found["remedy"]) == runs, found
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.close(descriptor)
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert after == before, "it changes nothing"
+    file.write_text(own)
+    server.start()
+
+
+def test_a_server_whose_root_key_was_lost_gets_another_as_doctor_says(healthy, tmp_path):
+    server, file = healthy, healthy.etc / "root.key"
+    file.unlink()
+    assert "gridkeep operator rotate-root-key --key FILE" in findings(server, 1)[1]
+    done = gridkeep(server, "operator", "rotate-root-key", "--key", tmp_path / "new.key")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "new.key").rename(file)
+    assert findings(server, 0)[0]["root key"] == "good"
+    server.stop()
+    server.start()
+
+
+def test_doctor_asks_etcd_which_root_key_it_wants(etcd, make_issuer, make_server, entry):
+    server = make_server([entry(make_issuer(), name="default")], own={"store": {"etcd": {"endpoints": [etcd.client]}}})
+    file = server.etc / "root.key"
+    own = file.read_text()
+
+    def rotate():
+        done = gridkeep(server, "operator", "rotate-root-key")
+        assert done.returncode == 0, done.stderr
+
+    assert of("root key", json.dumps(told(server, "doctor", code=1)))[0]["state"] == "good"
+    rotate()
+    new = file.read_text()
+    # As on a node that was away while another one rotated.
+    for runs in (True, False):
+        if not runs:
+            server.stop()
+        file.write_text(own)
+        (found,) = of("root key", json.dumps(told(server, "doctor", code=1)))
+        assert found["state"] == "bad" and "another node" in found["remedy"], found
+        file.write_text(new)
+        (found,) = of("root key", json.dumps(told(server, "doctor", code=1)))
+        assert found["state"] == "good", found
+    file.unlink()
+    (found,) = of("root key", json.dumps(told(server, "doctor", code=1)))
+    assert found["state"] == "bad" and "is not there" in found["what"], found
+    etcd.stop()
+    (found,) = of("root key", json.dumps(told(server, "doctor", code=1)))
+    assert found["state"] == "doubtful" and "cannot be seen now" in found["what"], found
+
+
+@pytest.fixture
+def of_nobody(as_root, public, authority, make_issuer, make_server, entry):
+    """A server that does not run, whose data belongs to user 65534, and all of its files too."""
+    server = make_server([entry(make_issuer(), name="default")], below=public)
+    server.stop()
+    certificate, key = (str(file.rename(server.etc / file.name)) for file in authority.issue("nobodys"))
+    server.config["gridkeep"]["tls"] = {"certificate": certificate, "key": key}
+    (issuer,) = server.config["issuers"]
+    issuer["ca_file"] = shutil.copy(issuer["ca_file"], server.etc)
+    server.write_config()
+    for path in [server.directory, *server.directory.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    return server
+
+
+def test_doctor_judges_files_as_for_the_servers_user(of_nobody):
+    server = of_nobody
+    tls, root_key = server.config["gridkeep"]["tls"], server.etc / "root.key"
+    configuration = server.etc / "config.d" / "10-test.yaml"
+    server.config["kerberos"] = [{"name": "lab", "keytab": str(server.etc / "lab.keytab")}]
+    keytab_file = server.etc / "lab.keytab"
+    keytab_file.write_bytes(keytab("localhost"))
+    keytab_file.chmod(0o600)
+    server.write_config()
+    files = {"configuration": configuration, "certificate": tls["key"], "root key": root_key, "keytab": keytab_file}
+    for file in files.values():
+        os.chown(file, 65534, 65534)
+    states, said = findings(server, 1)
+    for about in files:
+        assert states[about] == ("doubtful" if about == "configuration" else "good"), f"{about}: {said}"
+    assert "cannot read" not in said
+    for about, file in files.items():
+        os.chown(file, 0, 0)
+        states, said = findings(server, 1)
+        (found,) = [finding for finding in of(about, said) if "cannot read" in finding["what"]]
+        assert found["what"].startswith("The server's user ") and f"{file} (root:root, mode 0600)" in found["what"], found
+        assert found["state"] == ("doubtful" if about == "keytab" else "bad") and "chown" in found["remedy"], found
+        assert all(finding["state"] != "good" for finding in of(about, said)), said
+        checked = gridkeep(server, "config", "check")
+        assert checked.returncode == 0 and "note: " in checked.stdout and f"cannot read {file}" in checked.stdout, checked.stdout
+        # What is proposed helps.
+        subprocess.run(found["remedy"], shell=True, check=True)
+        assert "cannot read" not in findings(server, 1)[1]
+        assert "cannot read" not in gridkeep(server, "config", "check").stdout
+        os.chown(file, 65534, 65534)
+    # The same of a directory above.
+    os.chown(server.etc, 0, 0)
+    server.etc.chmod(0o700)
+    (found,) = [finding for finding in json.loads(findings(server, 1)[1]) if "does not let it through" in finding["what"]]
+    assert f"{server.etc} (root:root, mode 0700)" in found["what"], found
+    subprocess.run(found["remedy"], shell=True, check=True)
+    assert "does not let it through" not in findings(server, 1)[1]
+
+
+def test_doctor_looks_at_files_of_ssh_keys(of_nobody):
+    server = of_nobody
+    keys = server.etc / "keys"
+    (keys / "default").mkdir(parents=True)
+    for path in (keys, keys / "default"):
+        path.chmod(0o755)
+    server.config["ssh"] = {"self-registration": "allowed"}
+    server.config["gridkeep"]["ssh"] = {"authorized_keys": str(keys)}
+    server.write_config()
+    os.chown(server.etc / "config.d" / "10-test.yaml", 65534, 65534)
+    assert findings(server, 1)[0]["ssh keys"] == "good"
+    file = keys / "default" / "alice"
+    for content, mode, part in [("", 0o666, "others can write it"), ("", 0o600, "cannot read"), ("from=x ssh-ed25519 AAAA\n", 0o644, "line 1 is left out")]:
+        file.write_text(content)
+        file.chmod(mode)
+        (found,) = of("ssh keys", findings(server, 1)[1])
+        assert found["state"] == "doubtful" and part in found["what"] and str(file) in found["what"], found
+        if "left out" not in part:
+            subprocess.run(found["remedy"], shell=True, check=True)
+            assert findings(server, 1)[0]["ssh keys"] == "good"
+    keys.chmod(0o666)
+    (found,) = of("ssh keys", findings(server, 1)[1])
+    assert found["state"] == "bad" and "503" in found["what"], found
+    keys.rename(server.etc / "elsewhere")
+    (found,) = of("ssh keys", findings(server, 1)[1])
+    assert found["state"] == "doubtful" and "cannot be looked into" in found["what"], found
+
+
+def test_doctor_says_one_thing_of_a_certificate(healthy, authority):
+    server = healthy
+    good = server.config["gridkeep"]["tls"]
+    other, other_key = authority.issue("other-name", hosts=("other.example",))
+    ended, ended_key = authority.issue("ended", days=-58.5, before=90)
+    for certificate, key, code, state, part, remedy in [
+        (other, other_key, 0, "doubtful", "is not valid for", ""), (good["certificate"], other_key, 1, "bad", "does not fit", "made for each other"),
+        (ended, ended_key, 1, "bad", "ended 59 days ago", "Renew"),
+    ]:
+        server.config["gridkeep"]["tls"] = {"certificate": str(certificate), "key": str(key)}
+        server.write_config()
+        (found,) = of("certificate", findings(server, code)[1])
+        assert found["state"] == state and part in found["what"] and remedy in found["remedy"], found
+    checked = gridkeep(server, "config", "check")
+    assert "warning: gridkeep.tls.certificate" in checked.stdout and "ended 59 days ago" in checked.stdout, checked.stdout
+    soon, soon_key = authority.issue("soon", days=2.5)
+    server.config["gridkeep"]["tls"] = {"certificate": str(soon), "key": str(soon_key)}
+    server.write_config()
+    checked = gridkeep(server, "config", "check", "--strict")
+    assert "note: gridkeep.tls.certificate" in checked.stdout and "ends in 2 days" in checked.stdout, checked.stdout
+
+
+def test_doctor_says_which_places_hold_no_configuration(as_root, everybodys):
+    """To an ordinary user before whom /etc/gridkeep is closed, and where there is nothing at all."""
+    for make, part in [
+        ("mkdir -p /etc/gridkeep/config.d && chmod 0770 /etc/gridkeep", "/etc/gridkeep/config.d: It cannot be read: Permission denied"),
+        ("true", "/etc/htvault-config/config.d: It cannot be read: No such file"),
+    ]:
+        script = f'mount -t tmpfs tmpfs /etc && {make} && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"'
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", everybodys, "doctor"], capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 1 and part in done.stdout, done.stdout + done.stderr
+        assert ("run this as root (sudo)" if "Permission" in part else "Nor is there /etc/gridkeep/config.d") in done.stdout, done.stdout
 
 
 def test_doctor_of_a_sealed_server(healthy):

@@ -73,6 +73,14 @@ def test_a_new_certificate_is_served_after_a_reload_and_a_wrong_one_is_not(world
     server.reload()
     assert served_certificate(server) != before
     assert client.read(token, key)[0] == 200
+    # Nor one that has ended, while the other has not.
+    served = served_certificate(server)
+    for new, file in zip(server.authority.issue("ended-before", days=-1, before=9), (certificate, private)):
+        shutil.copy(new, file)
+    server.reload()
+    assert served_certificate(server) == served
+    (told,) = [line for line in server.log().splitlines() if "the new certificate is not used" in line and "ended at" in line]
+    assert "ERROR" in told and f"{certificate} ended at" in told, told
 
 
 def test_the_audit_log_goes_on_in_a_new_file_after_rotation(world):
@@ -104,6 +112,9 @@ def test_a_reload_names_what_needs_a_restart(world):
     server.config["issuers"][0]["roles"][0]["scopes"].append("compute.read")
     server.reload()
     assert server.log().count("change only with a restart of the server") == 1
+    own["plain_listen"] = []
+    server.reload()
+    assert "gridkeep.plain_listen changes only with a restart of the server" in server.log()
 
 
 def test_an_operator_token_is_short_and_reads_no_access_tokens(world):

@@ -46,12 +46,12 @@ class Authority:
         )
         self.path = _write(directory / "ca.pem", self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, hosts=("localhost", "127.0.0.1", "::1"), days: int = 60):
-        """A certificate and key for `hosts`; returns their paths."""
+    def issue(self, name: str, hosts=("localhost", "127.0.0.1", "::1"), days: float = 60, before: float = 1 / 24):
+        """A certificate and key for `hosts`, valid from `before` days ago until in `days`; returns their paths."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate = (
-            self._builder(subject, self.certificate.subject, key, days)
+            self._builder(subject, self.certificate.subject, key, days, before)
             .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .sign(self.key, hashes.SHA256())
@@ -62,7 +62,7 @@ class Authority:
         )
 
     @staticmethod
-    def _builder(subject, issuer, key, days: int = 60):
+    def _builder(subject, issuer, key, days: float = 60, before: float = 1 / 24):
         now = datetime.datetime.now(datetime.timezone.utc)
         return (
             x509.CertificateBuilder()
@@ -70,7 +70,7 @@ class Authority:
             .issuer_name(issuer)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_before(now - datetime.timedelta(days=before))
             .not_valid_after(now + datetime.timedelta(days=days))
         )
 

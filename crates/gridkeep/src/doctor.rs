@@ -5,21 +5,24 @@
 
 mod network;
 mod places;
+mod root_key;
 mod server;
+mod ssh_keys;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use gridkeep_dialect_vault::listener::{ReloadableTls, TlsFiles};
+use gridkeep_dialect_vault::listener::{ReloadableTls, TlsError, TlsFiles};
 use gridkeep_keeper::UnixSeconds;
 use gridkeep_keeper::clock::{Clock as _, SystemClock};
 use serde::Serialize;
 
-use crate::config::{self, Config, Loaded, Severity, Surroundings};
+use crate::config::{
+    self, CERTIFICATE_DAYS, Closed, Config, Loaded, ROOT_KEY, Severity, Surroundings, counted,
+};
 use crate::server::inventory::StatusAnswer;
 
-/// Days before the end of a certificate from which on it is doubtful.
-const CERTIFICATE_DAYS: i64 = 14;
+const ETC: &str = "/etc";
 
 /// How a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -103,16 +106,20 @@ pub fn run(paths: &[PathBuf], json: bool, out: &mut dyn Write) -> anyhow::Result
 
 async fn examine(loaded: &Loaded) -> Vec<Finding> {
     let mut findings = Findings::default();
-    configuration(loaded, &mut findings);
     let Some(config) = &loaded.config else {
+        configuration(loaded, &[], &mut findings);
         return findings.0;
     };
+    let closed = config::closed_files(config, &loaded.sources, Path::new(ETC));
+    configuration(loaded, &closed, &mut findings);
     certificate(config, &mut findings);
-    keytabs(loaded, config, &mut findings);
+    keytabs(loaded, config, &closed, &mut findings);
     let server = server::ask(config, &mut findings);
     let status = server.status();
     clock(status, &mut findings);
-    places::store(config, loaded, status, &mut findings).await;
+    places::store(config, status, &mut findings).await;
+    root_key::look(config, loaded, &server, &closed, &mut findings).await;
+    ssh_keys::look(config, &mut findings);
     places::audit_log(config, &mut findings);
     network::ports(config, server.runs(), &mut findings).await;
     for (name, port) in config.public_places() {
@@ -122,10 +129,25 @@ async fn examine(loaded: &Loaded) -> Vec<Finding> {
     findings.0
 }
 
-/// What `config check` finds, each under the thing it is about.
-fn configuration(loaded: &Loaded, findings: &mut Findings) {
+/// What `config check` finds, and what the server's user may not read, each under the thing it is about.
+fn configuration(loaded: &Loaded, closed: &[Closed], findings: &mut Findings) {
     let mut clean = true;
+    for closed in closed {
+        let (about, state) = match &closed.key {
+            key if key.starts_with("gridkeep.tls") => ("certificate", State::Bad),
+            // Everything else works.
+            key if key.starts_with("kerberos") => ("keytab", State::Doubtful),
+            key if key == ROOT_KEY => ("root key", State::Bad),
+            _ => ("configuration", State::Bad),
+        };
+        clean &= about != "configuration";
+        findings.push(about, state, &closed.what, &closed.remedy);
+    }
     for found in &loaded.findings {
+        // Said above, or below by looking at the certificate itself.
+        if closed.iter().any(|closed| closed.what == found.what) || is_of_the_end(found, loaded) {
+            continue;
+        }
         let state = match found.severity {
             // A keytab that whoever asks may not read.
             Severity::Info if found.key.starts_with("kerberos") => State::Doubtful,
@@ -141,10 +163,13 @@ fn configuration(loaded: &Loaded, findings: &mut Findings) {
             clean = false;
             "configuration"
         };
-        let place = match found.origin.file() {
-            Some(_) => format!("{}: {}: ", found.origin, found.key),
-            None => String::new(),
-        };
+        let mut place = String::new();
+        if found.origin.file().is_some() {
+            place = format!("{}: ", found.origin);
+            if !found.key.is_empty() {
+                place += &format!("{}: ", found.key);
+            }
+        }
         let mut remedy = found.means.clone();
         if about == "keytab" {
             remedy += " Have the key of host/<service name> exported by the administrators of the Kerberos realm into that file (mode 0600, owned by the service's user); no restart is needed.";
@@ -154,7 +179,10 @@ fn configuration(loaded: &Loaded, findings: &mut Findings) {
     match &loaded.config {
         Some(config) if clean => findings.good(
             "configuration",
-            format!("{} issuers, nothing to object to.", config.issuers.len()),
+            format!(
+                "{}, nothing to object to.",
+                counted(config.issuers.len(), "issuer")
+            ),
         ),
         Some(_) => {}
         None => findings.push(
@@ -166,14 +194,31 @@ fn configuration(loaded: &Loaded, findings: &mut Findings) {
     }
 }
 
+/// Whether this is that the certificate ends.
+fn is_of_the_end(found: &config::Finding, loaded: &Loaded) -> bool {
+    let end = |config: &Config| {
+        let days = ReloadableTls::load(tls_files(config))
+            .ok()?
+            .days_left(now())?;
+        Some(config::end_of_certificate(
+            &config.gridkeep.certificate.value,
+            days,
+        ))
+    };
+    found.key == "gridkeep.tls.certificate"
+        && loaded.config.as_ref().and_then(end).as_ref() == Some(&found.what)
+}
+
 /// The keytabs to which nothing is to be objected.
-fn keytabs(loaded: &Loaded, config: &Config, findings: &mut Findings) {
+fn keytabs(loaded: &Loaded, config: &Config, closed: &[Closed], findings: &mut Findings) {
     for service in &config.kerberos {
         let key = format!("kerberos[{}]", service.name.value);
-        if loaded.findings.iter().any(|found| found.key == key) {
+        if loaded.findings.iter().any(|found| found.key == key)
+            || closed.iter().any(|closed| closed.key == key)
+        {
             continue;
         }
-        let places = config.keytab_places(service, Path::new("/etc"));
+        let places = config.keytab_places(service, Path::new(ETC));
         if let Some(place) = places.iter().find(|place| place.exists()) {
             findings.good(
                 "keytab",
@@ -187,35 +232,58 @@ fn keytabs(loaded: &Loaded, config: &Config, findings: &mut Findings) {
     }
 }
 
-fn certificate(config: &Config, findings: &mut Findings) {
-    let files = TlsFiles {
+fn tls_files(config: &Config) -> TlsFiles {
+    TlsFiles {
         certificate: config.gridkeep.certificate.value.clone(),
         key: config.gridkeep.key.value.clone(),
-    };
-    let shown = files.certificate.display().to_string();
-    let remedy = "Get a certificate for the service name, put it and its key where gridkeep.tls says; the server reads replaced files by itself.";
-    match ReloadableTls::load(files) {
-        Err(error) => findings.push("certificate", State::Bad, format!("{error}"), remedy),
-        Ok(tls) => match tls.days_left(now()) {
-            Some(days) if days < 0 => findings.push(
-                "certificate",
-                State::Bad,
-                format!("{shown} ended {} days ago.", -days),
-                remedy,
-            ),
-            Some(days) if days < CERTIFICATE_DAYS => findings.push(
-                "certificate",
-                State::Doubtful,
-                format!("{shown} ends in {days} days."),
-                remedy,
-            ),
-            Some(days) => findings.good(
-                "certificate",
-                format!("{shown} fits its key and ends in {days} days."),
-            ),
-            None => findings.good("certificate", format!("{shown} fits its key.")),
-        },
     }
+}
+
+fn certificate(config: &Config, findings: &mut Findings) {
+    let path = &config.gridkeep.certificate.value;
+    let shown = path.display();
+    let files_are_read =
+        "put both where gridkeep.tls says; the server reads replaced files by itself.";
+    let tls = match ReloadableTls::load(tls_files(config)) {
+        Ok(tls) => tls,
+        Err(error) => {
+            let remedy = match &error {
+                TlsError::Read { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
+                    "Run this as root (sudo gridkeep doctor).".to_owned()
+                }
+                TlsError::Read { error, .. } if error.kind() == ErrorKind::NotFound => {
+                    format!(
+                        "Get a certificate for the service name with its key, and {files_are_read}"
+                    )
+                }
+                TlsError::Mismatch { .. } => format!(
+                    "One of the two is probably old: take the certificate and the key that were made for each other, and {files_are_read}"
+                ),
+                _ => format!("Take a certificate and its key in PEM form, and {files_are_read}"),
+            };
+            return findings.push("certificate", State::Bad, error.to_string(), remedy);
+        }
+    };
+    let days = tls.days_left(now());
+    if let Some(days) = days.filter(|days| *days < CERTIFICATE_DAYS) {
+        let state = if days < 0 {
+            State::Bad
+        } else {
+            State::Doubtful
+        };
+        return findings.push(
+            "certificate",
+            state,
+            config::end_of_certificate(path, days),
+            format!("Renew it, and {files_are_read}"),
+        );
+    }
+    // Nothing is good of which something else was said.
+    if findings.0.iter().any(|found| found.about == "certificate") {
+        return;
+    }
+    let end = days.map_or(String::new(), |days| format!(" and {}", config::ends(days)));
+    findings.good("certificate", format!("{shown} fits its key{end}."));
 }
 
 fn clock(status: Option<&StatusAnswer>, findings: &mut Findings) {

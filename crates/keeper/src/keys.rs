@@ -48,6 +48,15 @@ impl Keeper {
         }
     }
 
+    /// The root key that the store is sealed under now, in a cluster by whichever node: the one that the next start needs.
+    ///
+    /// # Errors
+    /// [`Failure::Later`] when the store cannot be read.
+    pub async fn root_key_id(&self) -> Result<String, Failure> {
+        let state = self.inner.db.store.seal_state().await;
+        Ok(state.map_err(|error| failure(&error))?.root_key_id)
+    }
+
     /// Since when records are sealed under the newest data key. Of one that was made by an older version, since it was first seen.
     ///
     /// # Errors

@@ -112,6 +112,19 @@ impl SealState {
             state
         })
     }
+
+    /// As [`SealState::in_directory`], but nothing in the directory is changed: for whoever looks for trouble. Refuses a store that
+    /// was not closed, which its next opening mends.
+    ///
+    /// # Errors
+    /// As [`SealState::of`]; [`StoreError::InUse`].
+    pub fn glance(directory: &Path) -> Result<Option<Self>, StoreError> {
+        if !holds_data(directory)? {
+            return Ok(None);
+        }
+        let format = crate::engine::embedded::glance(directory, FORMAT_KEY)?;
+        format.map(|format| Self::parse(&format)).transpose()
+    }
 }
 
 impl Store {

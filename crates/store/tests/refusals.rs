@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use gridkeep_store::{Initialise, OpenOptions, RootKey, StoreError, holds_data, open};
+use gridkeep_store::{Initialise, OpenOptions, RootKey, SealState, StoreError, holds_data, open};
 use support::{Place, get, put};
 
 /// All files below a directory.
@@ -130,6 +130,21 @@ async fn data_in_use() {
     assert!(place.open().is_err(), "as long as any handle is left");
     drop(clone);
     place.open().unwrap();
+}
+
+#[tokio::test]
+async fn a_glance_at_the_root_key_that_is_wanted_changes_nothing() {
+    let place = filled().await;
+    let before = contents(&place.data());
+    let wanted = SealState::glance(&place.data()).unwrap().unwrap();
+    let key = RootKey::from_file(&place.key()).unwrap();
+    assert_eq!(wanted.root_key_id, key.id());
+    assert_eq!(contents(&place.data()), before);
+    let store = place.open().unwrap();
+    let error = SealState::glance(&place.data()).unwrap_err();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    store.close().await.unwrap();
+    assert_eq!(SealState::glance(&place.beside("nowhere")), Ok(None));
 }
 
 #[tokio::test]

@@ -1,9 +1,42 @@
-//! The one thing we read in a certificate: when it ends (RFC 5280 section 4.1.2.5).
+//! The one thing we read in a certificate: from when until when it is valid (RFC 5280 section 4.1.2.5).
 
 use gridkeep_keeper::UnixSeconds;
 
-/// `notAfter` of a certificate in DER, or `None` when it is not one.
-pub(super) fn not_after(der: &[u8]) -> Option<UnixSeconds> {
+use crate::time;
+
+/// From when until when a certificate is valid; `None` is what could not be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Validity {
+    /// `notBefore`.
+    pub starts: Option<UnixSeconds>,
+    /// `notAfter`.
+    pub ends: Option<UnixSeconds>,
+}
+
+impl Validity {
+    /// That of a certificate in DER.
+    pub fn of(der: &[u8]) -> Self {
+        validity(der).unwrap_or_default()
+    }
+
+    /// Whole days until the end, negative when that has passed.
+    pub fn days_left(self, now: UnixSeconds) -> Option<i64> {
+        self.ends.map(|end| (end.0 - now.0).div_euclid(86_400))
+    }
+
+    /// Why clients refuse the certificate at this moment; `None` when they do not for its times.
+    pub(super) fn objection(self, now: UnixSeconds) -> Option<String> {
+        match (self.starts, self.ends) {
+            (_, Some(end)) if end < now => Some(format!("ended at {}", time::whole(end))),
+            (Some(start), _) if start > now => {
+                Some(format!("is not valid before {}", time::whole(start)))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn validity(der: &[u8]) -> Option<Validity> {
     const INTEGER: u8 = 0x02;
     const SEQUENCE: u8 = 0x30;
     const VERSION: u8 = 0xa0;
@@ -14,15 +47,18 @@ pub(super) fn not_after(der: &[u8]) -> Option<UnixSeconds> {
     let (_algorithm, rest) = take(rest, SEQUENCE)?;
     let (_issuer, rest) = take(rest, SEQUENCE)?;
     let (validity, _) = take(rest, SEQUENCE)?;
-    let (_, _, after_not_before) = element(validity)?;
-    let (tag, end, _) = element(after_not_before)?;
-    moment(tag, std::str::from_utf8(end).ok()?)
+    let (start_tag, start, after_not_before) = element(validity)?;
+    let (end_tag, end, _) = element(after_not_before)?;
+    Some(Validity {
+        starts: moment(start_tag, start),
+        ends: moment(end_tag, end),
+    })
 }
 
-fn moment(tag: u8, text: &str) -> Option<UnixSeconds> {
+fn moment(tag: u8, text: &[u8]) -> Option<UnixSeconds> {
     const UTC_TIME: u8 = 0x17;
     const GENERALIZED_TIME: u8 = 0x18;
-    let digits = text.strip_suffix('Z')?;
+    let digits = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -87,23 +123,50 @@ mod tests {
 
     #[test]
     fn the_end_is_found() {
-        assert_eq!(not_after(&made(2030)), Some(UnixSeconds(1_899_936_000)));
         assert_eq!(
-            not_after(&made(2060)).map(crate::time::whole).as_deref(),
+            Validity::of(&made(2030)).ends,
+            Some(UnixSeconds(1_899_936_000))
+        );
+        assert_eq!(
+            Validity::of(&made(2060))
+                .ends
+                .map(crate::time::whole)
+                .as_deref(),
             Some("2060-03-17T00:00:00Z")
         );
     }
 
     #[test]
+    fn it_is_said_why_clients_refuse_it_now() {
+        let validity = Validity::of(&made(2030));
+        for (now, expected) in [
+            (
+                "2019-12-31T00:00:00Z",
+                Some("is not valid before 2020-01-01T00:00:00Z"),
+            ),
+            ("2025-01-01T00:00:00Z", None),
+            (
+                "2031-01-01T00:00:00Z",
+                Some("ended at 2030-03-17T00:00:00Z"),
+            ),
+        ] {
+            let at: jiff::Timestamp = now.parse().unwrap();
+            let found = validity.objection(UnixSeconds(at.as_second()));
+            assert_eq!(found.as_deref(), expected, "{now}");
+        }
+        assert_eq!(Validity::of(b"").objection(UnixSeconds(0)), None);
+    }
+
+    #[test]
     fn odd_times_are_not_guessed() {
         assert_eq!(
-            moment(0x17, "490101000000Z")
+            moment(0x17, b"490101000000Z")
                 .map(crate::time::whole)
                 .as_deref(),
             Some("2049-01-01T00:00:00Z")
         );
         assert_eq!(
-            moment(0x17, "500101000000Z")
+            moment(0x17, b"500101000000Z")
                 .map(crate::time::whole)
                 .as_deref(),
             Some("1950-01-01T00:00:00Z")
@@ -116,7 +179,7 @@ mod tests {
             "4901010000+0Z",
             "20490101000000Z",
         ] {
-            assert_eq!(moment(0x17, text), None, "{text}");
+            assert_eq!(moment(0x17, text.as_bytes()), None, "{text}");
         }
     }
 
@@ -127,7 +190,7 @@ mod tests {
             let mut der = made(2030);
             if let Some(place) = der.get_mut(at) { *place = byte; }
             der.truncate(keep);
-            let _ = not_after(&der);
+            let _ = Validity::of(&der);
         }
     }
 }

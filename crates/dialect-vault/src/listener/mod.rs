@@ -34,6 +34,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::measure;
 use crate::peer::Channel;
+pub use certificate::Validity;
 use own_errors::OwnErrors;
 pub use proxies::TrustedProxies;
 use stall::Stall;

@@ -45,8 +45,14 @@ struct Port {
 
 /// Writes a new key and certificate and returns the certificate.
 fn write_pair(files: &TlsFiles, not_after: i32) -> CertificateDer<'static> {
+    write_pair_of(files, 2000, not_after)
+}
+
+/// One that is valid between the first days of two years.
+fn write_pair_of(files: &TlsFiles, not_before: i32, not_after: i32) -> CertificateDer<'static> {
     let mut parameters =
         rcgen::CertificateParams::new(vec!["vault.example.org".to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(not_before, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(not_after, 1, 1);
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = parameters.self_signed(&key).unwrap();
@@ -278,6 +284,40 @@ async fn certificates_are_replaced_while_connections_live() {
     assert!(connect(port.address, &second).await.is_ok());
     port.stop.send(true).unwrap();
     port.served.await.unwrap();
+}
+
+#[test]
+fn a_certificate_that_clients_refuse_takes_the_place_of_none_that_they_accept() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = TlsFiles {
+        certificate: directory.path().join("cert.pem"),
+        key: directory.path().join("key.pem"),
+    };
+    write_pair_of(&files, 2020, 2040);
+    let tls = ReloadableTls::load(files.clone()).unwrap();
+    let year = |year: i64| UnixSeconds((year - 1970) * 31_557_600);
+    let in_use = tls.not_after();
+    for (from, until, said) in [
+        (2019, 2025, "cert.pem ended at 2025-01-01T00:00:00Z"),
+        (
+            2036,
+            2050,
+            "cert.pem is not valid before 2036-01-01T00:00:00Z",
+        ),
+    ] {
+        write_pair_of(&files, from, until);
+        let text = tls.reload_at(year(2030)).unwrap_err().to_string();
+        assert!(text.contains(said), "{text}");
+        assert_eq!(tls.not_after(), in_use, "the old one stays");
+    }
+    assert!(tls.reload_at(year(2037)).unwrap(), "its time has come");
+    // Of two that have ended, the new one is what the operators want.
+    write_pair_of(&files, 2019, 2025);
+    assert!(tls.reload_at(year(2060)).unwrap());
+    assert!(tls.not_after() < in_use);
+    // What is valid replaces it.
+    write_pair_of(&files, 2050, 2070);
+    assert!(tls.reload_at(year(2060)).unwrap());
 }
 
 #[tokio::test(start_paused = true)]

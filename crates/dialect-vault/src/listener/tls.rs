@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
-use super::certificate;
+use super::certificate::Validity;
 
 /// Largest PEM file that is read.
 const LARGEST: u64 = 1 << 20;
@@ -57,6 +57,14 @@ pub enum TlsError {
         /// What the TLS library said.
         what: String,
     },
+    /// A new certificate that clients refuse for its times, in place of one that they accept.
+    #[error("{certificate} {what}, by this host's clock, so that clients would refuse it; put one that is valid there, with its key", certificate = certificate.display())]
+    OutOfTime {
+        /// The file.
+        certificate: PathBuf,
+        /// When it ended, or from when on it is valid.
+        what: String,
+    },
     /// The TLS library refuses its own defaults.
     #[error("TLS cannot be set up: {0}")]
     Library(rustls::Error),
@@ -79,7 +87,7 @@ struct Resolver {
 #[derive(Debug, Clone)]
 struct Loaded {
     key: Arc<CertifiedKey>,
-    not_after: Option<UnixSeconds>,
+    validity: Validity,
     hash: [u8; 32],
 }
 
@@ -137,13 +145,26 @@ impl ReloadableTls {
     /// Blocks on the file system.
     ///
     /// # Errors
-    /// As [`ReloadableTls::load`].
+    /// As [`ReloadableTls::load`]; when the new certificate has ended or is not valid yet, and the old one is.
     pub fn reload(&self) -> Result<bool, TlsError> {
+        self.reload_at(UnixSeconds::system())
+    }
+
+    pub(super) fn reload_at(&self, now: UnixSeconds) -> Result<bool, TlsError> {
         let source = Source::read(&self.files)?;
-        if source.hash == self.loaded().hash {
+        let old = self.loaded();
+        if source.hash == old.hash {
             return Ok(false);
         }
         let loaded = source.load(&self.files, &provider::default_provider())?;
+        if let Some(what) = loaded.validity.objection(now)
+            && old.validity.objection(now).is_none()
+        {
+            return Err(TlsError::OutOfTime {
+                certificate: self.files.certificate.clone(),
+                what,
+            });
+        }
         *self
             .resolver
             .current
@@ -191,13 +212,12 @@ impl ReloadableTls {
 
     /// When the certificate in use ends.
     pub fn not_after(&self) -> Option<UnixSeconds> {
-        self.loaded().not_after
+        self.loaded().validity.ends
     }
 
     /// Whole days until it ends, negative when it has ended.
     pub fn days_left(&self, now: UnixSeconds) -> Option<i64> {
-        self.not_after()
-            .map(|end| (end.0 - now.0).div_euclid(86_400))
+        self.loaded().validity.days_left(now)
     }
 
     /// What does the handshakes.
@@ -251,7 +271,7 @@ impl Source {
                 "it holds no certificate".to_owned(),
             ));
         };
-        let not_after = certificate::not_after(first);
+        let validity = Validity::of(first);
         // The parser's own text may quote lines of the file, so it is not repeated.
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|_| content(&files.key, "it holds no private key in PEM form".to_owned()))?;
@@ -262,7 +282,7 @@ impl Source {
             })?;
         Ok(Loaded {
             key: Arc::new(key),
-            not_after,
+            validity,
             hash: self.hash,
         })
     }

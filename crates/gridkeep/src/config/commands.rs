@@ -163,7 +163,8 @@ fn report_faults(loaded: &Loaded, notes: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn counted(count: usize, noun: &str) -> String {
+/// A number and what is counted, in singular or plural.
+pub fn counted(count: usize, noun: &str) -> String {
     if count == 1 {
         format!("1 {noun}")
     } else {

@@ -158,6 +158,14 @@ impl Config {
         places
     }
 
+    /// The file of the root key, where the service manager gives none.
+    pub fn root_key_file(&self, base: &Path) -> PathBuf {
+        match &self.gridkeep.seal_key_file {
+            Some(setting) => setting.value.clone(),
+            None => base.join("gridkeep-root.key"),
+        }
+    }
+
     /// The mounts that the configuration asks for beside the built-in ones, as the original would have made them,
     /// each with a slash at its end. Kerberos mounts are listed whether or not a keytab is there.
     pub fn mounts(&self) -> Vec<String> {

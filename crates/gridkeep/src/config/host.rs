@@ -3,9 +3,12 @@
 //! Only warns: what is missing now may be there when it is needed. Knows nothing of how the files are used later.
 
 use super::client_key;
+use super::commands::counted;
 use super::finding::{Finding, Findings, Origin, Severity};
 use super::model::Config;
+use gridkeep_dialect_vault::listener::Validity;
 use gridkeep_identity::kerberos::keytab;
+use gridkeep_keeper::UnixSeconds;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::collections::BTreeSet;
@@ -39,6 +42,23 @@ impl Surroundings {
 }
 
 const MOST_BYTES: u64 = 1 << 20;
+/// Days before the end of a certificate from which on it is doubtful.
+pub const CERTIFICATE_DAYS: i64 = 14;
+
+/// When the certificate at `path` ends that has `days` left, a sentence.
+pub fn end_of_certificate(path: &Path, days: i64) -> String {
+    format!("{} {}.", path.display(), ends(days))
+}
+
+/// That something ends which has `days` left: `ends in 3 days`.
+pub fn ends(days: i64) -> String {
+    let count = usize::try_from(days.unsigned_abs()).unwrap_or(usize::MAX);
+    match days {
+        ..0 => format!("ended {} ago", counted(count, "day")),
+        0 => "ends within a day".to_owned(),
+        _ => format!("ends in {}", counted(count, "day")),
+    }
+}
 
 /// Runs all checks.
 pub fn check(config: &Config, surroundings: &Surroundings, findings: &mut Findings) {
@@ -214,6 +234,21 @@ fn certificate(config: &Config, findings: &mut Findings) {
             );
         }
     };
+    let left = Validity::of(&first).days_left(UnixSeconds::system());
+    if let Some(days) = left.filter(|days| *days < CERTIFICATE_DAYS) {
+        findings.push(Finding::new(
+            // Nothing to refuse a start for, as warnings may, until it has ended.
+            if days < 0 {
+                Severity::Warning
+            } else {
+                Severity::Info
+            },
+            &setting.origin,
+            key,
+            end_of_certificate(&setting.value, days),
+            "Clients refuse one that has ended. Renew it and replace certificate and key; they are read again by themselves.",
+        ));
+    }
     let service = config.service_name();
     // Where a front server is believed, clients see that one's certificate.
     let names = match config.gridkeep.trusted_proxies.is_empty() {

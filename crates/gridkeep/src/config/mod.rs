@@ -27,6 +27,7 @@ mod published;
 mod read;
 mod robots;
 mod sections;
+mod service_user;
 pub mod shared;
 mod source;
 mod telemetry;
@@ -39,16 +40,18 @@ mod yaml;
 mod yaml11;
 
 pub use client_key::parse as client_key;
+pub use commands::counted;
 pub use diff::{Change, Impact, diff};
 pub use effective::{digest, show_effective};
 pub use etcd::EtcdConfig;
 pub use finding::{Finding, Origin, Setting, Severity};
-pub use host::Surroundings;
+pub use host::{CERTIFICATE_DAYS, Surroundings, end_of_certificate, ends};
 pub use model::{
     AuditLog, CallbackMode, ClientAuth, Config, IssuerConfig, KerberosConfig, OnAuditFailure,
     RateLimitConfig,
 };
 pub use published::{Comparable, against_discovery};
+pub use service_user::{Closed, ROOT_KEY, ServiceUser, closed_files};
 pub use source::{Sources, default_paths};
 pub use telemetry::CollectorConfig;
 pub use terms::of_role as terms_of_role;
@@ -244,6 +247,7 @@ fn typed(
     sections::lonely_cluster(&mut reader, root, shared_store);
     if surroundings.look_at_files {
         host::check(&config, surroundings, findings);
+        service_user::note_closed(&config, sources, &surroundings.etc, findings);
     }
     config
 }

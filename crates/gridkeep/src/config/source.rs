@@ -48,13 +48,21 @@ impl std::fmt::Debug for Sources {
     }
 }
 
-/// Where the configuration is looked for when no path is given: ours if it exists, else the original's.
+const OURS: &str = "gridkeep/config.d";
+const ORIGINALS: &str = "htvault-config/config.d";
+
+/// Where the configuration is looked for when no path is given: ours if it exists, else the original's. Ours also where it cannot be
+/// looked for and the original's is not there.
 pub fn default_paths(etc: &Path) -> Vec<PathBuf> {
-    let ours = etc.join("gridkeep/config.d");
-    if ours.is_dir() {
+    let (ours, originals) = (etc.join(OURS), etc.join(ORIGINALS));
+    let hidden = || match fs::metadata(&ours) {
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied && !originals.is_dir(),
+        Ok(_) => false,
+    };
+    if ours.is_dir() || hidden() {
         vec![ours]
     } else {
-        vec![etc.join("htvault-config/config.d")]
+        vec![originals]
     }
 }
 
@@ -108,14 +116,25 @@ pub fn read(paths: &[PathBuf], findings: &mut Findings) -> Option<Sources> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Finding {
-    let means = "Nothing of the configuration is used until the path can be read.";
-    Finding::new(
-        Severity::Fatal,
-        &Origin::whole_file(path),
-        "",
-        format!("It cannot be read: {error}."),
-        means,
-    )
+    let means = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "Nothing of the configuration is used until the path can be read; run this as root (sudo), or as the user that runs the server."
+        }
+        _ => "Nothing of the configuration is used until the path can be read.",
+    };
+    let mut what = format!("It cannot be read: {error}.");
+    // What is taken where nothing of ours is there.
+    let etc = path.ends_with(ORIGINALS).then(|| path.ancestors().nth(2));
+    if let Some(ours) = etc.flatten().map(|etc| etc.join(OURS))
+        && error.kind() == io::ErrorKind::NotFound
+        && !ours.is_dir()
+    {
+        what += &format!(
+            " Nor is there {}, the first place that is tried.",
+            ours.display()
+        );
+    }
+    Finding::new(Severity::Fatal, &Origin::whole_file(path), "", what, means)
 }
 
 fn list(path: &Path, findings: &mut Findings) -> io::Result<Vec<PathBuf>> {

@@ -1,4 +1,4 @@
-//! Where the server keeps things: its data directory and store, the members of etcd, the root key's file, the audit log.
+//! Where the server keeps things: its data directory and store, the members of etcd, the audit log.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,7 +7,7 @@ use std::path::Path;
 use gridkeep_store::MemberState;
 
 use super::{Findings, State};
-use crate::config::{Config, EtcdConfig, Loaded};
+use crate::config::{Config, EtcdConfig};
 use crate::server::inventory::StatusAnswer;
 
 /// Free space that is too little, and that is little, in bytes.
@@ -24,12 +24,7 @@ pub(super) fn mend(config: &Config) -> &'static str {
     }
 }
 
-pub(super) async fn store(
-    config: &Config,
-    loaded: &Loaded,
-    status: Option<&StatusAnswer>,
-    findings: &mut Findings,
-) {
+pub(super) async fn store(config: &Config, status: Option<&StatusAnswer>, findings: &mut Findings) {
     let data = &config.gridkeep.data.value;
     let shown = data.display();
     let found = match std::fs::metadata(data) {
@@ -69,7 +64,6 @@ pub(super) async fn store(
             "Make room: without it nobody can log in, and refresh tokens live from what was set aside.",
             findings,
         );
-        root_key(config, loaded, findings);
     }
     let trouble = status.and_then(|status| status.store.trouble.as_ref());
     match (status, trouble) {
@@ -227,33 +221,4 @@ fn free_space(about: &'static str, place: &Path, remedy: &str, findings: &mut Fi
         place.display()
     );
     findings.push(about, state, what, remedy);
-}
-
-/// The root key's file, where one is used. A store without its key is lost.
-fn root_key(config: &Config, loaded: &Loaded, findings: &mut Findings) {
-    let default = loaded.sources.base.join("gridkeep-root.key");
-    let (file, named) = match &config.gridkeep.seal_key_file {
-        Some(setting) => (setting.value.clone(), true),
-        None => (default, false),
-    };
-    match std::fs::metadata(&file) {
-        Ok(found) if found.mode() & 0o077 != 0 => findings.push(
-            "root key",
-            State::Bad,
-            format!("{} has mode {:o}.", file.display(), found.mode() & 0o7777),
-            format!("chmod 0600 {}", file.display()),
-        ),
-        Ok(_) => findings.good(
-            "root key",
-            format!("{} is there; keep a copy in a safe place.", file.display()),
-        ),
-        Err(error) if named => findings.push(
-            "root key",
-            State::Bad,
-            format!("{} cannot be read: {error}.", file.display()),
-            "Put the copy of the root key back; without it the data cannot be opened.",
-        ),
-        // A credential of the service manager, which only the service sees.
-        Err(_) => {}
-    }
 }

@@ -91,7 +91,10 @@ fn told(status: &StatusAnswer, findings: &mut Findings) {
         findings.push(
             "server",
             State::Doubtful,
-            format!("{} credentials do not work.", status.failing.len()),
+            match status.failing.len() {
+                1 => "1 credential does not work.".to_owned(),
+                more => format!("{more} credentials do not work."),
+            },
             "gridkeep status says which and why; most need a new login of their owners.",
         );
     }
@@ -99,10 +102,10 @@ fn told(status: &StatusAnswer, findings: &mut Findings) {
         findings.push(
             "server",
             State::Doubtful,
-            format!(
-                "{} logins could not be revoked at their issuers yet.",
-                status.revocations.1
-            ),
+            match status.revocations.1 {
+                1 => "1 login could not be revoked at its issuer yet.".to_owned(),
+                more => format!("{more} logins could not be revoked at their issuers yet."),
+            },
             "It is tried again by itself; if it stays, look at the server's log.",
         );
     }

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::place::KeySource;
 use super::refusal::{Reason, Refusal, reason_of};
 use super::strangers::{Refused, Strangers};
 use super::{Running, inventory};
@@ -98,6 +99,8 @@ pub enum Order {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         force: bool,
     },
+    /// Which root key the store is sealed under.
+    RootKey,
     /// Take a root key for known that another node is about to replace the present one by.
     ExpectRootKey,
 }
@@ -179,6 +182,15 @@ pub struct DiffAnswer {
     pub text: String,
     /// The exit code it calls for.
     pub code: u8,
+}
+
+/// The answer to [`Order::RootKey`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RootKeyAnswer {
+    /// Its public identifier.
+    pub id: String,
+    /// Whether the service manager gives the server its root key, so that no file is needed.
+    pub credential: bool,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use super::replacement;
 use crate::config::{Config, Loaded};
 
 /// The credential of the service manager that holds the root key.
-const ROOT_KEY_CREDENTIAL: &str = "gridkeep-root-key";
+pub const ROOT_KEY_CREDENTIAL: &str = "gridkeep-root-key";
 
 /// Where the root key is.
 pub enum KeySource {
@@ -31,15 +31,17 @@ impl KeySource {
 
     /// As the configuration and the service manager have it.
     pub fn of(config: &Config, loaded: &Loaded) -> Self {
-        let credential = || {
-            std::env::var_os("CREDENTIALS_DIRECTORY")
-                .is_some_and(|place| Path::new(&place).join(ROOT_KEY_CREDENTIAL).exists())
-        };
-        match &config.gridkeep.seal_key_file {
-            Some(setting) => Self::File(setting.value.clone()),
-            None if credential() => Self::Credential,
-            None => Self::File(loaded.sources.base.join("gridkeep-root.key")),
+        if Self::is_credential(config) {
+            return Self::Credential;
         }
+        Self::File(config.root_key_file(&loaded.sources.base))
+    }
+
+    /// Whether this process gets it from the service manager.
+    pub(super) fn is_credential(config: &Config) -> bool {
+        config.gridkeep.seal_key_file.is_none()
+            && std::env::var_os("CREDENTIALS_DIRECTORY")
+                .is_some_and(|place| Path::new(&place).join(ROOT_KEY_CREDENTIAL).exists())
     }
 }
 

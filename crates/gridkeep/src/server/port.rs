@@ -15,10 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{anew, audit};
-use crate::config::{Config, Setting};
-
-/// Days before its end from which on the certificate is warned about.
-const CERTIFICATE_WARNING: i64 = 14;
+use crate::config::{self, CERTIFICATE_DAYS, Config, Setting};
 
 /// The sockets, and what is served on them.
 pub(super) struct Port {
@@ -115,7 +112,7 @@ impl Port {
     }
 }
 
-/// Says each day that the certificate ends soon, from [`CERTIFICATE_WARNING`] days before.
+/// Says each day that the certificate ends soon, from [`CERTIFICATE_DAYS`] days before.
 pub(super) async fn warn_of_the_certificates_end(
     tls: Arc<ReloadableTls>,
     keeper: Keeper,
@@ -124,11 +121,17 @@ pub(super) async fn warn_of_the_certificates_end(
     loop {
         if let Some(days) = tls
             .days_left(keeper.now())
-            .filter(|days| *days < CERTIFICATE_WARNING)
+            .filter(|days| *days < CERTIFICATE_DAYS)
         {
+            let ends = config::ends(days);
+            let meaning = if days < 0 {
+                "clients refuse it"
+            } else {
+                "no client will connect then"
+            };
             tracing::warn!(
                 days,
-                "the server's certificate ends in {days} days, and no client will connect then; renew it and replace both files, they are read again by themselves"
+                "the server's certificate {ends}, and {meaning}; renew it and replace both files, they are read again by themselves"
             );
         }
         tokio::select! {

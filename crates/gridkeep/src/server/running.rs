@@ -265,8 +265,9 @@ fn warn_of_what_needs_a_restart(changes: &[Change]) {
         .collect();
     keys.dedup();
     if !keys.is_empty() {
+        let change = if keys.len() == 1 { "changes" } else { "change" };
         tracing::warn!(
-            "{} change only with a restart of the server; until then it runs with what was before",
+            "{} {change} only with a restart of the server; until then it runs with what was before",
             keys.join(", ")
         );
     }

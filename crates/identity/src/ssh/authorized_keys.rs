@@ -91,6 +91,14 @@ pub enum FileError {
 /// # Errors
 /// [`FileError`].
 pub fn read(path: &Path) -> Result<Option<Keys>, FileError> {
+    read_for(path, nix::unistd::geteuid().as_raw())
+}
+
+/// As [`read()`], judged as for a service that runs as the user `own`.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_for(path: &Path, own: u32) -> Result<Option<Keys>, FileError> {
     let io = |source| FileError::Io {
         path: path.to_owned(),
         source,
@@ -129,7 +137,6 @@ pub fn read(path: &Path) -> Result<Option<Keys>, FileError> {
             found.mode() & 0o7777
         )));
     }
-    let own = nix::unistd::geteuid().as_raw();
     if found.uid() != 0 && found.uid() != own {
         return Err(unsafe_because(format!(
             "it belongs to user id {}",

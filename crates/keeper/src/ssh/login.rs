@@ -77,7 +77,8 @@ impl Keeper {
     /// A nonce, and which of the keys of `probe` would be accepted.
     ///
     /// # Errors
-    /// [`BadInput::SshNotConfigured`], [`Failure::Later`] when the store cannot be read.
+    /// [`BadInput::SshNotConfigured`]; [`Failure::Later`] when the store cannot be read, or none of the keys would be accepted and a
+    /// file that may have one cannot be used.
     pub async fn ssh_challenge(&self, probe: Option<SshProbe>) -> Result<SshChallenge, Failure> {
         let setup = self.setup();
         let ssh = self.ssh_setup(&setup)?;
@@ -93,7 +94,10 @@ impl Keeper {
                     })
                 };
                 let mut probed = probe.fingerprints.iter().take(MOST_FINGERPRINTS);
-                probed.find(accepted).cloned()
+                match (probed.find(accepted), found.uncertain()) {
+                    (None, Some(later)) => return Err(later),
+                    (found, _) => found.cloned(),
+                }
             }
             _ => None,
         };

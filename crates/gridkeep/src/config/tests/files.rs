@@ -147,3 +147,14 @@ fn our_directory_is_preferred_to_the_originals() {
         [etc.path().join("gridkeep/config.d")]
     );
 }
+
+#[test]
+fn where_no_configuration_is_both_places_are_named() {
+    let etc = tempfile::tempdir().unwrap();
+    let loaded = load(&default_paths(etc.path()), &nowhere());
+    let said = loaded.findings[0].to_string();
+    for place in ["htvault-config/config.d", "gridkeep/config.d"] {
+        let place = etc.path().join(place).display().to_string();
+        assert!(said.contains(&place), "{said}");
+    }
+}

@@ -117,6 +117,10 @@ async fn perform(
                 "new records are sealed under key {generation}; the others follow in the background"
             ))
         }
+        Order::RootKey => Ok(serde_json::to_string(&RootKeyAnswer {
+            id: running.keeper.root_key_id().await?,
+            credential: KeySource::is_credential(&running.config()),
+        })?),
         Order::ReplaceRootKey { .. } | Order::ExpectRootKey => {
             anyhow::ensure!(
                 running.seal.kind() == SealKind::Auto,

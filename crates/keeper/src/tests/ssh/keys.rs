@@ -1,5 +1,7 @@
 //! Whose key is whose: registering, listing, ending, removing, and those in files.
 
+use gridkeep_identity::ssh::Key;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -261,6 +263,24 @@ async fn keys_in_files_count_as_they_stand_there() {
     assert_eq!(
         kind(log_in(&keeper, &all, "alice", "cms").await),
         LaterKind::Store
+    );
+    // Nor is it when a client asks first which of its keys would do.
+    let print = |key: &AgentKey| Key::parse(&key.line()).unwrap().fingerprint().to_owned();
+    let probe = async |prints: Vec<String>, issuer: &str| {
+        let probe = SshProbe {
+            role: "alice".to_owned(),
+            issuer: issuer.to_owned(),
+            fingerprints: prints,
+        };
+        keeper.ssh_challenge(Some(probe)).await
+    };
+    let outcome = probe(vec![print(&all)], "dune").await;
+    assert_eq!(kind(outcome), LaterKind::Store);
+    let acceptable = probe(vec![print(&all), print(&one)], "dune").await.unwrap();
+    assert_eq!(
+        acceptable.acceptable,
+        Some(print(&one)),
+        "one that is known"
     );
     // Another change of it counts at once.
     write("alice", "# nobody\n".into());

@@ -161,6 +161,18 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, StoreError> {
     Ok(Lock { _file: file })
 }
 
+/// Keeps others from opening the store while it is looked at; changes nothing.
+pub(crate) fn lock_shared(directory: &Path) -> Result<Lock, StoreError> {
+    let file = File::open(directory.join(LOCK)).map_err(|error| problem(directory, &error))?;
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse {
+            path: directory.to_owned(),
+        }),
+        Err(fs::TryLockError::Error(error)) => Err(problem(directory, &error)),
+    }
+}
+
 pub(crate) fn problem(directory: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Directory {
         path: directory.to_owned(),

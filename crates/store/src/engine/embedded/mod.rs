@@ -53,6 +53,13 @@ pub(crate) fn complete_copy(directory: &Path) -> Result<(), StoreError> {
     directory::complete(directory)
 }
 
+/// What is stored under `key` by a server that does not run; nothing is changed, so a file that has to be mended first is refused.
+pub(crate) fn glance(directory: &Path, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let _lock = directory::lock_shared(directory)?;
+    database::glance(&directory::data(directory), key)
+        .map_err(|failure| failure.into_error(directory, Outcome::NotApplied))
+}
+
 /// Whether a new store may be made, by what the directory says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MayInitialise {
