@@ -54,6 +54,35 @@ def test_status_says_what_is_stored_and_what_fails(make_issuer, make_server, ent
     assert f"dune/{key}:default  login needed" in gridkeep(server, "status").stdout
 
 
+def test_an_issuer_that_refuses_the_servers_client_shows_until_it_is_mended(make_issuer, make_server, entry):
+    issuer = make_issuer(auto_login="alice", access_token_seconds=20)
+    configured = entry(issuer)
+    server = make_server([configured])
+    client = Vault(server)
+    token, key = client.login()
+    configured["secret"] = "wrong"
+    server.reload()
+    wait_until(lambda: client.read(token, key, minimum=19)[0] == 400, "the refresh is refused")
+    _, refused = client.read(token, key, minimum=19)
+    assert refused["errors"][0].startswith("refresh failed: server rejected request: invalid_client"), refused
+    status = told(server, "status", code=3)
+    assert "invalid_client" in status["issuers"][0]["client_refused"], status
+    text = gridkeep(server, "status").stdout
+    assert "REFUSES THIS SERVER AS ITS CLIENT: invalid_client" in text and "check clientid and secret of issuers[dune]" in text, text
+    doctor = gridkeep(server, "doctor").stdout
+    assert "Issuer dune refuses this server as its client: invalid_client" in doctor, doctor
+    log = server.process.output()
+    assert log.count("refuses this server as its client") == 1 and "check clientid and secret of issuers[dune]" in log, log
+
+    # What else is reloaded is no reason to forget it; another secret is.
+    server.reload()
+    assert told(server, "status", code=3)["issuers"][0]["client_refused"]
+    configured["secret"] = issuer.client_secret
+    server.reload()
+    assert told(server, "status")["issuers"][0]["client_refused"] is None
+    assert client.read(token, key, minimum=19)[0] == 200
+
+
 def test_operators_list_show_and_revoke(world):
     issuer, server, client, token, key = world
     name = f"dune/{key}:default"

@@ -298,7 +298,7 @@ fn started(
     };
     if url.is_empty() {
         return Err(
-            "the server gave no URL to log in at: it does not accept the redirect address of this server name (see --vaultalias), or it cannot reach the token issuer"
+            "the server gave no URL to log in at: it does not accept the redirect address of this server name (see --vaultalias), or it cannot reach the token issuer, or is not accepted there as a client"
                 .to_owned(),
         );
     }

@@ -67,6 +67,20 @@ fn told(status: &StatusAnswer, findings: &mut Findings) {
         ),
     );
     for issuer in &status.issuers {
+        if let Some(refused) = &issuer.client_refused {
+            findings.push(
+                "server",
+                State::Bad,
+                format!(
+                    "Issuer {} refuses this server as its client: {refused}. Nobody can log in or refresh there.",
+                    issuer.name
+                ),
+                format!(
+                    "Check clientid and secret of issuers[{}] against what the issuer's operators have registered, and reload (systemctl reload gridkeep).",
+                    issuer.name
+                ),
+            );
+        }
         if let Some(trouble) = &issuer.trouble {
             findings.push(
                 "server",
