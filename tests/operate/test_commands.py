@@ -99,6 +99,18 @@ def test_operators_list_show_and_revoke(world):
     assert tokens and all(key in found["display_name"] for found in tokens)
     accessor = tokens[0]["accessor"]
     assert told(server, "operator", "show", accessor)["token"]["policies"] == tokens[0]["policies"]
+    none = gridkeep(server, "operator", "tokens", "nobody")
+    assert none.returncode == 0 and none.stdout == "no live vault token was found that speaks for nobody or has this in its display name\n", none
+    # A client keeps a child of the login's token, which Vault just calls "token".
+    status, made = server.call("POST", "auth/token/create", token, {})
+    assert status == 200, made
+    looked = server.call("GET", "auth/token/lookup-self", made["auth"]["client_token"])[1]["data"]
+    assert looked["display_name"] == "token"
+    text = gridkeep(server, "operator", "tokens", key).stdout
+    assert f"{looked['accessor']}  token of {key}  until " in text, text
+    assert credential["bound_by"] == f"oidc-dune-{key}", credential
+    done = gridkeep(server, "operator", "revoke", looked["accessor"])
+    assert f"of oidc-dune-{key} and all made of it are revoked" in done.stdout, done
     everything = json.dumps([told(server, "operator", "tokens"), told(server, "operator", "credentials")])
     assert token not in everything and "hvs." not in everything and "eyJ" not in everything, "nothing that gives power is shown"
 

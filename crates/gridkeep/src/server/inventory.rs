@@ -278,10 +278,10 @@ pub(crate) async fn revoke(running: &Running, which: &str, caller: u32) -> anyho
             .lookup_accessor(which)
             .await
             .map_err(|failure| not_there(failure, which))?;
+        let of = keeper.name_of_user(&token).await?;
         keeper.revoke(&token.id).await?;
         return Ok(format!(
-            "the token {which} of {} and all made of it are revoked",
-            token.display_name
+            "the token {which} of {of} and all made of it are revoked"
         ));
     }
     let name = parse(running, which)?;
