@@ -127,6 +127,15 @@ fn remedy(reason: Reason, config: &Config) -> (State, String) {
             "gridkeep operator unseal, with enough shares where the root key is kept in shares."
                 .to_owned(),
         ),
+        Reason::NotInitialised => (
+            State::Bad,
+            "PUT sys/init with the number of shares, as docs/operate.md shows under \"Shares instead of a key\"; whoever asks first gets the shares."
+                .to_owned(),
+        ),
+        Reason::Turning => (
+            State::Doubtful,
+            format!("Ask again in a moment; if it stays, {log}."),
+        ),
         Reason::Store => (State::Bad, format!("{}; {log}.", places::mend(config))),
         Reason::AuditLog => (
             State::Bad,

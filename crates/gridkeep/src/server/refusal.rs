@@ -11,6 +11,10 @@ pub enum Reason {
     NotAllowed,
     /// The server has no keys.
     Sealed,
+    /// It has no store and no keys yet.
+    NotInitialised,
+    /// It was sealed or unsealed a moment ago, and answers for itself again as soon as it has begun anew.
+    Turning,
     /// The store does not answer, or takes no writes.
     Store,
     /// The audit log cannot be written.
