@@ -47,11 +47,15 @@ class VaultOfNode(Vault):
         return tuple(found)
 
 
-def operator(server, *words, **options):
+def gridkeep(server, *words, **options):
     return subprocess.run(
-        [GRIDKEEP, "operator", *words, "--config", server.etc / "config.d"], capture_output=True, text=True, timeout=PATIENCE,
-        env={"PATH": os.environ["PATH"]}, **options,
+        [GRIDKEEP, *words, "--config", server.etc / "config.d"], capture_output=True, text=True, timeout=PATIENCE, env={"PATH": os.environ["PATH"]},
+        **options,
     )
+
+
+def operator(server, *words, **options):
+    return gridkeep(server, "operator", *words, **options)
 
 
 @pytest.fixture
@@ -102,6 +106,12 @@ def test_init_unseal_seal(sealed):
         assert server.call("PUT", "sys/init", body=wrong)[0] == 400, wrong
     status, body = server.call("PUT", "sys/unseal", body={"key": "ab" * 33})
     assert status == 400 and "not yet initialized" in body["errors"][0]
+    for words in (("status",), ("doctor",), ("operator", "unseal")):
+        told = gridkeep(server, *words, input="")
+        text = told.stdout + told.stderr
+        assert told.returncode == 1 and "not initialised yet: PUT sys/init" in text and "Shares instead of a key" in text, told
+        assert words == ("doctor",) or "operator unseal" not in text, told
+    assert "not initialised yet: PUT sys/init" in server.log()
 
     made = client.sys.initialize(5, 3)
     keys, root = made["keys"], made["root_token"]
@@ -152,11 +162,14 @@ def test_init_unseal_seal(sealed):
     wait_until(lambda: server.log().count("sealed on") > waits, "what was under way is finished", server.process)
     refused = operator(server, "token")
     assert refused.returncode == 1 and "the server is sealed" in refused.stderr, refused
+    told = operator(server, "unseal", input="\n")
+    assert told.returncode == 1 and "no share was given" in told.stderr, told
     for share in keys[:2]:
         told = operator(server, "unseal", input=share + "\n")
         assert told.returncode == 0 and "of 3 shares given" in told.stdout, told
     told = operator(server, "unseal", input=made["keys_base64"][2] + "\n")
-    assert "unsealed" in told.stdout, told
+    assert "unsealed" in told.stdout and told.stdout.endswith("the server serves\n"), told
+    assert gridkeep(server, "status").returncode == 0, "it answers as soon as the command has ended"
     vault = opened(server)
     assert vault.read(token, key)[0] == 200, "what was kept is there"
 
@@ -166,6 +179,11 @@ def test_init_unseal_seal(sealed):
     for share in keys[:3]:
         client.sys.submit_unseal_key(share)
     assert opened(server).read(token, key)[0] == 200
+    server.stop()
+    server.config["gridkeep"]["seal"] = {}
+    server.write_config()
+    done = gridkeep(server, "server")
+    assert done.returncode == 1 and "it was split into 5 shares, of which 3 open it. Set gridkeep.seal.shamir" in done.stdout + done.stderr, done
     everything = b"".join(path.read_bytes() for path in server.directory.rglob("*") if path.is_file())
     for share, text in zip(keys, made["keys_base64"]):
         assert share.encode() not in everything and text.encode() not in everything and bytes.fromhex(share) not in everything
@@ -176,14 +194,24 @@ def test_a_key_file_unseals_by_itself_and_on_order(make_issuer, make_server, ent
     vault = Vault(server)
     token, key = vault.login()
     told = operator(server, "seal")
-    assert told.returncode == 0, told
+    assert told.returncode == 0 and "it has begun anew without keys, and waits to be unsealed" in told.stdout, told
+    refused = gridkeep(server, "status")
+    assert refused.returncode == 1 and "the server is sealed" in refused.stderr, "it answers as soon as the command has ended"
     client = client_of(server)
     assert client.sys.is_initialized() and client.sys.is_sealed()
-    wait_until(lambda: "sealed on" in server.log(), "what was under way is finished", server.process)
     status, body = server.call("PUT", "sys/unseal", body={"key": "ab" * 32})
     assert status == 400 and "operator unseal" in body["errors"][0], "nobody unseals it from afar"
-    assert operator(server, "unseal").returncode == 0
+    told = operator(server, "unseal")
+    assert told.returncode == 0 and told.stdout.endswith("the server serves\n"), told
+    assert gridkeep(server, "status").returncode == 0, "it answers as soon as the command has ended"
     assert opened(server).read(token, key)[0] == 200
+
+    assert operator(server, "seal").returncode == 0
+    root_key = server.etc / "root.key"
+    root_key.rename(server.etc / "elsewhere")
+    told = operator(server, "unseal")
+    assert told.returncode == 1 and "the server has ended instead of serving" in told.stderr, told
+    server.kill()
 
 
 def test_keys_are_rotated_while_it_serves(make_issuer, make_server, entry):

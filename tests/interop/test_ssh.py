@@ -254,14 +254,35 @@ def test_an_agent_that_cannot_help(lab, user, agent):
     assert browser.code == 0, browser
 
 
+def ssh_keys(lab, user, *words):
+    arguments = [GRIDKEEP, "ssh-keys", *words, "-a", f"localhost:{lab.port}", "-i", "dune", f"--credkey={user.user}",
+                 f"--cafile={lab.authority.path}", f"--vaulttokenfile={user.vault_token}"]
+    return user.execute(arguments)
+
+
 @pytest.mark.parametrize("kind", ["ours"], indirect=True)
 class TestOurs:
+    def test_a_list_of_no_keys(self, lab, user, agent):
+        agent.add("ed25519")
+        register(lab, user, agent)
+        (only,) = agent.fingerprints()
+        assert ssh_keys(lab, user, "remove", only).code == 0
+        listed = ssh_keys(lab, user, "list")
+        assert (listed.code, listed.out) == (0, f"no ssh keys are registered of {user.user} for issuer dune\n"), listed
+        assert json.loads(ssh_keys(lab, user, "list", "--json").out) == {"keys": {}}
+
     def test_registering_needs_no_credkey(self, lab, user, agent):
         """The first use of --registerssh on a machine, at which the original ends with a traceback."""
         agent.add("ed25519")
         outcome = log_in(lab, user, "--registerssh", env=agent.environment)
         assert outcome.code == 0, outcome
         assert by_agent(user, agent).code == 0
+
+    def test_why_no_key_can_be_registered(self, lab, user, agent):
+        agent.add("rsa-1024")
+        outcome = user.run("--registerssh", env=agent.environment)
+        assert outcome.code == 1, outcome
+        assert "no key that could be registered: key1 (key of a test): the RSA key has 1024 bits, and only 2048 to 8192 are taken" in outcome.err, outcome
 
     def test_list_end_and_remove_own_keys(self, lab, user, agent):
         agent.add("ed25519")
@@ -270,9 +291,7 @@ class TestOurs:
         ed25519, rsa = agent.fingerprints()
 
         def keys(*words):
-            arguments = [GRIDKEEP, "ssh-keys", *words, "-a", f"localhost:{lab.port}", "-i", "dune", f"--credkey={user.user}",
-                         f"--cafile={lab.authority.path}", f"--vaulttokenfile={user.vault_token}"]
-            return user.execute(arguments)
+            return ssh_keys(lab, user, *words)
 
         shown = keys("list", "--json")
         assert shown.code == 0, shown
@@ -283,7 +302,12 @@ class TestOurs:
         assert keys("remove", ed25519).code == 0
         again = keys("remove", ed25519)
         assert again.code == 1 and "no such ssh key" in again.err, again
-        assert keys("expire", rsa, "1d").code == 0
+        ending = keys("expire", rsa, "1d")
+        assert ending.code == 0, ending
+        later = keys("expire", rsa, "30d")
+        end = json.loads(keys("list", "--json").out)["keys"][rsa][0]["expires"]
+        for told in (ending, later):
+            assert told.out == f"{rsa} may log in until {end}; an end that was nearer stays\n", told
         outcome = by_agent(user, agent, "-v")
         assert outcome.code == 0 and "ssh-rsa" in outcome.out, outcome
         # The vault token of an ssh login ends its own key as well.

@@ -55,6 +55,35 @@ def test_status_says_what_is_stored_and_what_fails(make_issuer, make_server, ent
     assert f"dune/{key}:default  login needed" in gridkeep(server, "status").stdout
 
 
+def test_an_issuer_that_refuses_the_servers_client_shows_until_it_is_mended(make_issuer, make_server, entry):
+    issuer = make_issuer(auto_login="alice", access_token_seconds=20)
+    configured = entry(issuer)
+    server = make_server([configured])
+    client = Vault(server)
+    token, key = client.login()
+    configured["secret"] = "wrong"
+    server.reload()
+    wait_until(lambda: client.read(token, key, minimum=19)[0] == 400, "the refresh is refused")
+    _, refused = client.read(token, key, minimum=19)
+    assert refused["errors"][0].startswith("refresh failed: server rejected request: invalid_client"), refused
+    status = told(server, "status", code=3)
+    assert "invalid_client" in status["issuers"][0]["client_refused"], status
+    text = gridkeep(server, "status").stdout
+    assert "REFUSES THIS SERVER AS ITS CLIENT: invalid_client" in text and "check clientid and secret of issuers[dune]" in text, text
+    doctor = gridkeep(server, "doctor").stdout
+    assert "Issuer dune refuses this server as its client: invalid_client" in doctor, doctor
+    log = server.process.output()
+    assert log.count("refuses this server as its client") == 1 and "check clientid and secret of issuers[dune]" in log, log
+
+    # What else is reloaded is no reason to forget it; another secret is.
+    server.reload()
+    assert told(server, "status", code=3)["issuers"][0]["client_refused"]
+    configured["secret"] = issuer.client_secret
+    server.reload()
+    assert told(server, "status")["issuers"][0]["client_refused"] is None
+    assert client.read(token, key, minimum=19)[0] == 200
+
+
 def test_operators_list_show_and_revoke(world):
     issuer, server, client, token, key = world
     name = f"dune/{key}:default"
@@ -71,6 +100,18 @@ def test_operators_list_show_and_revoke(world):
     assert tokens and all(key in found["display_name"] for found in tokens)
     accessor = tokens[0]["accessor"]
     assert told(server, "operator", "show", accessor)["token"]["policies"] == tokens[0]["policies"]
+    none = gridkeep(server, "operator", "tokens", "nobody")
+    assert none.returncode == 0 and none.stdout == "no live vault token was found that speaks for nobody or has this in its display name\n", none
+    # A client keeps a child of the login's token, which Vault just calls "token".
+    status, made = server.call("POST", "auth/token/create", token, {})
+    assert status == 200, made
+    looked = server.call("GET", "auth/token/lookup-self", made["auth"]["client_token"])[1]["data"]
+    assert looked["display_name"] == "token"
+    text = gridkeep(server, "operator", "tokens", key).stdout
+    assert f"{looked['accessor']}  token of {key}  until " in text, text
+    assert credential["bound_by"] == f"oidc-dune-{key}", credential
+    done = gridkeep(server, "operator", "revoke", looked["accessor"])
+    assert f"of oidc-dune-{key} and all made of it are revoked" in done.stdout, done
     everything = json.dumps([told(server, "operator", "tokens"), told(server, "operator", "credentials")])
     assert token not in everything and "hvs." not in everything and "eyJ" not in everything, "nothing that gives power is shown"
 

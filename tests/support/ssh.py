@@ -30,10 +30,10 @@ class SshAgent:
             return connection.connect_ex(str(self.socket)) == 0
 
     def add(self, kind: str, name: str = "key") -> str:
-        """Makes a key, adds it, and returns its public half as a line."""
+        """Makes a key, of one of `KINDS` or `rsa-` and another length, adds it, and returns its public half as a line."""
         path = self.directory / f"{name}-{kind}"
         algorithm = kind.split("-")[0]
-        self._run("ssh-keygen", "-q", "-t", algorithm, *KINDS[kind], "-N", "", "-C", f"{name} of a test", "-f", path)
+        self._run("ssh-keygen", "-q", "-t", algorithm, *KINDS.get(kind, ["-b", kind.split("-")[-1]]), "-N", "", "-C", f"{name} of a test", "-f", path)
         self._run("ssh-add", "-q", path)
         return path.with_suffix(".pub").read_text().strip()
 

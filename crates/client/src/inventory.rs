@@ -57,6 +57,15 @@ pub fn credentials<'v>(all: impl IntoIterator<Item = &'v Value>) -> String {
     out
 }
 
+/// The name of a token, and whose it is where that does not say it: one made with another is just `token`.
+fn called(token: &Value) -> String {
+    let name = text(token, "display_name").map_or("?".to_owned(), printable);
+    match text(token, "credkey").map(printable) {
+        Some(credkey) if !name.ends_with(&format!("-{credkey}")) => format!("{name} of {credkey}"),
+        _ => name,
+    }
+}
+
 /// Vault tokens, as the server's lists have them.
 #[must_use]
 pub fn tokens<'v>(all: impl IntoIterator<Item = &'v Value>) -> String {
@@ -70,7 +79,7 @@ pub fn tokens<'v>(all: impl IntoIterator<Item = &'v Value>) -> String {
             out,
             "{}  {}  {end}",
             text(token, "accessor").map_or("?".to_owned(), printable),
-            text(token, "display_name").map_or("?".to_owned(), printable),
+            called(token),
         );
         let policies: Vec<String> = token["policies"]
             .as_array()
@@ -123,10 +132,15 @@ mod tests {
         let text = tokens(&[
             json!({"accessor": "A", "display_name": "token", "expires": null, "created": "c", "path": "p",
             "policies": ["a", "b"], "period": 60, "orphan": false}),
+            json!({"accessor": "B", "display_name": "token", "credkey": "alice", "expires": "e", "created": "c", "path": "p"}),
+            json!({"accessor": "C", "display_name": "oidc-dune-alice", "credkey": "alice", "expires": "e", "created": "c", "path": "p"}),
         ]);
+        let (first, others) = text.split_at(text.find("B  ").unwrap());
         assert_eq!(
-            text,
+            first,
             "A  token  without end\n  made c at p; policies a, b; renewable without end, 60 s each time; ends with its parent\n"
         );
+        assert!(others.starts_with("B  token of alice  until e\n"), "{text}");
+        assert!(others.contains("\nC  oidc-dune-alice  until e\n"), "{text}");
     }
 }

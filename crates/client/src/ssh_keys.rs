@@ -58,15 +58,21 @@ pub fn run(args: &[OsString], environment: &Environment, streams: &mut Streams<'
                 )
             })?;
             let path = format!("{}/keys/{}/{credkey}", options.sshpath, options.issuer);
-            perform(holder, &path, order)
-                .await
-                .map_err(|error| match error.error.status() {
-                    Some(404) => format!(
-                        "the server knows no such ssh key of {credkey} for issuer {}",
-                        options.issuer
-                    ),
-                    _ => error.to_string(),
-                })
+            let of = format!("{credkey} for issuer {}", options.issuer);
+            match (perform(holder, &path, order).await, order) {
+                // The server tells of a list that is empty as of none.
+                (Err(error), Order::List { json }) if error.error.status() == Some(404) => {
+                    Ok(if *json {
+                        format!("{:#}\n", json!({"keys": {}}))
+                    } else {
+                        format!("no ssh keys are registered of {of}\n")
+                    })
+                }
+                (Err(error), _) if error.error.status() == Some(404) => {
+                    Err(format!("the server knows no such ssh key of {of}"))
+                }
+                (done, _) => done.map_err(|error| error.to_string()),
+            }
         },
     )
 }
@@ -144,11 +150,37 @@ async fn perform(holder: &mut Holder, path: &str, order: &Order) -> Result<Strin
                         .await
                 })
                 .await?;
-            Ok(format!(
-                "{fingerprint} may log in for at most {seconds} s from now\n"
-            ))
+            // It may have had a nearer end, which stays.
+            let keys = holder
+                .ask(async |vault, token| vault.key_info(path, token, &mut NoLog).await)
+                .await;
+            Ok(match keys {
+                Ok(keys) => ends(fingerprint, keys.get(fingerprint).unwrap_or(&Value::Null)),
+                // The key has ended, and the vault token of its login with it.
+                Err(_) => format!("{fingerprint} may log in for at most {seconds} s from now\n"),
+            })
         }
     }
+}
+
+/// Until when a key may log in, wherever the server knows it from.
+fn ends(fingerprint: &str, places: &Value) -> String {
+    let mut text = String::new();
+    for place in places.as_array().into_iter().flatten() {
+        let source = match place["source"].as_str() {
+            None | Some("registered") => String::new(),
+            Some(other) => format!(" ({})", printable(other)),
+        };
+        let end = match place["expires"].as_str() {
+            Some(end) => format!("until {}; an end that was nearer stays", printable(end)),
+            None => "without end".to_owned(),
+        };
+        let _ = writeln!(text, "{fingerprint}{source} may log in {end}");
+    }
+    if text.is_empty() {
+        let _ = writeln!(text, "{fingerprint} may log in no longer");
+    }
+    text
 }
 
 /// For people: a line for each key, one below it for what is known of it.
@@ -219,5 +251,13 @@ mod tests {
             ]
         );
         assert!(text.contains("SHA256:two ssh-rsa") && !text.contains('\u{1b}'));
+        assert_eq!(
+            ends("SHA256:two", &keys["SHA256:two"]),
+            "SHA256:two (line 3 of a file of the operators) may log in until 2027-01-01T00:00:00Z; an end that was nearer stays\n"
+        );
+        assert_eq!(
+            ends("SHA256:three", &keys["SHA256:three"]),
+            "SHA256:three may log in no longer\n"
+        );
     }
 }

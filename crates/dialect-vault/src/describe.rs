@@ -43,6 +43,7 @@ pub fn token(token: &KeeperToken, now: UnixSeconds) -> Map<String, Value> {
             "display_name".to_owned(),
             token.display_name.as_str().into(),
         ),
+        ("credkey".to_owned(), token.credkey().into()),
         ("path".to_owned(), token.path.as_str().into()),
         ("policies".to_owned(), token.policies.clone().into()),
         ("created".to_owned(), time::whole(token.created_at).into()),

@@ -219,7 +219,7 @@ enum OperatorCommand {
         /// Report as JSON
         #[arg(long)]
         json: bool,
-        /// Only those whose display name contains this, such as a credkey
+        /// Only those that speak for this person (a credkey) or for a robot below it, and those whose display name contains this
         #[arg(default_value = "")]
         of: String,
     },
@@ -511,12 +511,28 @@ fn operate(command: OperatorCommand, out: &mut dyn Write) -> anyhow::Result<()> 
             }
         }
         OperatorCommand::Credentials { files, json, below } => {
+            let nothing = match below.as_str() {
+                "" => "no credential is stored".to_owned(),
+                below => format!("no credential is stored whose name begins with {below}"),
+            };
             let answer = operator::ask(&run_directory(&files)?, &Order::Credentials { below })?;
-            list(&answer, json, |all| inventory::credentials(all), out)?;
+            list(
+                &answer,
+                json,
+                |all| inventory::credentials(all),
+                &nothing,
+                out,
+            )?;
         }
         OperatorCommand::Tokens { files, json, of } => {
+            let nothing = match of.as_str() {
+                "" => "no vault token is alive".to_owned(),
+                of => format!(
+                    "no live vault token was found that speaks for {of} or has this in its display name"
+                ),
+            };
             let answer = operator::ask(&run_directory(&files)?, &Order::Tokens { of })?;
-            list(&answer, json, |all| inventory::tokens(all), out)?;
+            list(&answer, json, |all| inventory::tokens(all), &nothing, out)?;
         }
         OperatorCommand::Show { files, json, which } => {
             let answer = operator::ask(&run_directory(&files)?, &Order::Show { which })?;
@@ -538,8 +554,7 @@ fn operate(command: OperatorCommand, out: &mut dyn Write) -> anyhow::Result<()> 
             writeln!(out, "{answer}")?;
         }
         OperatorCommand::Seal { files } => {
-            let answer = operator::ask(&run_directory(&files)?, &Order::Seal)?;
-            writeln!(out, "{answer}")?;
+            keys::seal(&run_directory(&files)?, out)?;
         }
         OperatorCommand::RotateKeyring { files } => {
             let answer = operator::ask(&run_directory(&files)?, &Order::RotateKeyring)?;
@@ -589,12 +604,16 @@ fn list(
     answer: &str,
     json: bool,
     text: impl FnOnce(&[serde_json::Value]) -> String,
+    nothing: &str,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let listing: Listing = serde_json::from_str(answer)?;
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&listing)?)?;
         return Ok(());
+    }
+    if listing.found.is_empty() {
+        writeln!(out, "{nothing}")?;
     }
     out.write_all(text(&listing.found).as_bytes())?;
     if listing.more {

@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, IsTerminal as _, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use gridkeep_store::RootKey;
@@ -11,10 +12,13 @@ use nix::sys::termios::{self, LocalFlags, SetArg};
 use zeroize::Zeroizing;
 
 use crate::config::Loaded;
-use crate::server::operator::{self, Order};
+use crate::server::operator::{self, Order, Settled};
 use crate::server::place::KeySource;
 use crate::server::refusal::reason_of;
 use crate::server::replacement;
+
+/// How long it is waited for what becomes of a server that was sealed or unsealed.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// Gives the server a share, read from the terminal without showing it, or from standard input; where it needs none, tells it to
 /// read its root key again.
@@ -29,12 +33,61 @@ pub fn unseal(loaded: &Loaded, directory: &Path, out: &mut dyn Write) -> anyhow:
     let share = if shamir {
         // Asked first, so that nobody types a share for nothing.
         writeln!(out, "{}", operator::ask(directory, &Order::Unseal)?)?;
-        Some(read_hidden("Share: ", out)?)
+        let share = read_hidden("Share: ", out)?;
+        anyhow::ensure!(
+            !share.is_empty(),
+            "no share was given: type or paste one, or send it by standard input"
+        );
+        Some(share)
     } else {
         None
     };
+    let process = operator::process_of(directory);
     let told = operator::ask_with(directory, &Order::Unseal, share)?;
     writeln!(out, "{told}")?;
+    if told.ends_with(operator::SHARES_GIVEN) {
+        return Ok(());
+    }
+    let log = "its log says why (journalctl -u gridkeep)";
+    match operator::settle(directory, process, SETTLING) {
+        Settled::Serves => writeln!(out, "the server serves")?,
+        Settled::Says(text) => writeln!(out, "the server answers: {text}")?,
+        Settled::Waits => {
+            anyhow::bail!(
+                "the server waits to be unsealed again, so it did not start with that key; {log}"
+            )
+        }
+        Settled::Ended => anyhow::bail!("the server has ended instead of serving; {log}"),
+        Settled::Unknown => anyhow::bail!(
+            "the server does not serve within {} s; gridkeep status shows when it does, and if it stays so {log}",
+            SETTLING.as_secs()
+        ),
+    }
+    Ok(())
+}
+
+/// Seals the server, and says what became of it.
+///
+/// # Errors
+/// When the server refuses it, or ends.
+pub fn seal(directory: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    let process = operator::process_of(directory);
+    writeln!(out, "{}", operator::ask(directory, &Order::Seal)?)?;
+    match operator::settle(directory, process, SETTLING) {
+        Settled::Waits => writeln!(
+            out,
+            "it has begun anew without keys, and waits to be unsealed (gridkeep operator unseal)"
+        )?,
+        Settled::Serves => writeln!(out, "it serves again: somebody has unsealed it")?,
+        Settled::Says(text) => writeln!(out, "the server answers: {text}")?,
+        Settled::Ended => anyhow::bail!(
+            "the server has ended instead of waiting to be unsealed; its log says why (journalctl -u gridkeep)"
+        ),
+        Settled::Unknown => writeln!(
+            out,
+            "it still finishes what was under way, answers of issuers above all; gridkeep status shows when it waits to be unsealed"
+        )?,
+    }
     Ok(())
 }
 

@@ -62,6 +62,11 @@ pub fn status(answer: &StatusAnswer) -> String {
     }
     for issuer in &answer.issuers {
         let state = match (&issuer.trouble, &issuer.last_answer) {
+            _ if issuer.client_refused.is_some() => format!(
+                "REFUSES THIS SERVER AS ITS CLIENT: {} (check clientid and secret of issuers[{}], and reload)",
+                issuer.client_refused.as_deref().unwrap_or_default(),
+                issuer.name
+            ),
             (Some(trouble), _) => format!("FAILING: {trouble}"),
             (None, Some(last)) => format!("last answer {last}"),
             (None, None) => "not asked yet".to_owned(),

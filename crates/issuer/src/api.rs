@@ -223,6 +223,9 @@ pub struct IssuerStatus {
     pub last_error: Option<String>,
     /// When the issuer last gave an answer that made sense, in seconds since 1970.
     pub last_success: Option<i64>,
+    /// With which words the issuer last refused this server as its client (`invalid_client`, `unauthorized_client`); `None` once it
+    /// takes it again.
+    pub client_refused: Option<String>,
     /// Age of the metadata in use.
     pub metadata_age: Option<Duration>,
     /// Age of the key set in use.

@@ -27,6 +27,7 @@ use crate::form::Form;
 use crate::gate::{Change, Gate, Pass, Urgency};
 use crate::kept::{Fetched, Kept};
 use crate::options::ClientOptions;
+use crate::standing::{Asked, Standing, Turn};
 use crate::transport::{Reply, Transport, is_protected};
 use crate::{answer, flow, id_token};
 
@@ -45,6 +46,7 @@ pub struct Client {
     options: ClientOptions,
     transport: Transport,
     gate: Gate,
+    standing: Standing,
     metadata: Kept<Metadata>,
     keys: Kept<JwkSet>,
     /// Rings when metadata or keys were read.
@@ -75,6 +77,7 @@ impl Client {
         Ok(Self {
             transport,
             gate: Gate::new(options.budget, options.breaker, Instant::now()),
+            standing: Standing::default(),
             metadata: Kept::new(METADATA_TRUSTED, Arc::clone(&changed)),
             keys: Kept::new(KEYS_TRUSTED, Arc::clone(&changed)),
             changed,
@@ -178,6 +181,7 @@ impl Client {
     /// Sends a form of ours to the token endpoint and reads the tokens in the answer.
     pub(crate) async fn ask_tokens(
         &self,
+        asked: Asked,
         form: Form,
         urgency: Urgency,
     ) -> Result<TokenResponse, IssuerError> {
@@ -187,8 +191,27 @@ impl Client {
         let read = |reply: &Reply, form: &Form, now| {
             answer::judge(reply, form, now).and_then(|object| answer::tokens(&reply.host, object))
         };
-        self.post(&metadata, endpoint, form, urgency, deadline, read)
-            .await
+        let outcome = self
+            .post(&metadata, endpoint, form, urgency, deadline, read)
+            .await;
+        self.note(asked, &outcome);
+        outcome
+    }
+
+    /// Remembers whether the issuer takes this client, and says once in the log that it does not.
+    pub(crate) fn note<T>(&self, asked: Asked, outcome: &Result<T, IssuerError>) {
+        let issuer = self.options.name();
+        match self.standing.note(asked, outcome) {
+            Turn::None => {}
+            Turn::Refused(error) => tracing::error!(
+                issuer,
+                error,
+                "the issuer refuses this server as its client, so that people cannot log in or refresh there: check clientid and secret of issuers[{issuer}], or what its operators have registered, and reload"
+            ),
+            Turn::Taken => {
+                tracing::info!(issuer, "the issuer takes this server as its client again")
+            }
+        }
     }
 
     /// Posts a form, authenticated and through the gate; `read` says what the answer means.
@@ -393,6 +416,7 @@ impl TokenIssuer for Client {
                 .or_else(|| self.metadata.last_error())
                 .or_else(|| self.keys.last_error()),
             last_success: view.last_success,
+            client_refused: self.standing.refused(),
             metadata_age: self.metadata.age(now),
             keys_age: self.keys.age(now),
             budget_left: view.budget_left,

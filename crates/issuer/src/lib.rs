@@ -36,6 +36,7 @@ mod kept;
 mod measured;
 mod options;
 mod roots;
+mod standing;
 mod transport;
 
 pub use api::{

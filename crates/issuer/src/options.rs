@@ -8,6 +8,8 @@ use secrecy::SecretString;
 
 /// All a [`Client`](crate::Client) needs to know of its issuer.
 pub struct ClientOptions {
+    /// What the operators call the issuer, for the log; empty: its URL.
+    pub name: String,
     /// The issuer's identifier, exactly as its discovery document spells it; a trailing slash is significant.
     pub url: String,
     /// The identifier under which this client is registered.
@@ -37,6 +39,7 @@ impl ClientOptions {
     /// for a call.
     pub fn new(url: impl Into<String>, client_id: impl Into<String>) -> Self {
         Self {
+            name: String::new(),
             url: url.into(),
             client_id: client_id.into(),
             auth: ClientAuth::Public,
@@ -48,6 +51,15 @@ impl ClientOptions {
             breaker: BreakerOptions::default(),
             allow_http_loopback: false,
             traceparent: None,
+        }
+    }
+
+    /// How the log calls the issuer.
+    pub(crate) fn name(&self) -> &str {
+        if self.name.is_empty() {
+            &self.url
+        } else {
+            &self.name
         }
     }
 }

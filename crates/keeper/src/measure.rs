@@ -81,6 +81,10 @@ pub fn describe_metrics() {
             "Failures since the issuer last gave an answer that made sense",
         ),
         (
+            "gridkeep_issuer_client_refused",
+            "1 while the issuer refuses this server as its client: client id or secret are wrong, or its registration is",
+        ),
+        (
             "gridkeep_issuer_budget_left",
             "Requests that could go out to the issuer at once",
         ),
@@ -239,6 +243,10 @@ impl Keeper {
             set(
                 "gridkeep_issuer_consecutive_failures",
                 f64::from(status.consecutive_failures),
+            );
+            set(
+                "gridkeep_issuer_client_refused",
+                f64::from(u8::from(status.client_refused.is_some())),
             );
             set("gridkeep_issuer_budget_left", status.budget_left);
             if let Some(at) = status.last_success {

@@ -123,6 +123,19 @@ pub struct KeeperToken {
 }
 
 impl KeeperToken {
+    /// Whether it was made with another token, and not by a login.
+    pub fn is_child(&self) -> bool {
+        self.path.starts_with("auth/token/create")
+    }
+
+    /// The key under which the credentials of the person it speaks for are stored.
+    pub fn credkey(&self) -> Option<&str> {
+        // A child has what whoever made it put there.
+        let told = self.meta.get("credkey").map(String::as_str);
+        told.filter(|key| !key.is_empty() && !self.is_child())
+            .or_else(|| Some(self.identity.as_ref()?.alias.as_str()))
+    }
+
     /// Seconds left at `now`; 0 for a token without end.
     pub fn ttl(&self, now: UnixSeconds) -> Seconds {
         self.expires_at.map_or(Seconds(0), |end| {

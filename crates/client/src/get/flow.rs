@@ -516,6 +516,9 @@ impl<'a, 's> Run<'a, 's> {
 fn explain(error: &VaultError) -> String {
     let meaning = match error.error.status() {
         Some(404) => " (the server stores no credential there)",
+        Some(400) if error.error.is_about_the_server() => {
+            " (the token issuer does not accept this server as its client: the server's operators have to mend that, a new login does not)"
+        }
         Some(400) => " (a new login is needed)",
         _ => "",
     };

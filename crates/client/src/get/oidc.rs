@@ -19,7 +19,7 @@ use super::browser;
 use super::flow::{Run, Stop};
 use crate::files;
 use crate::options::lifetime;
-use crate::vault::{Auth, Poll};
+use crate::vault::{Auth, Poll, VaultError};
 
 /// How long the server keeps an unfinished login, seconds.
 const KEPT: i64 = 600;
@@ -205,11 +205,15 @@ impl Run<'_, '_> {
         self.remember(started);
         let mut pace = started.pace;
         let begin = Instant::now();
+        let mut trouble = None;
         loop {
             let elapsed = begin.elapsed().as_nanos() / second.as_nanos().max(1);
             let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
             let Some(seconds) = pace.next(elapsed) else {
-                return Err(Stop::Fatal(took_too_long(limit)));
+                let last = trouble.map_or_else(String::new, |error: VaultError| {
+                    format!("; the server last said: {error}")
+                });
+                return Err(Stop::Fatal(took_too_long(limit) + &last));
             };
             sleep(units(seconds)).await;
             let answer = self
@@ -221,10 +225,16 @@ impl Run<'_, '_> {
                     self.forget();
                     return Ok(*auth);
                 }
-                Ok(Poll::Pending) => {}
-                Ok(Poll::SlowDown) => pace.slow_down(),
+                Ok(Poll::Pending) => trouble = None,
+                Ok(Poll::SlowDown) => {
+                    trouble = None;
+                    pace.slow_down();
+                }
                 // The login itself is not touched by trouble on the way to the server.
-                Err(error) if error.error.is_temporary() => self.report.detail(error),
+                Err(error) if error.error.is_temporary() => {
+                    self.report.detail(&error);
+                    trouble = Some(error);
+                }
                 Err(error) => {
                     self.forget();
                     return Err(Stop::Fatal(error.to_string()));
@@ -298,7 +308,7 @@ fn started(
     };
     if url.is_empty() {
         return Err(
-            "the server gave no URL to log in at: it does not accept the redirect address of this server name (see --vaultalias), or it cannot reach the token issuer"
+            "the server gave no URL to log in at: it does not accept the redirect address of this server name (see --vaultalias), or it cannot reach the token issuer, or is not accepted there as a client"
                 .to_owned(),
         );
     }

@@ -41,7 +41,7 @@ impl Run<'_, '_> {
                 .detail("the credkeys of robots cannot use the ssh-agent");
             return Ok(Tried::TryOther);
         }
-        let (mut agent, keys) = match self.agent_keys().await {
+        let (mut agent, keys, _) = match self.agent_keys().await {
             Ok(found) => found,
             Err(error) => {
                 self.failed(error.to_string());
@@ -111,7 +111,7 @@ impl Run<'_, '_> {
                     if !matches!(error, AgentError::Refused) {
                         // What it still has to say would be taken for the answer to the next question.
                         match self.agent_keys().await {
-                            Ok((anew, _)) => *agent = anew,
+                            Ok((anew, ..)) => *agent = anew,
                             Err(_) => {
                                 self.failed(why);
                                 return Ok(None);
@@ -221,10 +221,16 @@ impl Run<'_, '_> {
                     .to_owned(),
             ));
         }
-        let (_, keys) = self
+        let (_, keys, unfit) = self
             .agent_keys()
             .await
             .map_err(|error| Stop::Fatal(error.to_string()))?;
+        if keys.is_empty() && !unfit.is_empty() {
+            return Err(Stop::Fatal(format!(
+                "the ssh-agent has no key that could be registered: {}",
+                unfit.join("; ")
+            )));
+        }
         if keys.is_empty() {
             return Err(Stop::Fatal(
                 "the ssh-agent has no key that could be registered; add one (ssh-add), or unlock the agent (ssh-add -X)"
@@ -241,10 +247,10 @@ impl Run<'_, '_> {
             .map(PathBuf::from)
     }
 
-    /// The agent and those of its keys that can be used.
-    async fn agent_keys(&mut self) -> Result<(Agent, Vec<Held>), AgentError> {
+    /// The agent, those of its keys that can be used, and why the others cannot.
+    async fn agent_keys(&mut self) -> Result<(Agent, Vec<Held>, Vec<String>), AgentError> {
         let mut agent = Agent::connect(&self.agent_socket().unwrap_or_default()).await?;
-        let mut held = Vec::new();
+        let (mut held, mut unfit) = (Vec::new(), Vec::new());
         for (index, AgentKey { blob, comment, key }) in agent.keys().await?.into_iter().enumerate()
         {
             let number = index + 1;
@@ -259,9 +265,10 @@ impl Run<'_, '_> {
                     self.report.detail(format_args!(
                         "key{number} of the ssh-agent ({comment}) is not used: {error}"
                     ));
+                    unfit.push(format!("key{number} ({comment}): {error}"));
                 }
             }
         }
-        Ok((agent, held))
+        Ok((agent, held, unfit))
     }
 }

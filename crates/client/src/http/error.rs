@@ -74,6 +74,20 @@ impl HttpError {
         }
     }
 
+    /// Whether a token issuer refused the server itself, and not what the user has there. The words are those of the original's plugin.
+    #[must_use]
+    pub fn is_about_the_server(&self) -> bool {
+        const WORDS: &str = "server rejected request: ";
+        let HttpError::Status(refusal) = self else {
+            return false;
+        };
+        let code = refusal
+            .text
+            .split_once(WORDS)
+            .and_then(|(_, rest)| rest.split([':', ' ', ';', ',']).next());
+        matches!(code, Some("invalid_client" | "unauthorized_client"))
+    }
+
     /// Whether the same request may succeed later, so that no other way of logging in can be the remedy.
     #[must_use]
     pub fn is_temporary(&self) -> bool {

@@ -223,6 +223,7 @@ impl TokenIssuer for FakeIssuer {
             consecutive_failures: 0,
             last_error: None,
             last_success: None,
+            client_refused: None,
             metadata_age: None,
             keys_age: None,
             budget_left: 1.0,

@@ -75,6 +75,20 @@ fn told(status: &StatusAnswer, findings: &mut Findings) {
         );
     }
     for issuer in &status.issuers {
+        if let Some(refused) = &issuer.client_refused {
+            findings.push(
+                "server",
+                State::Bad,
+                format!(
+                    "Issuer {} refuses this server as its client: {refused}. Nobody can log in or refresh there.",
+                    issuer.name
+                ),
+                format!(
+                    "Check clientid and secret of issuers[{}] against what the issuer's operators have registered, and reload (systemctl reload gridkeep).",
+                    issuer.name
+                ),
+            );
+        }
         if let Some(trouble) = &issuer.trouble {
             findings.push(
                 "server",
@@ -123,6 +137,15 @@ fn remedy(reason: Reason, config: &Config) -> (State, String) {
             State::Bad,
             "gridkeep operator unseal, with enough shares where the root key is kept in shares."
                 .to_owned(),
+        ),
+        Reason::NotInitialised => (
+            State::Bad,
+            "PUT sys/init with the number of shares, as docs/operate.md shows under \"Shares instead of a key\"; whoever asks first gets the shares."
+                .to_owned(),
+        ),
+        Reason::Turning => (
+            State::Doubtful,
+            format!("Ask again in a moment; if it stays, {log}."),
         ),
         Reason::Store => (State::Bad, format!("{}; {log}.", places::mend(config))),
         Reason::AuditLog => (

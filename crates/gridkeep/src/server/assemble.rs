@@ -122,6 +122,7 @@ impl Issuers {
             return Ok(known.client.clone());
         }
         let mut options = ClientOptions::new(&made_from.url, &made_from.client_id);
+        options.name.clone_from(name);
         options.auth = auth(issuer, &made_from)?;
         options.ca_pem = made_from.ca.iter().cloned().collect();
         options

@@ -81,6 +81,9 @@ pub struct IssuerState {
     pub url: String,
     /// Why it cannot be asked, when it could not be the last time.
     pub trouble: Option<String>,
+    /// With which words it refuses this server as its client.
+    #[serde(default)]
+    pub client_refused: Option<String>,
     /// When it last answered, RFC 3339.
     pub last_answer: Option<String>,
     /// Credentials stored; `None` when the store did not tell.
@@ -97,7 +100,10 @@ impl StatusAnswer {
             || self.store.trouble.is_some()
             || !self.left_out.is_empty()
             || self.certificate_days.is_some_and(|days| days < 14)
-            || self.issuers.iter().any(|issuer| issuer.trouble.is_some())
+            || self
+                .issuers
+                .iter()
+                .any(|issuer| issuer.trouble.is_some() || issuer.client_refused.is_some())
             || !self.failing.is_empty()
             || self.revocations.1 > 0
     }
@@ -133,6 +139,7 @@ pub(crate) async fn status(running: &Running) -> anyhow::Result<StatusAnswer> {
             name: issuer.name.clone(),
             url: issuer.url.clone(),
             trouble: state.and_then(|state| state.last_error.clone()),
+            client_refused: state.and_then(|state| state.client_refused.clone()),
             last_answer: state
                 .and_then(|state| state.last_success)
                 .map(|at| date(UnixSeconds(at))),
@@ -279,10 +286,10 @@ pub(crate) async fn revoke(running: &Running, which: &str, caller: u32) -> anyho
             .lookup_accessor(which)
             .await
             .map_err(|failure| not_there(failure, which))?;
+        let of = keeper.name_of_user(&token).await?;
         keeper.revoke(&token.id).await?;
         return Ok(format!(
-            "the token {which} of {} and all made of it are revoked",
-            token.display_name
+            "the token {which} of {of} and all made of it are revoked"
         ));
     }
     let name = parse(running, which)?;

@@ -3,6 +3,7 @@
 //! One order and one answer per connection, a line of JSON each. No token lies on disk for it.
 
 mod orders;
+mod settle;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -29,6 +30,7 @@ use super::refusal::{Reason, Refusal, reason_of};
 use super::strangers::{Refused, Strangers};
 use super::{Running, inventory};
 use crate::audit::EvidenceAnswer;
+pub use settle::{Settled, process_of, settle};
 
 const NAME: &str = "operator.sock";
 /// Longest order, and longest time for one.
@@ -46,6 +48,9 @@ const NOTING: Duration = Duration::from_secs(2);
 const MOST_STRANGERS: usize = 16;
 /// Longest answer that is read.
 const LONGEST_ANSWER: u64 = 16 << 20;
+
+/// How the answer to a share ends after which more are wanted.
+pub(crate) const SHARES_GIVEN: &str = "shares given";
 
 /// What an operator can ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -460,6 +465,17 @@ fn not_known(patience: Duration) -> String {
 pub(super) fn sealed() -> anyhow::Error {
     let text = "the server is sealed; unseal it first (gridkeep operator unseal)";
     Refusal::new(Reason::Sealed, text).into()
+}
+
+/// What a server that has no store yet says to every order.
+pub(super) fn not_initialised() -> anyhow::Error {
+    let text = "the server is not initialised yet: PUT sys/init makes its store and the shares of its key (docs/operate.md, \"Shares instead of a key\")";
+    Refusal::new(Reason::NotInitialised, text).into()
+}
+
+/// What a server says between having its keys and having none.
+pub(super) fn turning(text: &str) -> anyhow::Error {
+    Refusal::new(Reason::Turning, text).into()
 }
 
 /// Whether a server answers in this run directory.

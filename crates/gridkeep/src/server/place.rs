@@ -4,7 +4,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use gridkeep_store::{Etcd, Initialise, OpenOptions, RootKey, SealState, Store};
+use gridkeep_store::{Etcd, Initialise, OpenOptions, RootKey, SealState, Store, StoreError};
 
 use super::replacement;
 use crate::config::{Config, Loaded};
@@ -78,7 +78,13 @@ pub(super) async fn open(
                     let state = SealState::in_etcd(&etcd).await?;
                     replacement::finish(path, state.as_ref())?;
                 }
-                etcd.load_or_generate(path).await?
+                match etcd.load_or_generate(path).await {
+                    Err(error @ StoreError::DataWithoutKey { .. }) => {
+                        let state = SealState::in_etcd(&etcd).await;
+                        return Err(or_split(error, state));
+                    }
+                    found => found?,
+                }
             }
         };
         let made = made(&key, &source);
@@ -96,7 +102,12 @@ pub(super) async fn open(
                     let state = SealState::in_directory(&directory)?;
                     replacement::finish(path, state.as_ref())?;
                 }
-                RootKey::load_or_generate(path, &directory)?
+                match RootKey::load_or_generate(path, &directory) {
+                    Err(error @ StoreError::DataWithoutKey { .. }) => {
+                        return Err(or_split(error, SealState::in_directory(&directory)));
+                    }
+                    found => found?,
+                }
             }
         };
         let made = made(&key, &source);
@@ -125,6 +136,19 @@ fn tell_of_new(key: Option<PathBuf>) {
             "a new root key was made: {}; copy it to a safe place off this host now: without it nothing that is stored can be opened",
             path.display()
         );
+    }
+}
+
+/// The error of a key that is not in its file, or that it lies in none because it was split.
+fn or_split(error: StoreError, state: Result<Option<SealState>, StoreError>) -> anyhow::Error {
+    match (&error, state.ok().flatten().and_then(|state| state.shares)) {
+        (StoreError::DataWithoutKey { data, .. }, Some(shares)) => anyhow::anyhow!(
+            "there is data in {}, and its root key lies in no file: it was split into {} shares, of which {} open it. Set gridkeep.seal.shamir to true again, start the server, and unseal it with the shares (gridkeep operator unseal)",
+            data.display(),
+            shares.count,
+            shares.threshold
+        ),
+        _ => error.into(),
     }
 }
 

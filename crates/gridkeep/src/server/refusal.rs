@@ -11,6 +11,10 @@ pub enum Reason {
     NotAllowed,
     /// The server has no keys.
     Sealed,
+    /// It has no store and no keys yet.
+    NotInitialised,
+    /// It was sealed or unsealed a moment ago, and answers for itself again as soon as it has begun anew.
+    Turning,
     /// The store does not answer, or takes no writes.
     Store,
     /// The audit log cannot be written.
@@ -28,7 +32,12 @@ impl Reason {
     /// Whether it is certain that nothing was changed.
     pub fn is_before_all(self) -> bool {
         match self {
-            Reason::NotAllowed | Reason::Sealed | Reason::AuditLog | Reason::NothingDone => true,
+            Reason::NotAllowed
+            | Reason::Sealed
+            | Reason::NotInitialised
+            | Reason::Turning
+            | Reason::AuditLog
+            | Reason::NothingDone => true,
             Reason::Store | Reason::TooLong | Reason::Other => false,
         }
     }

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::counter::Counter;
 use super::glances::Glances;
-use super::operator::{self, Desk, Order, Socket};
+use super::operator::{self, Desk, Order, SHARES_GIVEN, Socket};
 use super::port::Port;
 use super::{BUILD_DATE, Over, notify};
 use crate::config::{Config, EtcdConfig};
@@ -104,10 +104,17 @@ pub(super) async fn wait(config: &Config, port: &Port) -> anyhow::Result<Awaited
     let served = socket.serve(waiting.clone(), counter.stopping());
     counter.tasks.spawn(served);
     let status = format!("sealed on {}", counter.addresses);
-    tracing::warn!(
-        initialised = waiting.attempt().store.is_some(),
-        "{status}: every request is refused until the server is unsealed (sys/unseal, or gridkeep operator unseal)"
-    );
+    if waiting.attempt().store.is_some() {
+        tracing::warn!(
+            initialised = true,
+            "{status}: every request is refused until the server is unsealed (sys/unseal, or gridkeep operator unseal)"
+        );
+    } else {
+        tracing::warn!(
+            initialised = false,
+            "{status}: every request is refused, because the server is not initialised yet: PUT sys/init makes its store and the shares of its key (docs/operate.md, \"Shares instead of a key\")"
+        );
+    }
     notify::tell(&format!("READY=1\nSTATUS={status}"));
     let outcome = loop {
         tokio::select! {
@@ -430,21 +437,29 @@ impl Desk for Waiting {
         order: &Order,
         secret: Option<&str>,
     ) -> anyhow::Result<String> {
+        let turning = {
+            let attempt = self.attempt();
+            attempt.closing || attempt.done
+        };
+        if turning {
+            return Err(operator::turning(
+                "the server begins anew at this moment; try again in a moment",
+            ));
+        }
+        let status = self.status().await;
+        if !status.initialised {
+            return Err(operator::not_initialised());
+        }
         if *order != Order::Unseal {
             return Err(operator::sealed());
         }
         tracing::info!(caller, "an operator unseals");
         match secret {
             None if self.shamir => {
-                let status = self.status().await;
                 let SealKind::Shamir { threshold, .. } = status.kind else {
                     anyhow::bail!("the server's seal is in doubt; look at its log");
                 };
-                anyhow::ensure!(
-                    status.initialised,
-                    "the server is not yet initialized: see sys/init"
-                );
-                Ok(format!("{} of {threshold} shares given", status.progress))
+                Ok(format!("{} of {threshold} {SHARES_GIVEN}", status.progress))
             }
             None => {
                 self.attempt().done = true;
@@ -452,6 +467,7 @@ impl Desk for Waiting {
                 Ok("the server reads its root key again".to_owned())
             }
             Some(text) => {
+                anyhow::ensure!(!text.trim().is_empty(), "no share was given");
                 let share =
                     decode_share(text).context("the share is neither hexadecimal nor base64")?;
                 match self.unseal(share).await {
@@ -460,7 +476,7 @@ impl Desk for Waiting {
                         Ok(match status.kind {
                             _ if !status.sealed => "the server is unsealed".to_owned(),
                             SealKind::Shamir { threshold, .. } => {
-                                format!("{} of {threshold} shares given", status.progress)
+                                format!("{} of {threshold} {SHARES_GIVEN}", status.progress)
                             }
                             SealKind::Auto => "sealed".to_owned(),
                         })

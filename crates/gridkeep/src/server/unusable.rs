@@ -99,6 +99,7 @@ impl TokenIssuer for Unusable {
             consecutive_failures: 0,
             last_error: self.why::<()>().err().map(|error| error.to_string()),
             last_success: None,
+            client_refused: None,
             metadata_age: None,
             keys_age: None,
             budget_left: 0.0,

@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::error::IssuerError;
 use crate::form::Form;
 use crate::gate::Urgency;
+use crate::standing::Asked;
 
 pub(crate) async fn obtain(
     client: &Client,
@@ -12,6 +13,7 @@ pub(crate) async fn obtain(
 ) -> Result<TokenResponse, IssuerError> {
     client
         .ask_tokens(
+            Asked::ClientCredentials,
             Form::grant("client_credentials").scopes(scopes),
             Urgency::Serving,
         )

@@ -12,6 +12,7 @@ use crate::discovery::required;
 use crate::error::IssuerError;
 use crate::form::Form;
 use crate::gate::Urgency;
+use crate::standing::Asked;
 
 use super::with_openid;
 
@@ -69,7 +70,7 @@ pub(crate) async fn redeem(
         .plain("redirect_uri", redirect_uri)
         .secret("code_verifier", code_verifier);
     // Whoever has started a login can bring any code.
-    client.ask_tokens(form, Urgency::Spare).await
+    client.ask_tokens(Asked::Code, form, Urgency::Spare).await
 }
 
 /// RFC 7636 section 4.2, method `S256`.

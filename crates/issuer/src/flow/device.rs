@@ -9,6 +9,7 @@ use crate::discovery::required;
 use crate::error::IssuerError;
 use crate::form::Form;
 use crate::gate::Urgency;
+use crate::standing::Asked;
 use crate::transport::Reply;
 
 use super::with_openid;
@@ -29,9 +30,11 @@ pub(crate) async fn start(client: &Client, scopes: &[String]) -> Result<DeviceSt
     let form = Form::default()
         .client_id(&client.options().client_id)
         .scopes(&with_openid(scopes));
-    client
+    let outcome = client
         .post(&metadata, endpoint, form, Urgency::Spare, deadline, read)
-        .await
+        .await;
+    client.note(Asked::Device, &outcome);
+    outcome
 }
 
 pub(crate) async fn poll(
@@ -40,6 +43,7 @@ pub(crate) async fn poll(
 ) -> Result<DevicePoll, IssuerError> {
     match client
         .ask_tokens(
+            Asked::Poll,
             Form::grant(GRANT).secret("device_code", device_code),
             Urgency::Spare,
         )

@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::error::IssuerError;
 use crate::form::Form;
 use crate::gate::Urgency;
+use crate::standing::Asked;
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -24,5 +25,7 @@ pub(crate) async fn exchange(
     for resource in &request.resources {
         form = form.plain("resource", resource);
     }
-    client.ask_tokens(form, Urgency::Serving).await
+    client
+        .ask_tokens(Asked::Exchange, form, Urgency::Serving)
+        .await
 }

@@ -7,6 +7,7 @@ use crate::client::Client;
 use crate::error::IssuerError;
 use crate::form::Form;
 use crate::gate::Urgency;
+use crate::standing::Asked;
 
 pub(crate) async fn refresh(
     client: &Client,
@@ -14,6 +15,7 @@ pub(crate) async fn refresh(
 ) -> Result<TokenResponse, IssuerError> {
     client
         .ask_tokens(
+            Asked::Refresh,
             Form::grant("refresh_token").secret("refresh_token", refresh_token),
             Urgency::Serving,
         )

@@ -30,6 +30,7 @@ impl Keeper {
         credential: &CredentialName,
         grant: &str,
     ) -> Result<(), Failure> {
+        let bound_by = self.name_of_user(by).await?;
         loop {
             let mut change = Change::new();
             let key = credential.key();
@@ -67,7 +68,7 @@ impl Keeper {
                 credential,
                 &record,
                 standing.as_ref(),
-                &by.display_name,
+                &bound_by,
                 scopes,
             )
             .await?;
@@ -77,7 +78,7 @@ impl Keeper {
                     at: self.now(),
                     what: "bound".into(),
                     subject: credential.to_string(),
-                    by: by.display_name.clone(),
+                    by: bound_by.clone(),
                     from,
                     detail: format!("grant {grant}"),
                 },
@@ -195,8 +196,8 @@ impl Keeper {
     /// # Errors
     /// [`Failure::Later`] when the store cannot be written.
     pub async fn delete(&self, by: &Bearer, credential: &CredentialName) -> Result<bool, Failure> {
-        self.delete_as(&by.token.display_name, by.from, credential)
-            .await
+        let name = self.name_of_user(&by.token).await?;
+        self.delete_as(&name, by.from, credential).await
     }
 
     /// The same on behalf of `by`, whoever that is.

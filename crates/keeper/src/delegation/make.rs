@@ -106,7 +106,7 @@ impl Keeper {
             },
             limits: request.limits.clone(),
             bound_cidrs,
-            made_by: by.token.display_name.clone(),
+            made_by: self.name_of_user(&by.token).await?,
             made_at: now,
             ends_at: ttl.map(|ttl| later(now, ttl)),
             period: Seconds(0),
@@ -144,7 +144,8 @@ impl Keeper {
             &delegation,
             delegation.ends_at.map(|end| end.0),
         )?;
-        self.note_delegation(&mut change, by, credential, "delegated", &delegation)?;
+        self.note_delegation(&mut change, by, credential, "delegated", &delegation)
+            .await?;
         self.inner.db.commit(change).await?;
         Ok(Delegated {
             delegation,
@@ -264,7 +265,8 @@ impl Keeper {
         }
         let mut change = Change::new();
         change.delete(stored.name.clone());
-        self.note_delegation(&mut change, by, credential, "withdrawn", &stored.value)?;
+        self.note_delegation(&mut change, by, credential, "withdrawn", &stored.value)
+            .await?;
         match self.inner.db.commit_critical(change).await {
             Ok(()) | Err(NotCommitted::Conflict) => Ok(()),
             Err(other) => Err(other.into()),
@@ -283,7 +285,7 @@ impl Keeper {
             .ok_or(Failure::NotFound)
     }
 
-    fn note_delegation(
+    async fn note_delegation(
         &self,
         change: &mut Change,
         by: &Bearer,
@@ -301,7 +303,7 @@ impl Keeper {
                 at: self.now(),
                 what: what.into(),
                 subject: credential.to_string(),
-                by: by.token.display_name.clone(),
+                by: self.name_of_user(&by.token).await?,
                 from: by.from,
                 detail: format!("delegation {} to {holder}", delegation.id),
             },

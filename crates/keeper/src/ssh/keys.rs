@@ -167,7 +167,7 @@ impl Keeper {
                 request.issuers.iter().cloned().map(Some).collect()
             }
         };
-        let now = self.now();
+        let (now, added_by) = (self.now(), self.name_of_user(&by.token).await?);
         let fingerprints: Vec<String> = keys
             .iter()
             .map(|key| key.fingerprint().to_owned())
@@ -194,7 +194,7 @@ impl Keeper {
                             owner: request.name.clone(),
                             issuer: issuer.clone(),
                             added_at: now,
-                            added_by: by.token.display_name.clone(),
+                            added_by: added_by.clone(),
                             expires_at: None,
                             used_at: None,
                         });
@@ -418,7 +418,7 @@ impl Keeper {
         detail: String,
         change: impl Fn(&mut Vec<SshKeyRecord>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let key = record_name(credkey);
+        let (key, by_name) = (record_name(credkey), self.name_of_user(&by.token).await?);
         loop {
             let stored = self.inner.db.get::<SshKeysRecord>(&key).await?;
             let mut record = stored
@@ -442,7 +442,7 @@ impl Keeper {
                     at: self.now(),
                     what: what.to_owned(),
                     subject: format!("ssh keys of {credkey}"),
-                    by: by.token.display_name.clone(),
+                    by: by_name.clone(),
                     from: by.from,
                     detail: detail.clone(),
                 },

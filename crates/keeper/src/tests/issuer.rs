@@ -66,6 +66,8 @@ pub struct Books {
     pub no_revocation: bool,
     /// `None` = closed.
     pub breaker: Option<BreakerState>,
+    /// With which words this server is refused as a client.
+    pub client_refused: Option<String>,
     /// Live nodes that the budget was divided by, as told.
     pub shares: Vec<u32>,
     /// Nonces of the logins begun here; an id_token is good for any of them.
@@ -395,11 +397,13 @@ impl TokenIssuer for FakeIssuer {
     }
 
     fn status(&self) -> IssuerStatus {
+        let books = self.books();
         IssuerStatus {
-            breaker: self.books().breaker.unwrap_or(BreakerState::Closed),
+            breaker: books.breaker.unwrap_or(BreakerState::Closed),
             consecutive_failures: 0,
             last_error: None,
             last_success: None,
+            client_refused: books.client_refused.clone(),
             metadata_age: None,
             keys_age: None,
             budget_left: 1.0,

@@ -257,6 +257,17 @@ async fn the_breaker_goes_back_to_0() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_is_refused_shows() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let refused = "gridkeep_issuer_client_refused{issuer=\"dune\"}";
+    for (words, value) in [(Some("invalid_client"), 1.0), (None, 0.0)] {
+        house.issuer.books().client_refused = words.map(str::to_owned);
+        assert_eq!(gauge(&keeper, refused), Some(value), "{words:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_alone_is_a_cluster_of_one_that_serves() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;

@@ -345,6 +345,32 @@ async fn a_token_dated_by_a_wrong_clock_is_not_served_when_the_clock_is_right_ag
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_child_of_a_login_does_is_told_under_the_name_of_the_login() {
+    let house = House::new(Rotation::Never);
+    let keeper = house.open().await;
+    let login = login(&house, &keeper, "alice").await;
+    let by = bearer(&keeper, &login.issued.secret).await;
+    let kept = child(&keeper, &by).await;
+    assert_eq!(kept.token.display_name, "token", "as Vault calls it");
+    let by = bearer(&keeper, &kept.secret).await;
+    put(&keeper, &by, ALICE, &login.handle).await.unwrap();
+    let listed = keeper
+        .credentials_in_detail(None, 10, |_| true)
+        .await
+        .unwrap();
+    assert_eq!(listed.found[0].bound_by, "oidc-dune-alice");
+    assert_eq!(kept.token.credkey(), Some("alice"));
+    let request = CreateToken {
+        orphan_path: true,
+        meta: [("credkey".to_owned(), "bob".to_owned())].into(),
+        ..CreateToken::default()
+    };
+    let alone = keeper.create_token(&by, request, true).await.unwrap();
+    assert_eq!(alone.token.credkey(), Some("alice"), "not what it claims");
+    assert_eq!(keeper.name_of_user(&alone.token).await.unwrap(), "alice");
+}
+
+#[tokio::test(start_paused = true)]
 async fn listing_shows_what_is_visible_and_no_secret() {
     let house = House::new(Rotation::Never);
     let keeper = house.open().await;

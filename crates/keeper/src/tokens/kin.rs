@@ -1,4 +1,5 @@
-//! Which tokens somebody may look at and end as their own: all of the same person, or those below the one that was shown.
+//! Which tokens somebody may look at and end as their own: all of the same person, or those below the one that was shown; and what that
+//! person is called.
 
 use gridkeep_store::Name;
 
@@ -50,6 +51,33 @@ impl Keeper {
             asking: token.id,
             entity: token.entity.clone().filter(|_| whole),
         })
+    }
+}
+
+impl Keeper {
+    /// Under which name people know whoever uses `token`. Children have names of Vault's, `token` for most, which say nothing of that:
+    /// then it is the name of the login they come from, or else of the person they speak for.
+    ///
+    /// # Errors
+    /// [`Failure::Later`] when the store cannot be read.
+    pub async fn name_of_user(&self, token: &KeeperToken) -> Result<String, Failure> {
+        if !token.is_child() {
+            return Ok(token.display_name.clone());
+        }
+        let names: Vec<Name> = token.ancestors.iter().map(token_name).collect();
+        let above = self
+            .inner
+            .db
+            .get_many_and_keep(|caches| &caches.tokens, &names)
+            .await?;
+        let login = above
+            .iter()
+            .flatten()
+            .find(|above| !above.value.is_child())
+            .map(|above| above.value.display_name.clone());
+        Ok(login
+            .or_else(|| Some(token.identity.as_ref()?.alias.clone()))
+            .unwrap_or_else(|| token.display_name.clone()))
     }
 }
 

@@ -216,6 +216,25 @@ fn login_finished_late() {
 }
 
 #[test]
+fn what_kept_a_login_from_ending_is_told() {
+    let machine = Machine::new().terminal();
+    let why = "the token issuer cannot be used at the moment";
+    machine.instead("POST /v1/auth/oidc-default/oidc/poll", errors(503, why));
+    let ran = machine.run(&[]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let words =
+        "htgettoken: Polling for response took longer than 2 minutes; the server last said: ";
+    assert!(ran.err.starts_with(words), "{ran:?}");
+    assert!(
+        ran.err
+            .ends_with(&format!("503 Service Unavailable: {why}\n")),
+        "{ran:?}"
+    );
+    assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+    assert!(!ran.out.contains(why), "{ran:?}");
+}
+
+#[test]
 fn unfinished_login_is_private_and_forgotten_after_ten_minutes() {
     let mut machine = Machine::new().terminal();
     machine.state().finished = false;

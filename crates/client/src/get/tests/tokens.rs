@@ -149,6 +149,26 @@ fn only_a_login_mends_a_missing_refresh_token() {
 }
 
 #[test]
+fn no_login_mends_a_server_that_its_issuer_refuses() {
+    for (error, mends) in [
+        ("invalid_client: client authentication failed", false),
+        ("unauthorized_client", false),
+        ("invalid_grant: gone; log in again", true),
+        ("invalid_grant: of another invalid_client", true),
+    ] {
+        let machine = Machine::warm();
+        let text = format!("refresh failed: server rejected request: {error}");
+        machine.instead("GET /v1/secret", errors(400, &text));
+        let ran = machine.run(&["--nooidc"]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.err.contains(&text), "{ran:?}");
+        assert_eq!(ran.err.contains("a new login is needed"), mends, "{ran:?}");
+        let operators = ran.err.contains("the server's operators have to mend that");
+        assert_eq!(operators, !mends, "{ran:?}");
+    }
+}
+
+#[test]
 fn strange_answers() {
     for (act, text) in [
         (Act::json(200, "<html>"), "the answer is not JSON"),

@@ -54,10 +54,11 @@ async fn perform(
     if running.seal.begun() {
         match order {
             Order::Seal => {}
-            Order::Unseal => anyhow::bail!(
-                "the server was sealed a moment ago and finishes what was under way; try again in a moment"
-            ),
-            _ => return Err(sealed()),
+            _ => {
+                return Err(turning(
+                    "the server was sealed a moment ago and finishes what was under way; try again in a moment",
+                ));
+            }
         }
     }
     match order {

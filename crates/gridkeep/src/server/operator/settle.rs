@@ -1,0 +1,98 @@
+//! The caller's end after an order by which the server loses or gets its keys: it begins anew or opens its store, nobody answers for a
+//! moment, and what comes of it is known only then.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
+use super::{NAME, Order, ask};
+use crate::server::refusal::{Reason, Refusal};
+
+/// Between a question and the next.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What became of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// It serves.
+    Serves,
+    /// It waits to be unsealed.
+    Waits,
+    /// It answers, but does not serve by itself or cannot be asked; its words.
+    Says(String),
+    /// Its process has ended.
+    Ended,
+    /// Nothing of this until the patience was over.
+    Unknown,
+}
+
+/// The process that answers in this run directory; `None` if none does, or the system does not show it.
+pub fn process_of(directory: &Path) -> Option<i32> {
+    let stream = UnixStream::connect(directory.join(NAME)).ok()?;
+    let peer = getsockopt(&stream, PeerCredentials).ok()?;
+    Some(peer.pid()).filter(|pid| *pid > 0)
+}
+
+/// Waits, at most for `patience`, until the server of this run directory has become something again. It was the process `pid`.
+pub fn settle(directory: &Path, pid: Option<i32>, patience: Duration) -> Settled {
+    let end = Instant::now() + patience;
+    loop {
+        match ask(directory, &Order::Status) {
+            Ok(_) => return Settled::Serves,
+            Err(error) => match error.downcast_ref::<Refusal>() {
+                Some(refusal) => match refusal.reason {
+                    Reason::Turning => {}
+                    Reason::Sealed | Reason::NotInitialised => return Settled::Waits,
+                    _ => return Settled::Says(refusal.text.clone()),
+                },
+                None if pid.is_some_and(has_ended) => return Settled::Ended,
+                None => {}
+            },
+        }
+        if Instant::now() >= end {
+            return Settled::Unknown;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Whether a process is no more, or was not taken leave of by its parent yet. One that cannot be looked at is not said to have ended.
+fn has_ended(pid: i32) -> bool {
+    let state = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(state) => state,
+        Err(error) => {
+            return error.kind() == std::io::ErrorKind::NotFound
+                && Path::new("/proc/self/stat").exists();
+        }
+    };
+    // After the name, which may have anything in it.
+    let state = state
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, Some('Z' | 'X'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ended_is_told_from_one_that_runs() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(!has_ended(own));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        child.wait().unwrap();
+        assert!(has_ended(pid));
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_waited_for_no_longer_than_said() {
+        let nowhere = tempfile::tempdir().unwrap();
+        assert_eq!(process_of(nowhere.path()), None);
+        let told = settle(nowhere.path(), None, Duration::ZERO);
+        assert_eq!(told, Settled::Unknown);
+    }
+}
