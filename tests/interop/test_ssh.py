@@ -197,6 +197,10 @@ def test_keys_from_files(lab, user, agent):
     assert outcome.code == 1 and "is registered" not in str(outcome), outcome
     # The original says of no failure what it was.
     assert user.kind == "original" or "keep ssh keys cannot be used" in str(outcome), outcome
+    if user.kind == "ours":
+        # Nor is it in the way of a person who can log in otherwise.
+        browser = log_in(lab, user, f"--credkey={user.user}", env=agent.environment)
+        assert browser.code == 0, browser
     path.unlink()
     assert by_agent(user, agent).code == 1
 

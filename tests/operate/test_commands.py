@@ -69,9 +69,9 @@ def test_an_issuer_that_refuses_the_servers_client_shows_until_it_is_mended(make
     status = told(server, "status", code=3)
     assert "invalid_client" in status["issuers"][0]["client_refused"], status
     text = gridkeep(server, "status").stdout
-    assert "REFUSES THIS SERVER AS ITS CLIENT: invalid_client" in text and "check clientid and secret of issuers[dune]" in text, text
+    assert "REFUSES THIS SERVER AS ITS CLIENT: a refresh was refused: invalid_client" in text and "check clientid and secret of issuers[dune]" in text, text
     doctor = gridkeep(server, "doctor").stdout
-    assert "Issuer dune refuses this server as its client: invalid_client" in doctor, doctor
+    assert "Issuer dune refuses this server as its client: a refresh was refused: invalid_client" in doctor, doctor
     log = server.process.output()
     assert log.count("refuses this server as its client") == 1 and "check clientid and secret of issuers[dune]" in log, log
 

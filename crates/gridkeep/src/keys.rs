@@ -51,7 +51,7 @@ pub fn unseal(loaded: &Loaded, directory: &Path, out: &mut dyn Write) -> anyhow:
     let log = "its log says why (journalctl -u gridkeep)";
     match operator::settle(directory, process, SETTLING) {
         Settled::Serves => writeln!(out, "the server serves")?,
-        Settled::Says(text) => writeln!(out, "the server answers: {text}")?,
+        Settled::Says(text) => anyhow::bail!("the server does not serve; it answers: {text}"),
         Settled::Waits => {
             anyhow::bail!(
                 "the server waits to be unsealed again, so it did not start with that key; {log}"
@@ -138,6 +138,13 @@ pub fn replace_root_key(
             "the root key does not lie in a file that this command finds; give the file for the new one with --key, and put it where the server finds its key afterwards"
         ),
     };
+    // One command at a time: none takes away a key that another has put in force meanwhile.
+    let place = match new.parent() {
+        Some(place) if !place.as_os_str().is_empty() => place,
+        _ => Path::new("."),
+    };
+    let held = std::fs::File::open(place).and_then(|place| place.lock().map(|()| place));
+    let _held = held.with_context(|| format!("{} cannot be locked", place.display()))?;
     let old = file.as_deref().map(RootKey::from_file).transpose()?;
     let found = new.exists();
     let key = if found {

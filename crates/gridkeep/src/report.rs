@@ -32,6 +32,7 @@ pub fn status(answer: &StatusAnswer) -> String {
     );
     let certificate = match answer.certificate_days {
         Some(days) if days < 0 => "ENDED; renew it and replace both files".to_owned(),
+        Some(1) => "ENDS in 1 day; renew it and replace both files".to_owned(),
         Some(days) if days < 14 => format!("ENDS in {days} days; renew it and replace both files"),
         Some(days) => format!("ends in {days} days"),
         None => "its end is not known".to_owned(),

@@ -206,7 +206,7 @@ impl Client {
             Turn::Refused(error) => tracing::error!(
                 issuer,
                 error,
-                "the issuer refuses this server as its client, so that people cannot log in or refresh there: check clientid and secret of issuers[{issuer}], or what its operators have registered, and reload"
+                "the issuer refuses this server as its client: while it does, people get no tokens that way; check clientid and secret of issuers[{issuer}], or what its operators have registered, and reload"
             ),
             Turn::Taken => {
                 tracing::info!(issuer, "the issuer takes this server as its client again")

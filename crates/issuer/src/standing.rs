@@ -3,6 +3,7 @@
 //!
 //! A refusal is an answer like any other to the breaker (`gate.rs`), so that it has to be remembered here to be seen at all.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::IssuerError;
@@ -13,7 +14,7 @@ const UNKNOWN: &str = "invalid_client";
 const NOT_ALLOWED: &str = "unauthorized_client";
 
 /// What the issuer was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Asked {
     Device,
     Poll,
@@ -23,12 +24,24 @@ pub(crate) enum Asked {
     ClientCredentials,
 }
 
-/// How this client stands with its issuer.
+impl Asked {
+    fn words(self) -> &'static str {
+        match self {
+            Asked::Device => "starting a login by device code",
+            Asked::Poll => "a login by device code",
+            Asked::Code => "a login by authorization code",
+            Asked::Refresh => "a refresh",
+            Asked::Exchange => "a token exchange",
+            Asked::ClientCredentials => "a token of this server's own",
+        }
+    }
+}
+
+/// How this client stands with its issuer: what it was refused when it was last asked for.
 #[derive(Default)]
-pub(crate) struct Standing(Mutex<Option<Refused>>);
+pub(crate) struct Standing(Mutex<BTreeMap<Asked, Refused>>);
 
 struct Refused {
-    asked: Asked,
     code: String,
     text: String,
 }
@@ -63,44 +76,44 @@ impl Standing {
             "authorization_pending" | "slow_down" => self.taken(asked),
             // Keycloak says so of an audience that it does not know, which anybody may name.
             UNKNOWN | NOT_ALLOWED if asked == Asked::Exchange && *status != 401 => Turn::None,
+            // Whoever has started a login can bring a code that was given to another client.
+            UNKNOWN | NOT_ALLOWED if asked == Asked::Code => Turn::None,
             UNKNOWN | NOT_ALLOWED => {
-                let mut held = self.lock();
-                let news = held.as_ref().is_none_or(|held| held.code != *code);
-                let text = error.to_string();
-                *held = Some(Refused {
-                    asked,
+                let text = format!("{} was refused: {error}", asked.words());
+                let news = Refused {
                     code: code.clone(),
                     text: text.clone(),
-                });
-                if news {
-                    Turn::Refused(text)
-                } else {
-                    Turn::None
+                };
+                match self.lock().insert(asked, news) {
+                    Some(before) if before.code == *code => Turn::None,
+                    _ => Turn::Refused(text),
                 }
             }
             _ => Turn::None,
         }
     }
 
-    /// With which words the client was refused, if it has not been taken since.
+    /// What the client was refused and with which words, if it has not been taken since.
     pub(crate) fn refused(&self) -> Option<String> {
-        self.lock().as_ref().map(|held| held.text.clone())
+        self.lock().values().next().map(|held| held.text.clone())
     }
 
     fn taken(&self, asked: Asked) -> Turn {
         let mut held = self.lock();
-        // A client that may refresh still may not exchange.
-        if held
-            .as_ref()
-            .is_none_or(|held| held.code == NOT_ALLOWED && held.asked != asked)
-        {
-            return Turn::None;
+        let before = held.len();
+        held.remove(&asked);
+        // Many issuers start a login without asking for the secret. Who may refresh still may not exchange.
+        if asked != Asked::Device {
+            held.retain(|_, refused| refused.code != UNKNOWN);
         }
-        *held = None;
-        Turn::Taken
+        if held.len() < before && held.is_empty() {
+            Turn::Taken
+        } else {
+            Turn::None
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Refused>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Asked, Refused>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,10 +135,10 @@ mod tests {
     fn a_refused_client_is_told_once_until_it_is_taken_again() {
         let standing = Standing::default();
         assert_eq!(standing.note(Asked::Refresh, &Ok(())), Turn::None);
-        let text = "invalid_client: so it is".to_owned();
+        let text = "a refresh was refused: invalid_client: so it is".to_owned();
         let refused = refusal(401, "invalid_client");
         assert_eq!(
-            standing.note(Asked::Device, &refused),
+            standing.note(Asked::Refresh, &refused),
             Turn::Refused(text.clone())
         );
         assert_eq!(standing.note(Asked::Refresh, &refused), Turn::None);
@@ -136,13 +149,16 @@ mod tests {
             assert_eq!(standing.note(Asked::Refresh, &other), Turn::None);
             assert_eq!(standing.refused(), Some(text.clone()));
         }
+        // A login is often started without the secret.
+        assert_eq!(standing.note(Asked::Device, &Ok(())), Turn::None);
+        assert_eq!(standing.refused(), Some(text));
         assert_eq!(
             standing.note(Asked::Poll, &refusal(400, "authorization_pending")),
             Turn::Taken
         );
         assert_eq!(standing.refused(), None);
         assert!(matches!(
-            standing.note(Asked::Refresh, &refused),
+            standing.note(Asked::Device, &refused),
             Turn::Refused(_)
         ));
         assert_eq!(standing.note(Asked::Device, &Ok(())), Turn::Taken);
@@ -151,10 +167,31 @@ mod tests {
     #[test]
     fn what_a_client_may_not_ask_for_is_cleared_by_an_answer_to_the_same() {
         let standing = Standing::default();
-        standing.note(Asked::Refresh, &refusal(400, "unauthorized_client"));
-        assert_eq!(standing.note(Asked::Device, &Ok(())), Turn::None);
-        assert!(standing.refused().is_some());
-        assert_eq!(standing.note(Asked::Refresh, &Ok(())), Turn::Taken);
+        let not_allowed = refusal(400, "unauthorized_client");
+        for asked in [Asked::Refresh, Asked::ClientCredentials] {
+            assert!(matches!(
+                standing.note(asked, &not_allowed),
+                Turn::Refused(_)
+            ));
+        }
+        for asked in [Asked::Refresh, Asked::ClientCredentials] {
+            assert_eq!(standing.note(asked, &not_allowed), Turn::None);
+        }
+        assert_eq!(standing.note(Asked::Poll, &Ok(())), Turn::None);
+        assert_eq!(standing.note(Asked::Refresh, &Ok(())), Turn::None);
+        assert!(standing.refused().unwrap().starts_with("a token of this"));
+        assert_eq!(
+            standing.note(Asked::ClientCredentials, &Ok(())),
+            Turn::Taken
+        );
+    }
+
+    #[test]
+    fn a_code_that_anybody_brings_says_nothing_of_the_client() {
+        let standing = Standing::default();
+        let refused = refusal(401, "invalid_client");
+        assert_eq!(standing.note(Asked::Code, &refused), Turn::None);
+        assert_eq!(standing.refused(), None);
     }
 
     #[test]

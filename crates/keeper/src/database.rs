@@ -226,7 +226,7 @@ impl Database {
                 &self.troubles.writing,
                 "the store takes what is written again",
             );
-            if needs_room {
+            if needs_room && self.store.status().refusing_writes.is_none() {
                 told_over(&self.troubles.room, "the store has room again");
             }
         }

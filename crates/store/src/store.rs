@@ -263,7 +263,13 @@ impl Store {
         for raw in found.entries {
             match self.inner.open(&keyring, raw).await {
                 Ok(entry) => page.entries.push(entry),
-                Err(error) if error.is_temporary() => return Err(error),
+                // Of the keys of this node, not of one record.
+                Err(error)
+                    if error.is_temporary()
+                        || matches!(error, StoreError::ForeignRootKey { .. }) =>
+                {
+                    return Err(error);
+                }
                 Err(error) => page.damaged.push(error),
             }
         }
@@ -442,7 +448,8 @@ impl Inner {
             // Says nothing of keys.
             Err(_) => None,
         };
-        if let Some(lacking) = lacking {
+        // Unless another reading has found a later one meanwhile.
+        if let Some(lacking) = lacking.filter(|_| self.keyring().version <= known) {
             *self.lacking.write().unwrap_or_else(PoisonError::into_inner) = lacking;
         }
         let (_, keyring) = loaded?.ok_or_else(missing)?;

@@ -332,7 +332,15 @@ async fn of_two_who_replace_the_root_key_at_once_one_changes_nothing() {
         expected: first.id(),
         given: old.id(),
     };
-    assert_eq!(untold.commit(write.clone()).await, Err(foreign.into()));
+    assert_eq!(
+        untold.commit(write.clone()).await,
+        Err(foreign.clone().into())
+    );
+    // Nor does it take what it cannot open for damaged, and the rest for all there is.
+    two.rotate_keyring().await.unwrap();
+    two.commit(write.clone()).await.unwrap();
+    let page = Page::first(100);
+    assert_eq!(untold.scan(Kind(3), &[], page).await, Err(foreign));
     assert_eq!(untold.root_keys().lacking, Some(first.id()));
     untold.expect_root_key(&first);
     untold.commit(write).await.unwrap();

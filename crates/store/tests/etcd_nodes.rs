@@ -412,7 +412,9 @@ async fn an_etcd_without_a_leader_is_said_to_have_lost_a_majority() {
     let settings = EtcdSettings::new(cluster.endpoints(), "p/");
     cluster.kill(0);
     cluster.kill(1);
+    let begun = std::time::Instant::now();
     let said = loop {
+        assert!(begun.elapsed() < Duration::from_secs(120), "never said");
         let etcd = Etcd::new(settings.clone()).unwrap();
         // Until it has noticed that the others are gone, the one that is left is merely late.
         let Err(error) = etcd.holds_data().await else {

@@ -169,7 +169,10 @@ impl Run<'_, '_> {
             .await;
         match asked {
             Ok(nonce) => Ok(Some(nonce)),
-            Err(error) if error.error.is_temporary() => Err(self.temporary(&error)),
+            // A server that answers may have trouble with the files of ssh keys alone: whoever has another way goes on by it.
+            Err(error) if error.error.is_temporary() && error.error.status().is_none() => {
+                Err(self.temporary(&error))
+            }
             Err(error) => {
                 self.failed(error.to_string());
                 Ok(None)

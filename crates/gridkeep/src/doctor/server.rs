@@ -80,7 +80,7 @@ fn told(status: &StatusAnswer, findings: &mut Findings) {
                 "server",
                 State::Bad,
                 format!(
-                    "Issuer {} refuses this server as its client: {refused}. Nobody can log in or refresh there.",
+                    "Issuer {} refuses this server as its client: {refused}. People get no tokens that way.",
                     issuer.name
                 ),
                 format!(

@@ -28,7 +28,8 @@ pub(super) fn trouble(status: &ClusterStatus) -> Option<String> {
             "it has not answered this node {since}: requests are passed to other nodes that reach it, of which nothing is known here meanwhile; look at etcd (etcdctl endpoint health) and at the way from this host to it{last}"
         ));
     }
-    (!last.is_empty()).then(|| {
+    // One that is late and the next that is not are no trouble.
+    (!last.is_empty() && !status.fresh).then(|| {
         format!(
             "it answers, and does not take the heartbeats of this node, which writes nothing meanwhile and counts as silent after some seconds; look at etcd (etcdctl endpoint health){last}"
         )
@@ -198,6 +199,9 @@ mod tests {
         status.store = true;
         let told = trouble(&status).unwrap();
         assert!(told.contains("does not take the heartbeats"), "{told}");
+        // One that was late is not.
+        status.fresh = true;
+        assert_eq!(trouble(&status), None);
     }
 
     #[test]

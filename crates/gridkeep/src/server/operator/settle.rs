@@ -10,8 +10,9 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use super::{NAME, Order, ask};
 use crate::server::refusal::{Reason, Refusal};
 
-/// Between a question and the next.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Between the first question and the next; doubled each time, since each is a line in the audit log.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What became of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,12 +39,14 @@ pub fn process_of(directory: &Path) -> Option<i32> {
 /// Waits, at most for `patience`, until the server of this run directory has become something again. It was the process `pid`.
 pub fn settle(directory: &Path, pid: Option<i32>, patience: Duration) -> Settled {
     let end = Instant::now() + patience;
+    let mut pause = FIRST_PAUSE;
     loop {
         match ask(directory, &Order::Status) {
             Ok(_) => return Settled::Serves,
             Err(error) => match error.downcast_ref::<Refusal>() {
                 Some(refusal) => match refusal.reason {
-                    Reason::Turning => {}
+                    // Sealing goes on although its lines cannot be written.
+                    Reason::Turning | Reason::AuditLog => {}
                     Reason::Sealed | Reason::NotInitialised => return Settled::Waits,
                     _ => return Settled::Says(refusal.text.clone()),
                 },
@@ -54,7 +57,8 @@ pub fn settle(directory: &Path, pid: Option<i32>, patience: Duration) -> Settled
         if Instant::now() >= end {
             return Settled::Unknown;
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

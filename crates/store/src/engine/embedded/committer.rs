@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ const BATCH_BYTES: usize = 6 * 1024 * 1024;
 /// What has to be free beside the reserve before a disk that was full is called one with room: a write may do without more, out of what
 /// is free inside the file, while the next one can not.
 const ROOM: u64 = 1024 * 1024;
+/// So many writes that need room, one after the other, are proof of it, whatever the disk says is free.
+const PROOF: u32 = 100;
 /// How long a batch waits, at most, for those who were in the last one and are likely to come again; it stops waiting when
 /// nobody has come for [`QUIET`]. Together far less than what is won: a flush to disk per batch.
 const GATHER: Duration = Duration::from_millis(1);
@@ -134,6 +136,8 @@ impl Drop for Abandon {
 #[derive(Default)]
 pub(crate) struct Refusal {
     pub(crate) full: AtomicBool,
+    /// What needed room and was written since the disk was last found full.
+    pub(crate) written: AtomicU32,
     pub(crate) vanished: AtomicBool,
 }
 
@@ -239,6 +243,7 @@ impl Committer {
                 self.acknowledge(batch, &done);
             }
             Err((Failure::Full, Outcome::NotApplied)) => {
+                self.refusal.written.store(0, Ordering::Relaxed);
                 self.note_full(true);
                 self.release_reserve();
                 let (critical, other): (Vec<_>, Vec<_>) = batch
@@ -366,17 +371,24 @@ impl Committer {
         self.file.hub.gap();
     }
 
-    /// Calls the disk one with room again when something that needs room was written while the reserve was there, and more is free.
+    /// Calls the disk one with room again when something that needs room was written while the reserve was there, and more is free; or
+    /// when that has gone well for long, as it does with what deletions have freed inside the file.
     fn look_for_room(&self, batch: &[Pending], done: &Batch) {
-        let full = self.refusal.full.load(Ordering::Relaxed);
-        let wrote = || {
-            let mut answers = batch.iter().zip(&done.outcomes);
-            answers
-                .any(|(pending, outcome)| outcome.is_ok() && !may_use_reserve(&pending.transaction))
-        };
+        if !self.refusal.full.load(Ordering::Relaxed) {
+            return;
+        }
+        let answers = batch.iter().zip(&done.outcomes);
+        let wrote = answers
+            .filter(|(pending, outcome)| outcome.is_ok() && !may_use_reserve(&pending.transaction))
+            .count();
+        if wrote == 0 {
+            return;
+        }
+        let wrote = u32::try_from(wrote).unwrap_or(u32::MAX);
+        let before = self.refusal.written.fetch_add(wrote, Ordering::Relaxed);
         // A disk that does not say how much is free has proved itself by the write.
         let more = || !matches!(self.disk.free(&self.directory), Ok(free) if free < ROOM);
-        if full && wrote() && more() {
+        if before.saturating_add(wrote) >= PROOF || more() {
             self.note_full(false);
         }
     }

@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ const MARKER: &str = "STORE";
 const DATA: &str = "store.redb";
 const LOCK: &str = "lock";
 const RESERVE: &str = "reserve";
+/// How often the lock is tried again, and after how long each time, while somebody only looks at the store.
+const LOOKS: u32 = 20;
+const A_LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -145,14 +149,22 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, StoreError> {
         .mode(0o600)
         .open(directory.join(LOCK))
         .map_err(|error| problem(directory, &error))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            return Err(StoreError::InUse {
-                path: directory.to_owned(),
-            });
+    let mut looks = 0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            // Whoever only looks at the store is done in a moment; a server is not.
+            Err(fs::TryLockError::WouldBlock) if looks < LOOKS => {
+                looks += 1;
+                std::thread::sleep(A_LOOK);
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse {
+                    path: directory.to_owned(),
+                });
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(problem(directory, &error)),
         }
-        Err(fs::TryLockError::Error(error)) => return Err(problem(directory, &error)),
     }
     // For people only: a full disk is no reason not to start.
     let _ = file

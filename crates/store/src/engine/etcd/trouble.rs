@@ -30,10 +30,10 @@ pub(crate) enum Tells {
     Unreachable,
     /// etcd has answered with an error.
     Answer,
-    /// etcd has answered that it has no leader.
-    NoLeader,
     /// One of the two sides refuses the certificate of the other, or a file of ours can not be used.
     Tls,
+    /// etcd has answered that it has no leader: its other members are away, whatever else is wrong with one.
+    NoLeader,
 }
 
 /// What a member failed by.
