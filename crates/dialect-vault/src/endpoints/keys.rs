@@ -24,8 +24,8 @@ pub(super) async fn answer(
             Ok(Answer::done())
         }
         KeysRoute::Rotate if write => {
-            let by = &caller.bearer.token.display_name;
-            inner.keeper.rotate_keyring(by).await?;
+            let by = inner.keeper.name_of_user(&caller.bearer.token).await?;
+            inner.keeper.rotate_keyring(&by).await?;
             Ok(Answer::done())
         }
         KeysRoute::Status if call.operation == Operation::Read => {

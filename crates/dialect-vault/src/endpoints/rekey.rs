@@ -20,7 +20,7 @@ pub(super) async fn answer(
     call: &mut Call<'_>,
     caller: &Caller<'_>,
 ) -> Result<Answer, Trouble> {
-    let by = &caller.bearer.token.display_name;
+    let by = &inner.keeper.name_of_user(&caller.bearer.token).await?;
     let write = matches!(call.operation, Operation::Create | Operation::Update);
     match (route, call.operation) {
         (RekeyRoute::Init, Operation::Read) => status(inner).await,
