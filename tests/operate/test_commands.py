@@ -2,8 +2,10 @@
 
 import json
 import os
+import pwd
 import shutil
 import socket
+import struct
 import subprocess
 
 import pytest
@@ -377,6 +379,22 @@ def of_nobody(as_root, public, authority, make_issuer, make_server, entry):
     return server
 
 
+def typed(remedy):
+    """Types what is proposed; what setfacl does is done here where it is not installed."""
+    words = remedy.split()
+    if words[0] != "setfacl" or shutil.which("setfacl"):
+        subprocess.run(remedy, shell=True, check=True)
+        return
+    option, (kind, name, letters), path = words[1], words[2].split(":"), words[3]
+    assert (option, kind) == ("-m", "u"), remedy
+    user = int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+    rights = sum({"r": 4, "w": 2, "x": 1}[letter] for letter in letters)
+    mode, nobody = os.stat(path).st_mode, 0xFFFFFFFF
+    group = mode >> 3 & 7
+    entries = [(1, mode >> 6 & 7, nobody), (2, rights, user), (4, group, nobody), (16, group | rights, nobody), (32, mode & 7, nobody)]
+    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries))
+
+
 def test_doctor_judges_files_as_for_the_servers_user(of_nobody):
     server = of_nobody
     tls, root_key = server.config["gridkeep"]["tls"], server.etc / "root.key"
@@ -398,7 +416,7 @@ def test_doctor_judges_files_as_for_the_servers_user(of_nobody):
         states, said = findings(server, 1)
         (found,) = [finding for finding in of(about, said) if "cannot read" in finding["what"]]
         assert found["what"].startswith("The server's user ") and f"{file} (root:root, mode 0600)" in found["what"], found
-        assert found["state"] == ("doubtful" if about == "keytab" else "bad") and "chown" in found["remedy"], found
+        assert found["state"] == ("doubtful" if about == "keytab" else "bad") and "chown" in found["remedy"] and "setfacl" not in found["remedy"], found
         assert all(finding["state"] != "good" for finding in of(about, said)), said
         checked = gridkeep(server, "config", "check")
         assert checked.returncode == 0 and "note: " in checked.stdout and f"cannot read {file}" in checked.stdout, checked.stdout
@@ -407,13 +425,67 @@ def test_doctor_judges_files_as_for_the_servers_user(of_nobody):
         assert "cannot read" not in findings(server, 1)[1]
         assert "cannot read" not in gridkeep(server, "config", "check").stdout
         os.chown(file, 65534, 65534)
-    # The same of a directory above.
+    # The directory of the configuration is looked into, too.
+    os.chown(configuration.parent, 0, 0)
+    configuration.parent.chmod(0o711)
+    (found,) = [finding for finding in of("configuration", findings(server, 1)[1]) if "cannot look into" in finding["what"]]
+    assert found["state"] == "bad" and "chgrp" in found["remedy"], found
+    typed(found["remedy"])
+    assert "cannot look into" not in findings(server, 1)[1]
+    # The same of a directory above: said once, and nothing behind it is good.
     os.chown(server.etc, 0, 0)
     server.etc.chmod(0o700)
-    (found,) = [finding for finding in json.loads(findings(server, 1)[1]) if "does not let it through" in finding["what"]]
-    assert f"{server.etc} (root:root, mode 0700)" in found["what"], found
-    subprocess.run(found["remedy"], shell=True, check=True)
-    assert "does not let it through" not in findings(server, 1)[1]
+    said = findings(server, 1)[1]
+    (found,) = [finding for finding in json.loads(said) if "does not let it through" in finding["what"]]
+    assert f"{server.etc} (root:root, mode 0700)" in found["what"] and "The same of " in found["what"], found
+    assert all(finding["state"] != "good" for about in files for finding in of(about, said)), said
+    typed(found["remedy"])
+    states, said = findings(server, 1)
+    assert "does not let it through" not in said and states["certificate"] == states["root key"] == states["keytab"] == "good", said
+
+
+def test_doctor_takes_no_file_from_others(of_nobody, public):
+    """Where certificates are kept behind closed directories and links, as certbot does, and other programs read them."""
+    server = of_nobody
+    live, archive = public / "live", public / "archive"
+    tls = server.config["gridkeep"]["tls"]
+    for directory in (live, archive):
+        directory.mkdir()
+        directory.chmod(0o700)
+    for key in tls:
+        file = shutil.move(tls[key], archive / f"{key}1.pem")
+        os.chown(file, 0, 0)
+        file.chmod(0o600)
+        (live / f"{key}.pem").symlink_to(f"../archive/{key}1.pem")
+        tls[key] = str(live / f"{key}.pem")
+    server.write_config()
+    os.chown(server.etc / "config.d" / "10-test.yaml", 65534, 65534)
+    before = {path: path.stat() for path in (live, archive, archive / "key1.pem")}
+    for stopped in (live, archive, archive / "certificate1.pem", archive / "key1.pem"):
+        states, said = findings(server, 1)
+        found = next(finding for finding in of("certificate", said) if finding["remedy"].endswith(f" {stopped}"))
+        assert states["certificate"] == "bad" and found["remedy"].startswith("setfacl -m u:"), said
+        typed(found["remedy"])
+    assert findings(server, 1)[0]["certificate"] == "good"
+    for path, was in before.items():
+        now = path.stat()
+        assert (now.st_uid, now.st_gid, now.st_mode & 0o707) == (was.st_uid, was.st_gid, was.st_mode & 0o707)
+
+
+def test_doctor_asks_the_running_server_whom_it_runs_as(as_root, public, make_issuer, make_server, entry):
+    """Who owns its data tells only while it is down."""
+    server = make_server([entry(make_issuer(), name="default")], below=public)
+    certificate = server.etc / "hostcert.pem"
+    shutil.copy(server.config["gridkeep"]["tls"]["certificate"], certificate)
+    server.config["gridkeep"]["tls"]["certificate"] = str(certificate)
+    server.write_config()
+    os.chown(certificate, 0, 0)
+    certificate.chmod(0o600)
+    # Its data is another's, but it is root that runs.
+    os.chown(server.directory / "data", 65534, 65534)
+    assert "The server's user" not in gridkeep(server, "doctor").stdout
+    server.stop()
+    assert f"cannot read {certificate}" in findings(server, 1)[1]
 
 
 def test_doctor_looks_at_files_of_ssh_keys(of_nobody):
@@ -434,8 +506,26 @@ def test_doctor_looks_at_files_of_ssh_keys(of_nobody):
         (found,) = of("ssh keys", findings(server, 1)[1])
         assert found["state"] == "doubtful" and part in found["what"] and str(file) in found["what"], found
         if "left out" not in part:
-            subprocess.run(found["remedy"], shell=True, check=True)
+            assert "chown" not in found["remedy"], found
+            typed(found["remedy"])
             assert findings(server, 1)[0]["ssh keys"] == "good"
+    # What no change of rights mends, and what is nobody's.
+    file.write_bytes(b"\xff")
+    (found,) = of("ssh keys", findings(server, 1)[1])
+    assert "UTF-8" in found["remedy"], found
+    file.unlink()
+    os.mkfifo(file, 0o644)
+    (found,) = of("ssh keys", findings(server, 1)[1])
+    assert "not a regular file" in found["what"] and "chmod" not in found["remedy"], found
+    file.unlink()
+    for name in ("alice~", "#alice#"):
+        (keys / "default" / name).touch(0o600)
+    assert findings(server, 1)[0]["ssh keys"] == "good"
+    (keys / "default").chmod(0o700)
+    (found,) = of("ssh keys", findings(server, 1)[1])
+    assert found["state"] == "bad" and "at issuer default gets 503" in found["what"], found
+    typed(found["remedy"])
+    assert findings(server, 1)[0]["ssh keys"] == "good"
     keys.chmod(0o666)
     (found,) = of("ssh keys", findings(server, 1)[1])
     assert found["state"] == "bad" and "503" in found["what"], found
@@ -449,9 +539,10 @@ def test_doctor_says_one_thing_of_a_certificate(healthy, authority):
     good = server.config["gridkeep"]["tls"]
     other, other_key = authority.issue("other-name", hosts=("other.example",))
     ended, ended_key = authority.issue("ended", days=-58.5, before=90)
+    early, early_key = authority.issue("early", days=90, before=-30)
     for certificate, key, code, state, part, remedy in [
         (other, other_key, 0, "doubtful", "is not valid for", ""), (good["certificate"], other_key, 1, "bad", "does not fit", "made for each other"),
-        (ended, ended_key, 1, "bad", "ended 59 days ago", "Renew"),
+        (early, early_key, 1, "bad", "is not valid before", "Renew"), (ended, ended_key, 1, "bad", "ended 59 days ago", "Renew"),
     ]:
         server.config["gridkeep"]["tls"] = {"certificate": str(certificate), "key": str(key)}
         server.write_config()

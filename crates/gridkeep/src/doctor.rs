@@ -17,9 +17,7 @@ use gridkeep_keeper::UnixSeconds;
 use gridkeep_keeper::clock::{Clock as _, SystemClock};
 use serde::Serialize;
 
-use crate::config::{
-    self, CERTIFICATE_DAYS, Closed, Config, Loaded, ROOT_KEY, Severity, Surroundings, counted,
-};
+use crate::config::{self, Closed, Config, Loaded, ROOT_KEY, Severity, Surroundings, counted};
 use crate::server::inventory::StatusAnswer;
 
 const ETC: &str = "/etc";
@@ -112,7 +110,7 @@ async fn examine(loaded: &Loaded) -> Vec<Finding> {
     };
     let closed = config::closed_files(config, &loaded.sources, Path::new(ETC));
     configuration(loaded, &closed, &mut findings);
-    certificate(config, &mut findings);
+    certificate(config, &closed, &mut findings);
     keytabs(loaded, config, &closed, &mut findings);
     let server = server::ask(config, &mut findings);
     let status = server.status();
@@ -131,21 +129,25 @@ async fn examine(loaded: &Loaded) -> Vec<Finding> {
 
 /// What `config check` finds, and what the server's user may not read, each under the thing it is about.
 fn configuration(loaded: &Loaded, closed: &[Closed], findings: &mut Findings) {
-    let mut clean = true;
-    for closed in closed {
-        let (about, state) = match &closed.key {
-            key if key.starts_with("gridkeep.tls") => ("certificate", State::Bad),
-            // Everything else works.
-            key if key.starts_with("kerberos") => ("keytab", State::Doubtful),
-            key if key == ROOT_KEY => ("root key", State::Bad),
-            _ => ("configuration", State::Bad),
-        };
-        clean &= about != "configuration";
-        findings.push(about, state, &closed.what, &closed.remedy);
+    let about = |closed: &Closed| match &closed.key {
+        key if key.starts_with("gridkeep.tls") => ("certificate", State::Bad),
+        // Everything else works.
+        key if key.starts_with("kerberos") => ("keytab", State::Doubtful),
+        key if key == ROOT_KEY => ("root key", State::Bad),
+        _ => ("configuration", State::Bad),
+    };
+    let mut clean = closed.iter().all(|it| about(it).0 != "configuration");
+    for (closed, others) in config::told_once(closed) {
+        let (about, state) = about(closed);
+        let mut what = closed.what.clone();
+        if others > 0 {
+            what += &format!(" The same of {} more.", counted(others, "file"));
+        }
+        findings.push(about, state, what, &closed.remedy);
     }
     for found in &loaded.findings {
         // Said above, or below by looking at the certificate itself.
-        if closed.iter().any(|closed| closed.what == found.what) || is_of_the_end(found, loaded) {
+        if closed.iter().any(|closed| closed.what == found.what) || is_of_its_times(found, loaded) {
             continue;
         }
         let state = match found.severity {
@@ -194,19 +196,15 @@ fn configuration(loaded: &Loaded, closed: &[Closed], findings: &mut Findings) {
     }
 }
 
-/// Whether this is that the certificate ends.
-fn is_of_the_end(found: &config::Finding, loaded: &Loaded) -> bool {
-    let end = |config: &Config| {
-        let days = ReloadableTls::load(tls_files(config))
-            .ok()?
-            .days_left(now())?;
-        Some(config::end_of_certificate(
-            &config.gridkeep.certificate.value,
-            days,
-        ))
+/// Whether this is that the certificate ends, or is not valid yet.
+fn is_of_its_times(found: &config::Finding, loaded: &Loaded) -> bool {
+    let times = |config: &Config| {
+        let tls = ReloadableTls::load(tls_files(config)).ok()?;
+        let path = &config.gridkeep.certificate.value;
+        config::times_of_certificate(path, tls.validity(), now())
     };
     found.key == "gridkeep.tls.certificate"
-        && loaded.config.as_ref().and_then(end).as_ref() == Some(&found.what)
+        && (loaded.config.as_ref().and_then(times)).is_some_and(|(what, _)| what == found.what)
 }
 
 /// The keytabs to which nothing is to be objected.
@@ -239,7 +237,7 @@ fn tls_files(config: &Config) -> TlsFiles {
     }
 }
 
-fn certificate(config: &Config, findings: &mut Findings) {
+fn certificate(config: &Config, closed: &[Closed], findings: &mut Findings) {
     let path = &config.gridkeep.certificate.value;
     let shown = path.display();
     let files_are_read =
@@ -264,24 +262,22 @@ fn certificate(config: &Config, findings: &mut Findings) {
             return findings.push("certificate", State::Bad, error.to_string(), remedy);
         }
     };
-    let days = tls.days_left(now());
-    if let Some(days) = days.filter(|days| *days < CERTIFICATE_DAYS) {
-        let state = if days < 0 {
-            State::Bad
-        } else {
-            State::Doubtful
-        };
+    if let Some((what, refused)) = config::times_of_certificate(path, tls.validity(), now()) {
+        let state = if refused { State::Bad } else { State::Doubtful };
         return findings.push(
             "certificate",
             state,
-            config::end_of_certificate(path, days),
+            what,
             format!("Renew it, and {files_are_read}"),
         );
     }
     // Nothing is good of which something else was said.
-    if findings.0.iter().any(|found| found.about == "certificate") {
+    if findings.0.iter().any(|found| found.about == "certificate")
+        || closed.iter().any(|it| it.key.starts_with("gridkeep.tls"))
+    {
         return;
     }
+    let days = tls.days_left(now());
     let end = days.map_or(String::new(), |days| format!(" and {}", config::ends(days)));
     findings.good("certificate", format!("{shown} fits its key{end}."));
 }

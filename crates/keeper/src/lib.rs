@@ -78,7 +78,7 @@ pub use setup::{
 };
 pub use ssh::{
     RegisterSshKeys, SSH_SIGNATURE_FORMATS, SshChallenge, SshKey, SshKeySource, SshLogin, SshProbe,
-    SshSignatureForm,
+    SshSignatureForm, is_ssh_key_name,
 };
 pub use terms::{BoundClaim, ClaimName, LoginTerms};
 pub use tokens::{Bearer, CreateToken, Issued, Kin, Renewed, TokenRole};

@@ -25,7 +25,7 @@ impl Validity {
     }
 
     /// Why clients refuse the certificate at this moment; `None` when they do not for its times.
-    pub(super) fn objection(self, now: UnixSeconds) -> Option<String> {
+    pub fn objection(self, now: UnixSeconds) -> Option<String> {
         match (self.starts, self.ends) {
             (_, Some(end)) if end < now => Some(format!("ended at {}", time::whole(end))),
             (Some(start), _) if start > now => {

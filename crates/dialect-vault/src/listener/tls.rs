@@ -215,6 +215,11 @@ impl ReloadableTls {
         self.loaded().validity.ends
     }
 
+    /// From when until when it is valid.
+    pub fn validity(&self) -> Validity {
+        self.loaded().validity
+    }
+
     /// Whole days until it ends, negative when it has ended.
     pub fn days_left(&self, now: UnixSeconds) -> Option<i64> {
         self.loaded().validity.days_left(now)

@@ -45,9 +45,22 @@ const MOST_BYTES: u64 = 1 << 20;
 /// Days before the end of a certificate from which on it is doubtful.
 pub const CERTIFICATE_DAYS: i64 = 14;
 
-/// When the certificate at `path` ends that has `days` left, a sentence.
-pub fn end_of_certificate(path: &Path, days: i64) -> String {
-    format!("{} {}.", path.display(), ends(days))
+/// What there is to say of the times of the certificate at `path`, a sentence, and whether clients refuse it for them.
+pub fn times_of_certificate(
+    path: &Path,
+    validity: Validity,
+    now: UnixSeconds,
+) -> Option<(String, bool)> {
+    let path = path.display();
+    let days = validity.days_left(now);
+    match (days, validity.objection(now)) {
+        (Some(days), _) if days < 0 => Some((format!("{path} {}.", ends(days)), true)),
+        (_, Some(what)) => Some((format!("{path} {what}, by this host's clock."), true)),
+        (Some(days), None) if days < CERTIFICATE_DAYS => {
+            Some((format!("{path} {}.", ends(days)), false))
+        }
+        _ => None,
+    }
 }
 
 /// That something ends which has `days` left: `ends in 3 days`.
@@ -234,19 +247,19 @@ fn certificate(config: &Config, findings: &mut Findings) {
             );
         }
     };
-    let left = Validity::of(&first).days_left(UnixSeconds::system());
-    if let Some(days) = left.filter(|days| *days < CERTIFICATE_DAYS) {
+    let times = times_of_certificate(&setting.value, Validity::of(&first), UnixSeconds::system());
+    if let Some((what, refused)) = times {
         findings.push(Finding::new(
-            // Nothing to refuse a start for, as warnings may, until it has ended.
-            if days < 0 {
+            // Nothing to refuse a start for, as warnings may, while clients take it.
+            if refused {
                 Severity::Warning
             } else {
                 Severity::Info
             },
             &setting.origin,
             key,
-            end_of_certificate(&setting.value, days),
-            "Clients refuse one that has ended. Renew it and replace certificate and key; they are read again by themselves.",
+            what,
+            "Clients refuse one that has ended or is not valid yet, and it does not take the place of a valid one. Renew it and replace certificate and key; they are read again by themselves.",
         ));
     }
     let service = config.service_name();

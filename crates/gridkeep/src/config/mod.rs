@@ -45,13 +45,13 @@ pub use diff::{Change, Impact, diff};
 pub use effective::{digest, show_effective};
 pub use etcd::EtcdConfig;
 pub use finding::{Finding, Origin, Setting, Severity};
-pub use host::{CERTIFICATE_DAYS, Surroundings, end_of_certificate, ends};
+pub use host::{CERTIFICATE_DAYS, Surroundings, ends, times_of_certificate};
 pub use model::{
     AuditLog, CallbackMode, ClientAuth, Config, IssuerConfig, KerberosConfig, OnAuditFailure,
     RateLimitConfig,
 };
 pub use published::{Comparable, against_discovery};
-pub use service_user::{Closed, ROOT_KEY, ServiceUser, closed_files};
+pub use service_user::{Closed, Need, ROOT_KEY, RunsAs, closed_files, told_once};
 pub use source::{Sources, default_paths};
 pub use telemetry::CollectorConfig;
 pub use terms::of_role as terms_of_role;

@@ -1,23 +1,39 @@
-//! The user that the server runs as, as far as the owner of its data tells, and which files that user may read.
+//! The user that the server runs as, as its process or else the owner of its data tells, and which files that user may read.
 //!
 //! Who examines a host is mostly root, who may read everything. This judges as the kernel does for another user: by owner, access
 //! control list, groups, others, and the right to pass through each directory above. Opens and changes nothing.
 
-use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::finding::{Finding, Findings, Origin, Severity};
 use super::model::Config;
 use super::source::Sources;
+use crate::server::operator::process_of;
 
 /// Whom the unit of the manual runs the server as; asked for where there is no data yet.
 const USUAL: &str = "gridkeep";
+/// The directory of htvault-config, whose own user needs what is in it.
+const ORIGINALS: &str = "htvault-config";
+/// More links than this on one way lead in a circle; the kernel's number.
+const MOST_LINKS: usize = 40;
 const READ: u32 = 4;
 const PASS: u32 = 1;
+
+/// Whom the server runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunsAs {
+    /// Root, who may read everything.
+    Root,
+    /// Somebody else.
+    Other(ServiceUser),
+    /// Nobody can tell: there is neither a server nor data, or they cannot be looked at.
+    Unknown,
+}
 
 /// A user who is not root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +44,20 @@ pub struct ServiceUser {
     pub name: String,
     group: u32,
     groups: Vec<u32>,
+}
+
+/// What he has to be able to do with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need<'a> {
+    /// Read it. Below the directory that is named it is ours, so that root's files there may be given to his group; elsewhere others
+    /// may need it as it is.
+    Read(Option<&'a Path>),
+    /// The same of a file that nobody but he needs, wherever it is.
+    Own(Option<&'a Path>),
+    /// Open what lies in this directory.
+    Pass,
+    /// The same, and see what lies there; ours as with `Read`.
+    List(Option<&'a Path>),
 }
 
 /// A file that the service's user may not read.
@@ -43,30 +73,47 @@ pub struct Closed {
     pub remedy: String,
 }
 
-impl ServiceUser {
-    /// Who owns the data directory, or what is in it; before the first start the user that the unit of the manual names. `None` where
-    /// that is root, or nobody can tell.
-    pub fn of(config: &Config) -> Option<Self> {
+impl RunsAs {
+    /// That of the server that answers on the operators' socket; while none does, who owns the data directory, or what is in it; before
+    /// the first start the user that the unit of the manual names.
+    pub fn of(config: &Config) -> Self {
+        let run_directory = &config.gridkeep.run_directory.value;
+        let running = process_of(run_directory)
+            .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok())
+            .and_then(|status| ServiceUser::of_process(&status));
+        if let Some(user) = running {
+            return match user.uid {
+                0 => RunsAs::Root,
+                _ => RunsAs::Other(user),
+            };
+        }
         let data = &config.gridkeep.data.value;
-        let places = [
-            data.clone(),
-            data.join("store"),
-            config.gridkeep.run_directory.value.clone(),
-        ];
+        let places = [data.clone(), data.join("store"), run_directory.clone()];
         let found: Vec<Metadata> = places
             .iter()
             .filter_map(|it| fs::metadata(it).ok())
             .collect();
+        let usual = || {
+            let user = User::from_name(USUAL).ok().flatten()?;
+            (!user.uid.is_root()).then(|| ServiceUser::known(user.uid.as_raw(), user.gid.as_raw()))
+        };
         match found.iter().find(|found| found.uid() != 0) {
-            Some(found) => Some(Self::known(found.uid(), found.gid())),
-            None if found.is_empty() => {
-                let user = User::from_name(USUAL).ok().flatten()?;
-                (!user.uid.is_root()).then(|| Self::known(user.uid.as_raw(), user.gid.as_raw()))
-            }
-            None => None,
+            Some(found) => RunsAs::Other(ServiceUser::known(found.uid(), found.gid())),
+            None if found.is_empty() => usual().map_or(RunsAs::Unknown, RunsAs::Other),
+            None => RunsAs::Root,
         }
     }
 
+    /// The user, where there is one whose rights count.
+    pub fn user(&self) -> Option<&ServiceUser> {
+        match self {
+            RunsAs::Other(user) => Some(user),
+            RunsAs::Root | RunsAs::Unknown => None,
+        }
+    }
+}
+
+impl ServiceUser {
     /// With the groups that the host knows him in; with `group` alone where it does not know him.
     fn known(uid: u32, group: u32) -> Self {
         let Some(user) = User::from_uid(Uid::from_raw(uid)).ok().flatten() else {
@@ -91,52 +138,134 @@ impl ServiceUser {
         }
     }
 
-    /// His first group, as it is written in commands.
-    pub fn group(&self) -> String {
-        group_name(self.group)
+    /// From `/proc/PID/status` (proc(5)), which knows what a unit added to the user's groups, too.
+    fn of_process(status: &str) -> Option<Self> {
+        let numbers = |name: &str| -> Option<Vec<u32>> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_ascii_whitespace()
+                .map(|number| number.parse().ok())
+                .collect()
+        };
+        // Real, effective, saved, and the one that counts for files.
+        let (uid, group) = (*numbers("Uid:")?.get(3)?, *numbers("Gid:")?.get(3)?);
+        let mut groups = vec![group];
+        groups.extend(numbers("Groups:")?);
+        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        Some(Self {
+            uid,
+            name: user.map_or_else(|| uid.to_string(), |user| user.name),
+            group,
+            groups,
+        })
     }
 
-    /// Why he may not read the file at `path`, or pass through the directory, and what to type; `None` when he may, or when that cannot
-    /// be seen. A file that must be his `own` is given to him, any other to his group.
-    pub fn refused(&self, path: &Path, own: bool) -> Option<(String, String)> {
-        let (name, group) = (&self.name, self.group());
-        // Links are followed by the kernel, so the rights count where the file is.
-        let real = fs::canonicalize(path).ok()?;
-        let shown = path.display();
-        let mut above: Vec<&Path> = real.ancestors().skip(1).collect();
-        above.reverse();
-        for directory in above {
-            let found = fs::metadata(directory).ok()?;
-            if self.rights(directory, &found) & PASS == 0 {
-                let directory = directory.display();
+    /// Why he may not do with the file at `path` what he needs to, and what to type; `None` when he may, or when that cannot be seen.
+    /// Takes nothing from others: they keep their rights, but for a file that must be his `Own`.
+    pub fn refused(&self, path: &Path, need: Need<'_>) -> Option<(String, String)> {
+        let (name, shown) = (&self.name, path.display());
+        let ours = match need {
+            Need::Read(ours) | Need::Own(ours) | Need::List(ours) => ours,
+            Need::Pass => None,
+        };
+        let real = match self.way(path)? {
+            Way::Through(real) => real,
+            Way::Closed(directory, found) => {
                 return Some((
                     format!(
-                        "The server's user {name} cannot reach {shown}: {directory} ({}) does not let it through.",
+                        "The server's user {name} cannot reach {shown}: {} ({}) does not let it through.",
+                        directory.display(),
                         described(&found)
                     ),
-                    format!("chgrp {group} {directory} && chmod g+x {directory}"),
+                    self.remedy(&directory, &found, PASS, ours),
                 ));
             }
-        }
-        let found = fs::metadata(&real).ok()?;
-        let (wanted, verb) = if found.is_dir() {
-            (PASS, "look into")
-        } else {
-            (READ, "read")
         };
-        if self.rights(&real, &found) & wanted != 0 {
+        let found = fs::metadata(&real).ok()?;
+        let (wanted, verb) = match need {
+            Need::List(_) => (READ | PASS, "look into"),
+            _ if found.is_dir() => (PASS, "look into"),
+            _ => (READ, "read"),
+        };
+        if self.rights(&real, &found) & wanted == wanted {
             return None;
         }
         let what = format!(
             "The server's user {name} cannot {verb} {shown} ({}).",
             described(&found)
         );
-        let remedy = match (own, found.is_dir()) {
-            (true, _) => format!("chown {name}:{group} {shown} && chmod 0600 {shown}"),
-            (false, true) => format!("chgrp {group} {shown} && chmod g+x {shown}"),
-            (false, false) => format!("chown root:{group} {shown} && chmod 0640 {shown}"),
+        let remedy = match need {
+            Need::Own(_) => format!(
+                "chown {name}:{} {shown} && chmod 0600 {shown}",
+                group_name(self.group)
+            ),
+            _ => self.remedy(&real, &found, wanted, ours),
         };
         Some((what, remedy))
+    }
+
+    /// Goes to `path` as the kernel does: through each directory, and through those on the way to where a link leads. `None` when that
+    /// cannot be seen.
+    fn way(&self, path: &Path) -> Option<Way> {
+        let mut ahead: Vec<OsString> = Vec::new();
+        let put_ahead = |ahead: &mut Vec<OsString>, path: &Path| {
+            let parts = path.components().rev();
+            ahead.extend(parts.filter_map(|part| match part {
+                Component::Normal(name) => Some(name.to_owned()),
+                Component::ParentDir => Some("..".into()),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+            }));
+        };
+        put_ahead(&mut ahead, &std::path::absolute(path).ok()?);
+        let (mut here, mut links) = (PathBuf::from("/"), 0);
+        while let Some(name) = ahead.pop() {
+            let found = fs::metadata(&here).ok()?;
+            if self.rights(&here, &found) & PASS == 0 {
+                return Some(Way::Closed(here, found));
+            }
+            if name == ".." {
+                here.pop();
+                continue;
+            }
+            let next = here.join(name);
+            if !fs::symlink_metadata(&next).ok()?.is_symlink() {
+                here = next;
+                continue;
+            }
+            links += 1;
+            if links > MOST_LINKS {
+                return None;
+            }
+            let target = fs::read_link(&next).ok()?;
+            if target.is_absolute() {
+                here = PathBuf::from("/");
+            }
+            put_ahead(&mut ahead, &target);
+        }
+        Some(Way::Through(here))
+    }
+
+    /// What gives him the rights `wanted`, and takes none from anybody else.
+    fn remedy(&self, path: &Path, found: &Metadata, wanted: u32, ours: Option<&Path>) -> String {
+        let shown = path.display();
+        let letters: String = [(READ, 'r'), (PASS, 'x')]
+            .into_iter()
+            .filter_map(|(right, letter)| (wanted & right != 0).then_some(letter))
+            .collect();
+        if found.uid() == self.uid {
+            return format!("chmod u+{letters} {shown}");
+        }
+        let is_ours = ours
+            .and_then(|ours| fs::canonicalize(ours).ok())
+            .is_some_and(|ours| path.starts_with(ours));
+        if !is_ours || (found.uid(), found.gid()) != (0, 0) || acl(path).is_some() {
+            return format!("setfacl -m u:{}:{letters} {shown}", self.name);
+        }
+        let group = group_name(self.group);
+        if found.is_dir() {
+            format!("chgrp {group} {shown} && chmod g+{letters} {shown}")
+        } else {
+            format!("chown root:{group} {shown} && chmod 0640 {shown}")
+        }
     }
 
     /// What he may do with a file: bits as in the last digit of a mode.
@@ -144,11 +273,10 @@ impl ServiceUser {
         if found.uid() == self.uid {
             return found.mode() >> 6 & 7;
         }
-        let mut list = [0; 4096];
-        match rustix::fs::getxattr(path, "system.posix_acl_access", &mut list[..]) {
-            Ok(length) => self.listed(list.get(..length).unwrap_or_default(), found.gid()),
-            Err(_) if self.groups.contains(&found.gid()) => found.mode() >> 3 & 7,
-            Err(_) => found.mode() & 7,
+        match acl(path) {
+            Some(list) => self.listed(&list, found.gid()),
+            None if self.groups.contains(&found.gid()) => found.mode() >> 3 & 7,
+            None => found.mode() & 7,
         }
     }
 
@@ -199,6 +327,22 @@ impl ServiceUser {
     }
 }
 
+/// How far one comes on the way to a file.
+enum Way {
+    /// To the file, whose path without links this is.
+    Through(PathBuf),
+    /// To this directory.
+    Closed(PathBuf, Metadata),
+}
+
+/// The access control list of a file that has one, as the kernel stores it.
+fn acl(path: &Path) -> Option<Vec<u8>> {
+    let mut list = vec![0; 4096];
+    let length = rustix::fs::getxattr(path, "system.posix_acl_access", &mut list[..]).ok()?;
+    list.truncate(length);
+    Some(list)
+}
+
 fn group_name(group: u32) -> String {
     let found = Group::from_gid(Gid::from_raw(group)).ok().flatten();
     found.map_or_else(|| group.to_string(), |found| found.name)
@@ -215,27 +359,49 @@ fn described(found: &Metadata) -> String {
     )
 }
 
-/// The files that the server reads and its user may not; one of several that the same command opens.
+/// The files that the server reads and its user may not.
 pub fn closed_files(config: &Config, sources: &Sources, etc: &Path) -> Vec<Closed> {
-    let Some(user) = ServiceUser::of(config) else {
+    let runs_as = RunsAs::of(config);
+    let Some(user) = runs_as.user() else {
         return Vec::new();
     };
-    let mut told = HashSet::new();
-    let mut closed = Vec::new();
-    for (key, origin, path) in files(config, sources, etc) {
-        let own = key == ROOT_KEY;
-        if let Some((what, remedy)) = user.refused(&path, own)
-            && told.insert(remedy.clone())
-        {
-            closed.push(Closed {
+    let base = &sources.base;
+    let ours = (!base.ends_with(ORIGINALS)).then_some(base.as_path());
+    let directories = sources.listed.iter().map(|path| {
+        let origin = Origin::whole_file(path);
+        ((String::new(), origin, path.clone()), Need::List(ours))
+    });
+    let files = files(config, sources, etc).into_iter().map(|file| {
+        let need = match file.0.as_str() {
+            ROOT_KEY => Need::Own(ours),
+            _ => Need::Read(ours),
+        };
+        (file, need)
+    });
+    let refused = directories
+        .chain(files)
+        .filter_map(|((key, origin, path), need)| {
+            let (what, remedy) = user.refused(&path, need)?;
+            Some(Closed {
                 key,
                 origin,
                 what,
                 remedy,
-            });
+            })
+        });
+    refused.collect()
+}
+
+/// Those of which something is to be said: the first of several that the same command opens, with the number of the others.
+pub fn told_once(closed: &[Closed]) -> Vec<(&Closed, usize)> {
+    let mut told: Vec<(&Closed, usize)> = Vec::new();
+    for closed in closed {
+        match told.iter_mut().find(|(it, _)| it.remedy == closed.remedy) {
+            Some((_, others)) => *others += 1,
+            None => told.push((closed, 0)),
         }
     }
-    closed
+    told
 }
 
 /// The key that names the root key's file.
@@ -294,12 +460,12 @@ pub fn note_closed(config: &Config, sources: &Sources, etc: &Path, findings: &mu
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    for closed in closed_files(config, sources, etc) {
+    for (closed, _) in told_once(&closed_files(config, sources, etc)) {
         findings.push(Finding::new(
             Severity::Info,
             &closed.origin,
-            closed.key,
-            closed.what,
+            closed.key.clone(),
+            closed.what.clone(),
             format!("The server needs it; as root: {}", closed.remedy),
         ));
     }
@@ -308,6 +474,69 @@ pub fn note_closed(config: &Config, sources: &Sources, etc: &Path, findings: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_tells_the_groups_that_count_for_it() {
+        let status = "Name:\tgridkeep\nUid:\t0\t0\t0\t4000000990\nGid:\t1\t1\t1\t980\nGroups:\t7 4000000008 \n";
+        let user = ServiceUser::of_process(status).unwrap();
+        assert_eq!((user.uid, user.group), (4_000_000_990, 980));
+        assert_eq!(user.groups, [980, 7, 4_000_000_008]);
+        assert_eq!(user.name, "4000000990");
+        assert_eq!(ServiceUser::of_process("Name:\tgridkeep\n"), None);
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        let own = ServiceUser::of_process(&own).unwrap();
+        assert_eq!(own.uid, nix::unistd::geteuid().as_raw());
+    }
+
+    #[test]
+    fn directories_are_judged_on_both_sides_of_a_link() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let base = tempfile::tempdir_in("/tmp").unwrap();
+        mode(base.path(), 0o755);
+        let base = fs::canonicalize(base.path()).unwrap();
+        let (live, archive) = (base.join("live"), base.join("archive"));
+        for directory in [&live, &archive] {
+            fs::create_dir(directory).unwrap();
+        }
+        fs::write(archive.join("1.pem"), "").unwrap();
+        mode(&archive.join("1.pem"), 0o604);
+        symlink("../archive/1.pem", live.join("now.pem")).unwrap();
+        symlink("round.pem", live.join("round.pem")).unwrap();
+        let user = ServiceUser {
+            uid: 4_000_000_990,
+            name: "gridkeep".to_owned(),
+            group: 4_000_000_980,
+            groups: vec![4_000_000_980],
+        };
+        let file = live.join("now.pem");
+        for (closed, open) in [(&live, &archive), (&archive, &live)] {
+            mode(closed, 0o700);
+            mode(open, 0o755);
+            let (what, remedy) = user.refused(&file, Need::Read(None)).unwrap();
+            assert!(what.contains(&format!("{} (", closed.display())), "{what}");
+            let expected = format!("setfacl -m u:gridkeep:x {}", closed.display());
+            assert_eq!(remedy, expected);
+            mode(closed, 0o755);
+        }
+        assert_eq!(user.refused(&file, Need::Read(None)), None);
+        mode(&archive.join("1.pem"), 0o600);
+        let (what, remedy) = user.refused(&file, Need::Read(Some(&live))).unwrap();
+        assert!(what.contains("cannot read"), "{what}");
+        let real = archive.join("1.pem");
+        let expected = format!("setfacl -m u:gridkeep:r {}", real.display());
+        assert_eq!(remedy, expected, "others may need it");
+        assert_eq!(
+            user.refused(&live.join("round.pem"), Need::Read(None)),
+            None
+        );
+        mode(&live, 0o701);
+        assert_eq!(user.refused(&live, Need::Pass), None);
+        let (_, remedy) = user.refused(&live, Need::List(None)).unwrap();
+        assert!(remedy.starts_with("setfacl -m u:gridkeep:rx "), "{remedy}");
+    }
 
     #[test]
     fn access_control_lists_are_judged_as_the_kernel_does() {

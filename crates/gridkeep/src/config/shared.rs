@@ -56,6 +56,7 @@ pub fn joined(own: &Config, text: &str) -> anyhow::Result<Config> {
         .map_err(|_| anyhow::anyhow!("it is not of the form that this version stores"))?;
     let sources = Sources {
         base: stored.base.clone(),
+        listed: Vec::new(),
         files: stored
             .files
             .iter()

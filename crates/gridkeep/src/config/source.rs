@@ -34,6 +34,8 @@ pub struct Sources {
     pub base: PathBuf,
     /// The files.
     pub files: Vec<Source>,
+    /// The directories that were searched for them.
+    pub listed: Vec<PathBuf>,
 }
 
 impl std::fmt::Debug for Sources {
@@ -84,6 +86,7 @@ pub fn read(paths: &[PathBuf], findings: &mut Findings) -> Option<Sources> {
     let mut sources = Sources {
         base: paths.first().map(|path| base_of(path)).unwrap_or_default(),
         files: Vec::new(),
+        listed: paths.iter().filter(|path| path.is_dir()).cloned().collect(),
     };
     let mut together = 0;
     for path in &files {

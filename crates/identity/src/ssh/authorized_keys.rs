@@ -81,8 +81,25 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: Trouble,
     },
+}
+
+/// What is wrong with a file that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Trouble {
+    /// A pipe, a device or a socket.
+    #[error("it is not a regular file")]
+    NoFile,
+    /// It has this mode.
+    #[error("its mode is {0:o}, so that others can write it")]
+    Writable(u32),
+    /// It is neither root's nor the service's.
+    #[error("it belongs to user id {0}")]
+    Owner(u32),
+    /// Nobody has as many keys.
+    #[error("it is longer than 1 MiB")]
+    TooLong,
 }
 
 /// Reads the file at `path`; `None` when there is none. It must be a regular file of root or the running user that nobody else can
@@ -121,7 +138,7 @@ pub fn read_for(path: &Path, own: u32) -> Result<Option<Keys>, FileError> {
         Err(error) => return Err(io(error)),
     };
     let found = file.metadata().map_err(io)?;
-    let unsafe_because = |why: String| FileError::Unsafe {
+    let unsafe_because = |why: Trouble| FileError::Unsafe {
         path: path.to_owned(),
         why,
     };
@@ -129,22 +146,16 @@ pub fn read_for(path: &Path, own: u32) -> Result<Option<Keys>, FileError> {
         return Ok(None);
     }
     if !found.is_file() {
-        return Err(unsafe_because("it is not a regular file".to_owned()));
+        return Err(unsafe_because(Trouble::NoFile));
     }
     if found.mode() & 0o022 != 0 {
-        return Err(unsafe_because(format!(
-            "its mode is {:o}, so that others can write it",
-            found.mode() & 0o7777
-        )));
+        return Err(unsafe_because(Trouble::Writable(found.mode() & 0o7777)));
     }
     if found.uid() != 0 && found.uid() != own {
-        return Err(unsafe_because(format!(
-            "it belongs to user id {}",
-            found.uid()
-        )));
+        return Err(unsafe_because(Trouble::Owner(found.uid())));
     }
     if found.len() > LONGEST {
-        return Err(unsafe_because("it is longer than 1 MiB".to_owned()));
+        return Err(unsafe_because(Trouble::TooLong));
     }
     let mut text = String::new();
     file.take(LONGEST).read_to_string(&mut text).map_err(io)?;

@@ -115,7 +115,7 @@ fn fingerprint(line: &str) -> String {
 }
 
 /// Whether `text` can be the name of keys: word characters, `.`, `-` and `@`.
-pub(super) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= LONGEST_NAME
         && text != "."

@@ -17,7 +17,7 @@ use crate::records::KeeperRecord;
 use crate::setup::Setup;
 
 pub use gridkeep_identity::ssh::{FORMATS as SSH_SIGNATURE_FORMATS, Form as SshSignatureForm};
-pub use keys::{RegisterSshKeys, SshKey, SshKeySource};
+pub use keys::{RegisterSshKeys, SshKey, SshKeySource, is_name as is_ssh_key_name};
 pub use login::{SshChallenge, SshLogin, SshProbe};
 pub(crate) use remembered::KeyFiles;
 

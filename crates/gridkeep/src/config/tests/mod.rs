@@ -44,6 +44,7 @@ fn sources(texts: &[&str]) -> Sources {
     Sources {
         files: files.collect(),
         base,
+        listed: Vec::new(),
     }
 }
 
