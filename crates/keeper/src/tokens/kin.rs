@@ -1,9 +1,12 @@
 //! Which tokens somebody may look at and end as their own: all of the same person, or those below the one that was shown; and what that
 //! person is called.
 
+use std::sync::Arc;
+
 use gridkeep_store::Name;
 
 use super::{Bearer, token_name};
+use crate::database::Stored;
 use crate::failure::Failure;
 use crate::keeper::Keeper;
 use crate::policy::{DEFAULT, SSH_REGISTER};
@@ -36,12 +39,7 @@ impl Keeper {
     /// [`Failure::Later`] when the store cannot be read.
     pub async fn kin(&self, bearer: &Bearer) -> Result<Kin, Failure> {
         let token = &bearer.token;
-        let names: Vec<Name> = token.ancestors.iter().map(token_name).collect();
-        let above = self
-            .inner
-            .db
-            .get_many_and_keep(|caches| &caches.tokens, &names)
-            .await?;
+        let above = self.above(token).await?;
         let whole = above.iter().all(|above| {
             above
                 .as_ref()
@@ -52,9 +50,7 @@ impl Keeper {
             entity: token.entity.clone().filter(|_| whole),
         })
     }
-}
 
-impl Keeper {
     /// Under which name people know whoever uses `token`. Children have names of Vault's, `token` for most, which say nothing of that:
     /// then it is the name of the login they come from, or else of the person they speak for.
     ///
@@ -64,12 +60,7 @@ impl Keeper {
         if !token.is_child() {
             return Ok(token.display_name.clone());
         }
-        let names: Vec<Name> = token.ancestors.iter().map(token_name).collect();
-        let above = self
-            .inner
-            .db
-            .get_many_and_keep(|caches| &caches.tokens, &names)
-            .await?;
+        let above = self.above(token).await?;
         let login = above
             .iter()
             .flatten()
@@ -78,6 +69,18 @@ impl Keeper {
         Ok(login
             .or_else(|| Some(token.identity.as_ref()?.alias.clone()))
             .unwrap_or_else(|| token.display_name.clone()))
+    }
+
+    /// The tokens that a token comes from, the nearest first; `None` for one that is no more.
+    async fn above(
+        &self,
+        token: &KeeperToken,
+    ) -> Result<Vec<Option<Arc<Stored<KeeperToken>>>>, Failure> {
+        let names: Vec<Name> = token.ancestors.iter().map(token_name).collect();
+        self.inner
+            .db
+            .get_many_and_keep(|caches| &caches.tokens, &names)
+            .await
     }
 }
 
