@@ -38,21 +38,21 @@ pub enum RunsAs {
 /// A user who is not root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceUser {
-    /// His number.
+    /// The number.
     pub uid: u32,
-    /// His name, or the number where he has none.
+    /// The name, or the number where the host knows none.
     pub name: String,
     group: u32,
     groups: Vec<u32>,
 }
 
-/// What he has to be able to do with a file.
+/// What the user has to be able to do with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need<'a> {
-    /// Read it. Below the directory that is named it is ours, so that root's files there may be given to his group; elsewhere others
+    /// Read it. Below the directory that is named it is ours, so that root's files there may be given to the user's group; elsewhere others
     /// may need it as it is.
     Read(Option<&'a Path>),
-    /// The same of a file that nobody but he needs, wherever it is.
+    /// The same of a file that nobody else needs, wherever it is.
     Own(Option<&'a Path>),
     /// Open what lies in this directory.
     Pass,
@@ -114,7 +114,7 @@ impl RunsAs {
 }
 
 impl ServiceUser {
-    /// With the groups that the host knows him in; with `group` alone where it does not know him.
+    /// With the groups that the host says; with `group` alone where it knows no such user.
     fn known(uid: u32, group: u32) -> Self {
         let Some(user) = User::from_uid(Uid::from_raw(uid)).ok().flatten() else {
             return Self {
@@ -159,8 +159,9 @@ impl ServiceUser {
         })
     }
 
-    /// Why he may not do with the file at `path` what he needs to, and what to type; `None` when he may, or when that cannot be seen.
-    /// Takes nothing from others: they keep their rights, but for a file that must be his `Own`.
+    /// Why the user may not do with the file at `path` what the server needs to, and what to type; `None` if that is allowed, or when it cannot be
+    /// seen.
+    /// Takes nothing from others: they keep their rights, but for a file that must be the user's `Own`.
     pub fn refused(&self, path: &Path, need: Need<'_>) -> Option<(String, String)> {
         let (name, shown) = (&self.name, path.display());
         let ours = match need {
@@ -244,7 +245,7 @@ impl ServiceUser {
         Some(Way::Through(here))
     }
 
-    /// What gives him the rights `wanted`, and takes none from anybody else.
+    /// What gives the user the rights `wanted`, and takes none from anybody else.
     fn remedy(&self, path: &Path, found: &Metadata, wanted: u32, ours: Option<&Path>) -> String {
         let shown = path.display();
         let letters: String = [(READ, 'r'), (PASS, 'x')]
@@ -268,7 +269,7 @@ impl ServiceUser {
         }
     }
 
-    /// What he may do with a file: bits as in the last digit of a mode.
+    /// What the user may do with a file: bits as in the last digit of a mode.
     fn rights(&self, path: &Path, found: &Metadata) -> u32 {
         if found.uid() == self.uid {
             return found.mode() >> 6 & 7;
@@ -280,7 +281,7 @@ impl ServiceUser {
         }
     }
 
-    /// What an access control list, as the kernel stores it (acl(5), `posix_acl_xattr.h`), gives him. The file is of another user and of
+    /// What an access control list, as the kernel stores it (acl(5), `posix_acl_xattr.h`), gives the user. The file is of another user and of
     /// the group `owner`.
     fn listed(&self, list: &[u8], owner: u32) -> u32 {
         const NAMED_USER: u16 = 0x02;
