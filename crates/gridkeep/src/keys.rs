@@ -11,7 +11,7 @@ use gridkeep_store::RootKey;
 use nix::sys::termios::{self, LocalFlags, SetArg};
 use zeroize::Zeroizing;
 
-use crate::config::Loaded;
+use crate::config::{Loaded, process_of};
 use crate::server::operator::{self, Order, Settled};
 use crate::server::place::KeySource;
 use crate::server::refusal::reason_of;
@@ -42,7 +42,7 @@ pub fn unseal(loaded: &Loaded, directory: &Path, out: &mut dyn Write) -> anyhow:
     } else {
         None
     };
-    let process = operator::process_of(directory);
+    let process = process_of(directory);
     let told = operator::ask_with(directory, &Order::Unseal, share)?;
     writeln!(out, "{told}")?;
     if told.ends_with(operator::SHARES_GIVEN) {
@@ -71,7 +71,7 @@ pub fn unseal(loaded: &Loaded, directory: &Path, out: &mut dyn Write) -> anyhow:
 /// # Errors
 /// When the server refuses it, or ends.
 pub fn seal(directory: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
-    let process = operator::process_of(directory);
+    let process = process_of(directory);
     writeln!(out, "{}", operator::ask(directory, &Order::Seal)?)?;
     match operator::settle(directory, process, SETTLING) {
         Settled::Waits => writeln!(

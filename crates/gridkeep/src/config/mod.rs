@@ -51,7 +51,9 @@ pub use model::{
     RateLimitConfig,
 };
 pub use published::{Comparable, against_discovery};
-pub use service_user::{Closed, Need, ROOT_KEY, RunsAs, closed_files, told_once};
+pub use service_user::{
+    Closed, Need, OPERATORS_SOCKET, ROOT_KEY, RunsAs, closed_files, process_of, told_once,
+};
 pub use source::{Sources, default_paths};
 pub use telemetry::CollectorConfig;
 pub use terms::of_role as terms_of_role;

@@ -6,15 +6,18 @@
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::finding::{Finding, Findings, Origin, Severity};
 use super::model::Config;
 use super::source::Sources;
-use crate::server::operator::process_of;
 
+/// The name of the operators' socket in the run directory.
+pub const OPERATORS_SOCKET: &str = "operator.sock";
 /// Whom the unit of the manual runs the server as; asked for where there is no data yet.
 const USUAL: &str = "gridkeep";
 /// The directory of htvault-config, whose own user needs what is in it.
@@ -71,6 +74,13 @@ pub struct Closed {
     pub what: String,
     /// What to type.
     pub remedy: String,
+}
+
+/// The process that answers in this run directory; `None` if none does, or the system does not show it.
+pub fn process_of(directory: &Path) -> Option<i32> {
+    let stream = UnixStream::connect(directory.join(OPERATORS_SOCKET)).ok()?;
+    let peer = getsockopt(&stream, PeerCredentials).ok()?;
+    Some(peer.pid()).filter(|pid| *pid > 0)
 }
 
 impl RunsAs {

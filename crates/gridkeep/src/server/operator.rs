@@ -30,9 +30,9 @@ use super::refusal::{Reason, Refusal, reason_of};
 use super::strangers::{Refused, Strangers};
 use super::{Running, inventory};
 use crate::audit::EvidenceAnswer;
-pub use settle::{Settled, process_of, settle};
+use crate::config::OPERATORS_SOCKET;
+pub use settle::{Settled, settle};
 
-const NAME: &str = "operator.sock";
 /// Longest order, and longest time for one.
 const LONGEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -261,7 +261,7 @@ impl Socket {
                 found.mode() & 0o7777
             );
         }
-        let path = directory.join(NAME);
+        let path = directory.join(OPERATORS_SOCKET);
         if UnixStream::connect(&path).is_ok() {
             anyhow::bail!(
                 "another server answers on {}; stop it, or set gridkeep.run_directory",
@@ -480,7 +480,7 @@ pub(super) fn turning(text: &str) -> anyhow::Error {
 
 /// Whether a server answers in this run directory.
 pub fn answers(directory: &Path) -> bool {
-    UnixStream::connect(directory.join(NAME)).is_ok()
+    UnixStream::connect(directory.join(OPERATORS_SOCKET)).is_ok()
 }
 
 /// The caller's end: sends `order` to the server whose run directory this is.
@@ -500,7 +500,7 @@ pub fn ask_with(
     order: &Order,
     secret: Option<Zeroizing<String>>,
 ) -> anyhow::Result<String> {
-    let path = directory.join(NAME);
+    let path = directory.join(OPERATORS_SOCKET);
     let mut stream = UnixStream::connect(&path).with_context(|| {
         format!(
             "no server answers on {}; start it, or name the files it was started with by --config",

@@ -1,13 +1,10 @@
 //! The caller's end after an order by which the server loses or gets its keys: it begins anew or opens its store, nobody answers for a
 //! moment, and what comes of it is known only then.
 
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-
-use super::{NAME, Order, ask};
+use super::{Order, ask};
 use crate::server::refusal::{Reason, Refusal};
 
 /// Between the first question and the next; doubled each time, since each is a line in the audit log.
@@ -27,13 +24,6 @@ pub enum Settled {
     Ended,
     /// Nothing of this until the patience was over.
     Unknown,
-}
-
-/// The process that answers in this run directory; `None` if none does, or the system does not show it.
-pub fn process_of(directory: &Path) -> Option<i32> {
-    let stream = UnixStream::connect(directory.join(NAME)).ok()?;
-    let peer = getsockopt(&stream, PeerCredentials).ok()?;
-    Some(peer.pid()).filter(|pid| *pid > 0)
 }
 
 /// Waits, at most for `patience`, until the server of this run directory has become something again. It was the process `pid`.
@@ -81,6 +71,7 @@ fn has_ended(pid: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::process_of;
 
     #[test]
     fn a_process_that_ended_is_told_from_one_that_runs() {
