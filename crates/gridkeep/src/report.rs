@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use gridkeep_client::inventory;
 
+use crate::config::CERTIFICATE_DAYS;
 use crate::server::inventory::StatusAnswer;
 
 fn number(counted: Option<usize>) -> String {
@@ -33,7 +34,9 @@ pub fn status(answer: &StatusAnswer) -> String {
     let certificate = match answer.certificate_days {
         Some(days) if days < 0 => "ENDED; renew it and replace both files".to_owned(),
         Some(1) => "ENDS in 1 day; renew it and replace both files".to_owned(),
-        Some(days) if days < 14 => format!("ENDS in {days} days; renew it and replace both files"),
+        Some(days) if days < CERTIFICATE_DAYS => {
+            format!("ENDS in {days} days; renew it and replace both files")
+        }
         Some(days) => format!("ends in {days} days"),
         None => "its end is not known".to_owned(),
     };

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Running, sight};
+use crate::config::CERTIFICATE_DAYS;
 
 /// Credentials and tokens that are looked at for one answer; more are said to be there and not shown.
 const MOST: usize = 5000;
@@ -99,7 +100,9 @@ impl StatusAnswer {
             || self.passes_on
             || self.store.trouble.is_some()
             || !self.left_out.is_empty()
-            || self.certificate_days.is_some_and(|days| days < 14)
+            || self
+                .certificate_days
+                .is_some_and(|days| days < CERTIFICATE_DAYS)
             || self
                 .issuers
                 .iter()
